@@ -1,0 +1,2 @@
+//! `spantap`: configuration, build, run, drain.
+fn main() {}

@@ -1,0 +1,161 @@
+//! What arrives from the agent, as domain types: processes, connections, socket events.
+//!
+//! In: nothing. Out: the types that `ingest` makes of the wire's and that `exchange` works on.
+
+use std::{net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+
+/// Nanoseconds of CLOCK_MONOTONIC on the observed host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct MonotonicNs(pub u64);
+
+/// Nanoseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct UnixNs(pub u64);
+
+/// The same instant on both clocks; turns kernel times into wall-clock times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ClockAnchor {
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub monotonic: MonotonicNs,
+    /// CLOCK_REALTIME, nanoseconds.
+    pub realtime: UnixNs,
+}
+
+impl ClockAnchor {
+    /// Wall-clock time of `at`; saturates at the ends of the range.
+    pub fn to_unix(self, at: MonotonicNs) -> UnixNs {
+        UnixNs(if at.0 >= self.monotonic.0 {
+            self.realtime.0.saturating_add(at.0 - self.monotonic.0)
+        } else {
+            self.realtime.0.saturating_sub(self.monotonic.0 - at.0)
+        })
+    }
+}
+
+/// Socket cookie of the observed kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SocketId(pub u64);
+
+/// Process id given by the agent, unique within its run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessId(pub u32);
+
+/// A selected process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Process {
+    /// Id given by the agent.
+    pub id: ProcessId,
+    /// Process id in the initial PID namespace.
+    pub pid: u32,
+    /// Start of the process on the wall clock.
+    pub start: UnixNs,
+    /// Path of the executable as the process sees it; may be empty.
+    pub executable: String,
+    /// Arguments, bounded by the agent.
+    pub command_line: Vec<String>,
+    /// Its `OTEL_*` variables.
+    pub environment: Vec<(String, String)>,
+    /// 64 hexadecimal digits, if in a container.
+    pub container_id: Option<String>,
+    /// Value for `telemetry.sdk.language`, if known.
+    pub language: Option<String>,
+    /// From the discovery entry that selected it.
+    pub service_name: Option<String>,
+    /// From the discovery entry that selected it.
+    pub service_namespace: Option<String>,
+    /// Whether its exchanges become spans.
+    pub export_traces: bool,
+    /// Whether its exchanges become metrics.
+    pub export_metrics: bool,
+}
+
+/// Where a connection leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoints {
+    /// TCP over IPv4 or IPv6 (IPv4-mapped addresses are IPv4 here).
+    Tcp {
+        /// This side's address and port.
+        local: (IpAddr, u16),
+        /// The other side's address and port.
+        peer: (IpAddr, u16),
+    },
+    /// A Unix stream socket, with the path it is bound to, if any.
+    Unix {
+        /// Path; abstract names begin with `@`.
+        path: Option<String>,
+    },
+    /// Events came, the description of the connection did not (it was lost).
+    Unknown,
+}
+
+/// What is known of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// Its socket.
+    pub socket: SocketId,
+    /// Where it leads.
+    pub endpoints: Endpoints,
+    /// Inode of its network namespace; 0 if not known.
+    pub network_namespace: u32,
+}
+
+/// What a socket event tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// Bytes were sent.
+    Send,
+    /// Bytes were received.
+    Receive,
+    /// A receive returned 0: the peer closed its sending side and all its bytes were read.
+    EndOfStream,
+    /// The peer's FIN has arrived.
+    PeerClosed,
+    /// This side has sent its FIN.
+    LocalClosed,
+    /// Over, after an orderly close.
+    Closed,
+    /// Reset by either side, or timed out.
+    Reset,
+}
+
+/// One completed send or receive, or a change of a connection's state. See `ingest.proto` for each field's rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketEvent {
+    /// Its socket.
+    pub socket: SocketId,
+    /// What it tells.
+    pub kind: EventKind,
+    /// When the last byte was handed over.
+    pub time: MonotonicNs,
+    /// When the call began to move bytes; not after `time`.
+    pub began: MonotonicNs,
+    /// Process that made the call.
+    pub process: ProcessId,
+    /// Thread that made the call.
+    pub thread: u32,
+    /// Stream offset of the first byte of this call in its direction.
+    pub offset: u64,
+    /// Bytes moved by this call.
+    pub length: u32,
+    /// Bytes of the other direction that had been moved by then.
+    pub opposite_offset: u64,
+    /// How long at least the first byte lay in the kernel before it was read, nanoseconds; 0: not known.
+    pub queued_ns: u64,
+    /// Changes of direction on this socket so far.
+    pub turn: u32,
+    /// First bytes of the call's data; never longer than `length`.
+    pub head: Bytes,
+    /// Last up to 8 bytes of the data, where `head` does not reach its end.
+    pub tail: Bytes,
+    /// The data could not be read: `length` is right, `head` is empty.
+    pub unreadable: bool,
+    /// The kernel side has given up on this socket; no further data events follow.
+    pub opaque: bool,
+}
+
+/// Shared, immutable facts of a process.
+pub type ProcessRef = Arc<Process>;
+/// Shared, immutable facts of a connection.
+pub type ConnectionRef = Arc<Connection>;

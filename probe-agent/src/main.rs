@@ -1,0 +1,2 @@
+//! `spantap-agent`: configuration, load, stream, drain.
+fn main() {}
