@@ -3,7 +3,35 @@
 //! In: a YAML file (Beyla's, with Spantap's own keys under `spantap:`), the environment, the defaults.
 //! Out: [`Config`], made of values that refused nonsense when they were built, and the warnings that
 //! reading it gave. The agent uses [`Config::discovery`] and [`Config::agent`], the forwarder the rest.
+//!
+//! # Layout
+//! `environment`, `yaml` take in what there is · `keys` knows every name · `settings`, `given`, `values`, `otel` give the value
+//! of a key as the type it needs · `discovery`, `otlp`, `exports`, `program` read one subject each · `load` puts them
+//! together · `render` shows the result.
 
+mod discovery;
+mod environment;
+mod error;
+mod exports;
+mod given;
+mod keys;
+mod load;
+pub mod log;
+mod otel;
+mod otlp;
+mod program;
+mod redaction;
+mod render;
+mod settings;
+mod suggest;
 pub mod types;
+mod values;
+mod yaml;
 
+pub use environment::Environment;
+pub use error::{ConfigError, Place, Warning};
+pub use load::Loaded;
 pub use types::*;
+
+#[cfg(test)]
+mod tests;

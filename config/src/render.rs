@@ -1,0 +1,253 @@
+//! In: a configuration. Out: YAML-like text of all that counts, for people who check what a start would do. No secret is in it.
+
+use std::{fmt::Write, time::Duration};
+
+use crate::types::{
+    Compression, Config, Console, Exports, Fallback, LogFormat, LogLevel, Otlp, OtlpMetrics, OtlpTraces, Sampler,
+    Selector,
+};
+
+impl Config {
+    /// The effective configuration, in the order of the file's keys. Values of headers are `[redacted]`, URLs are without query.
+    pub fn render(&self) -> String {
+        let mut out = Lines(String::new());
+        discovery(&mut out, self);
+        match &self.traces {
+            Some(traces) => traces_section(&mut out, 0, "otel_traces_export", traces),
+            None => out.line(0, "otel_traces_export: off"),
+        }
+        out.line(0, &format!("sampler: {}", sampler(self.sampler)));
+        match &self.metrics {
+            Some(metrics) => metrics_section(&mut out, 0, "otel_metrics_export", metrics),
+            None => out.line(0, "otel_metrics_export: off"),
+        }
+        if let Some(fallback) = &self.fallback {
+            fallback_section(&mut out, fallback);
+        }
+        match &self.prometheus {
+            Some(prometheus) => {
+                out.line(0, "prometheus_export:");
+                out.line(1, &format!("port: {}", prometheus.port));
+                out.line(1, &format!("path: {}", quoted(&prometheus.path)));
+                out.line(1, &format!("ttl: {}", duration(prometheus.ttl)));
+                buckets(&mut out, 1, &prometheus.duration_buckets);
+            }
+            None => out.line(0, "prometheus_export: off"),
+        }
+        list(&mut out, 0, "routes.patterns", self.routes.patterns.iter().map(|pattern| quoted(pattern)));
+        list(&mut out, 0, "redacted query parameters", self.redaction.query_parameters.iter().map(|name| quoted(name)));
+        for (name, value) in [
+            ("service_name", &self.service_name),
+            ("service_namespace", &self.service_namespace),
+            ("host.name", &self.host_name),
+            ("host.id", &self.host_id),
+        ] {
+            if let Some(value) = value {
+                out.line(0, &format!("{name}: {}", quoted(value)));
+            }
+        }
+        if !self.resource_attributes.is_empty() {
+            out.line(0, "resource attributes:");
+            for (name, value) in &self.resource_attributes {
+                out.line(1, &format!("{}: {}", quoted(name), quoted(value)));
+            }
+        }
+        program(&mut out, self);
+        out.0
+    }
+}
+
+struct Lines(String);
+
+impl Lines {
+    fn line(&mut self, depth: usize, text: &str) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "{:indent$}{text}", "", indent = depth * 2);
+    }
+}
+
+fn discovery(out: &mut Lines, config: &Config) {
+    out.line(0, "discovery:");
+    if config.discovery.instrument.is_empty() {
+        out.line(1, "instrument: every process that serves or makes requests");
+    } else {
+        out.line(1, "instrument:");
+        config.discovery.instrument.iter().for_each(|selector| entry(out, selector, true));
+    }
+    if !config.discovery.exclude.is_empty() {
+        out.line(1, "exclude_instrument:");
+        config.discovery.exclude.iter().for_each(|selector| entry(out, selector, false));
+    }
+    out.line(1, &format!("poll_interval: {}", duration(config.discovery.poll_interval)));
+}
+
+fn entry(out: &mut Lines, selector: &Selector, exports: bool) {
+    let mut parts = Vec::new();
+    if !selector.open_ports.is_empty() {
+        let ports = selector.open_ports.iter().map(|ports| range(ports.first.into(), ports.last.into()));
+        parts.push(format!("open_ports: {}", quoted(&ports.collect::<Vec<_>>().join(","))));
+    }
+    if !selector.target_pids.is_empty() {
+        let pids = selector.target_pids.iter().map(|pids| range(pids.first, pids.last));
+        parts.push(format!("target_pids: {}", quoted(&pids.collect::<Vec<_>>().join(","))));
+    }
+    for (name, pattern) in [("exe_path", &selector.exe_path), ("cmd_args", &selector.cmd_args)] {
+        if let Some(pattern) = pattern {
+            let syntax = if pattern.is_regex() { " (regular expression)" } else { "" };
+            parts.push(format!("{name}: {}{syntax}", quoted(&pattern.pattern)));
+        }
+    }
+    if !selector.languages.is_empty() {
+        parts.push(format!("languages: [{}]", selector.languages.join(", ")));
+    }
+    if selector.containers_only {
+        parts.push("containers_only: true".to_owned());
+    }
+    for (name, value) in [("name", &selector.name), ("namespace", &selector.namespace)] {
+        if let Some(value) = value {
+            parts.push(format!("{name}: {}", quoted(value)));
+        }
+    }
+    if exports && selector.exports != Exports::default() {
+        let Exports { traces, metrics } = selector.exports;
+        let signals =
+            [(traces, "traces"), (metrics, "metrics")].into_iter().filter(|(on, _)| *on).map(|(_, name)| name);
+        parts.push(format!("exports: [{}]", signals.collect::<Vec<_>>().join(", ")));
+    }
+    for (index, part) in parts.iter().enumerate() {
+        out.line(2, &format!("{} {part}", if index == 0 { "-" } else { " " }));
+    }
+}
+
+fn range(first: u32, last: u32) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
+}
+
+fn traces_section(out: &mut Lines, depth: usize, name: &str, traces: &OtlpTraces) {
+    out.line(depth, &format!("{name}:"));
+    otlp(out, depth + 1, &traces.otlp);
+    out.line(depth + 1, &format!("batch_max_size: {}", traces.batch_max_size));
+    out.line(depth + 1, &format!("batch_timeout: {}", duration(traces.batch_timeout)));
+    out.line(depth + 1, &format!("queue_size: {}", traces.queue_size));
+    out.line(depth + 1, &format!("backoff_initial_interval: {}", duration(traces.backoff.initial)));
+    out.line(depth + 1, &format!("backoff_max_interval: {}", duration(traces.backoff.max)));
+    out.line(depth + 1, &format!("backoff_max_elapsed_time: {}", duration(traces.backoff.max_elapsed)));
+}
+
+fn metrics_section(out: &mut Lines, depth: usize, name: &str, metrics: &OtlpMetrics) {
+    out.line(depth, &format!("{name}:"));
+    otlp(out, depth + 1, &metrics.otlp);
+    out.line(depth + 1, &format!("interval: {}", duration(metrics.interval)));
+    out.line(depth + 1, &format!("ttl: {}", duration(metrics.ttl)));
+    buckets(out, depth + 1, &metrics.duration_buckets);
+}
+
+fn fallback_section(out: &mut Lines, fallback: &Fallback) {
+    out.line(0, "if a Collector listens on this host at start:");
+    if let Some(traces) = &fallback.traces {
+        traces_section(out, 1, "otel_traces_export", traces);
+    }
+    if let Some(metrics) = &fallback.metrics {
+        metrics_section(out, 1, "otel_metrics_export", metrics);
+    }
+}
+
+fn otlp(out: &mut Lines, depth: usize, otlp: &Otlp) {
+    out.line(depth, &format!("endpoint: {}", quoted(otlp.shown_endpoint())));
+    out.line(depth, "protocol: http/protobuf");
+    if !otlp.headers.is_empty() {
+        out.line(depth, "headers:");
+        for (name, _) in &otlp.headers {
+            out.line(depth + 1, &format!("{name}: [redacted]"));
+        }
+    }
+    let timeout = if otlp.timeout.is_zero() { "none".to_owned() } else { duration(otlp.timeout) };
+    out.line(depth, &format!("timeout: {timeout}"));
+    let compression = match otlp.compression {
+        Compression::None => "none",
+        Compression::Gzip => "gzip",
+    };
+    out.line(depth, &format!("compression: {compression}"));
+    if let Some(path) = &otlp.certificate {
+        out.line(depth, &format!("certificate: {}", quoted(&path.to_string_lossy())));
+    }
+    if let Some((key, certificate)) = &otlp.client_identity {
+        out.line(depth, &format!("client_key: {}", quoted(&key.to_string_lossy())));
+        out.line(depth, &format!("client_certificate: {}", quoted(&certificate.to_string_lossy())));
+    }
+    out.line(depth, &format!("insecure_skip_verify: {}", otlp.insecure_skip_verify));
+}
+
+fn program(out: &mut Lines, config: &Config) {
+    let console = match config.console {
+        Console::Off => "off",
+        Console::Text => "text",
+        Console::Json => "json",
+        Console::JsonIndent => "json_indent",
+        Console::Counter => "counter",
+    };
+    let level = match config.log.level {
+        LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warn => "warn",
+        LogLevel::Error => "error",
+    };
+    let format = match config.log.format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    };
+    out.line(0, "spantap:");
+    out.line(1, &format!("socket: {}", quoted(&config.socket.to_string_lossy())));
+    out.line(1, &format!("admin: {}", config.admin.map_or("off".to_owned(), |address| address.to_string())));
+    out.line(1, &format!("console: {console}"));
+    out.line(1, &format!("ring_buffer_size: {}", config.agent.ring_buffer_bytes));
+    out.line(1, &format!("agent_queue_size: {}", config.agent.queue_bytes));
+    out.line(1, &format!("head_size: {}", config.agent.head_bytes));
+    list(out, 1, "forwarder_uids", config.agent.forwarder_uids.iter().map(u32::to_string));
+    out.line(0, &format!("shutdown_timeout: {}", duration(config.shutdown_timeout)));
+    out.line(0, &format!("log_level: {level}"));
+    out.line(0, &format!("log_format: {format}"));
+}
+
+fn list(out: &mut Lines, depth: usize, name: &str, items: impl Iterator<Item = String>) {
+    let items: Vec<String> = items.collect();
+    if !items.is_empty() {
+        out.line(depth, &format!("{name}: [{}]", items.join(", ")));
+    }
+}
+
+fn buckets(out: &mut Lines, depth: usize, bounds: &[f64]) {
+    list(out, depth, "buckets.duration_histogram", bounds.iter().map(f64::to_string));
+}
+
+fn sampler(sampler: Sampler) -> String {
+    match sampler {
+        Sampler::AlwaysOn => "always_on".to_owned(),
+        Sampler::AlwaysOff => "always_off".to_owned(),
+        Sampler::TraceIdRatio(ratio) => format!("traceidratio {ratio}"),
+        Sampler::ParentBasedAlwaysOn => "parentbased_always_on".to_owned(),
+        Sampler::ParentBasedAlwaysOff => "parentbased_always_off".to_owned(),
+        Sampler::ParentBasedTraceIdRatio(ratio) => format!("parentbased_traceidratio {ratio}"),
+    }
+}
+
+/// In the largest unit that has no fraction.
+fn duration(duration: Duration) -> String {
+    let nanos = duration.as_nanos();
+    for (unit, name) in
+        [(3_600_000_000_000, "h"), (60_000_000_000, "m"), (1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")]
+    {
+        if nanos > 0 && nanos.is_multiple_of(unit) {
+            return format!("{}{name}", nanos / unit);
+        }
+    }
+    if nanos == 0 { "0s".to_owned() } else { format!("{nanos}ns") }
+}
+
+/// As it is, or in quotes if it would read as something else; control characters escaped.
+fn quoted(text: &str) -> String {
+    let plain = !text.is_empty()
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-:".contains(c))
+        && !text.ends_with(':');
+    if plain { text.to_owned() } else { format!("{text:?}") }
+}

@@ -1,0 +1,145 @@
+//! Every served key changes the configuration, from the file and from each of its variables alike.
+
+use std::{collections::BTreeSet, path::Path};
+
+use crate::{Config, ConfigError, Environment, environment::family, keys};
+
+/// What must be there for a key to have an effect.
+const BASE: &str = "\
+otel_traces_export:
+  endpoint: http://collector:4318
+  sampler:
+    name: traceidratio
+otel_metrics_export:
+  endpoint: http://collector:4318
+prometheus_export:
+  port: 9400
+";
+
+/// Keys, a value in the file, the same value in a variable.
+#[rustfmt::skip]
+const SAMPLES: &[(&str, &str, &str)] = &[
+    ("AutoTargetExe", "'*/java'", "*/java"),
+    ("AutoTargetLanguage", "'{go,java}'", "{go,java}"),
+    ("attributes.host_id.override", "abc", "abc"),
+    ("attributes.instance_id.override_hostname", "web-1", "web-1"),
+    ("attributes.sensitive_query_params.add", "[mine, yours]", "mine,yours"),
+    ("attributes.sensitive_query_params.remove", "[token]", "token"),
+    ("discovery.instrument", "[{open_ports: 80}]", ""),
+    ("discovery.exclude_instrument", "[{exe_path: '*/nginx'}]", ""),
+    ("discovery.default_exclude_instrument", "[]", ""),
+    ("discovery.services", "[{exe_path: nginx}]", ""),
+    ("discovery.exclude_services", "[{open_ports: 22}]", ""),
+    ("discovery.poll_interval", "3s", "3s"),
+    ("executable_name", "nginx", "nginx"),
+    ("executable_path", "nginx", "nginx"),
+    ("log_format", "json", "json"),
+    ("log_level", "debug", "DEBUG"),
+    ("open_port", "'80,443'", "80,443"),
+    ("service_name", "shop", "shop"),
+    ("service_namespace", "shops", "shops"),
+    ("shutdown_timeout", "1m30s", "1m30s"),
+    ("target_pids", "[1, 2]", "1,2"),
+    ("trace_printer", "json_indent", "json_indent"),
+    ("metrics.features", "[network]", "network"),
+    ("otel_metrics_export.features", "[network]", ""),
+    ("otel_metrics_export.buckets.duration_histogram", "[0, 0.5, 1]", ""),
+    ("otel_metrics_export.endpoint", "https://other", "https://other"),
+    ("otel_metrics_export.insecure_skip_verify", "true", "true"),
+    ("otel_metrics_export.instrumentations", "[sql]", "sql"),
+    ("otel_metrics_export.interval", "5s", "5s"),
+    ("otel_metrics_export.ttl", "1h", "1h"),
+    ("otel_traces_export.backoff_initial_interval", "2s", "2s"),
+    ("otel_traces_export.backoff_max_elapsed_time", "1h", "1h"),
+    ("otel_traces_export.backoff_max_interval", "2m", "2m"),
+    ("otel_traces_export.batch_max_size", "100", "100"),
+    ("otel_traces_export.batch_timeout", "250ms", "250ms"),
+    ("otel_traces_export.endpoint", "https://other/x", "https://other/x"),
+    ("otel_traces_export.insecure_skip_verify", "true", "true"),
+    ("otel_traces_export.instrumentations", "[sql]", "sql"),
+    ("otel_traces_export.queue_size", "100000", "100000"),
+    ("otel_traces_export.sampler.arg", "'0.25'", "0.25"),
+    ("otel_traces_export.sampler.name", "always_off", "always_off"),
+    ("prometheus_export.buckets.duration_histogram", "[1]", ""),
+    ("prometheus_export.features", "[network]", "network"),
+    ("prometheus_export.instrumentations", "[sql]", "sql"),
+    ("prometheus_export.path", "/m", "/m"),
+    ("prometheus_export.port", "9500", "9500"),
+    ("prometheus_export.ttl", "1m", "1m"),
+    ("routes.patterns", "['/user/{id}']", ""),
+    ("spantap.socket", "/tmp/s.sock", "/tmp/s.sock"),
+    ("spantap.admin", "off", "off"),
+    ("spantap.console", "text", "text"),
+    ("spantap.ring_buffer_size", "16MiB", "16MiB"),
+    ("spantap.agent_queue_size", "1048576", "1048576"),
+    ("spantap.head_size", "16KiB", "16KiB"),
+    ("spantap.forwarder_uids", "[1000, 1001]", "1000,1001"),
+];
+
+/// Keys whose effect is an error, a warning, or depends on others; each has a test of its own.
+const ELSEWHERE: &[&str] = &[
+    "discovery.survey",
+    "discovery.default_exclude_services",
+    "grafana.otlp.cloud_api_key",
+    "grafana.otlp.cloud_instance_id",
+    "grafana.otlp.cloud_submit",
+    "grafana.otlp.cloud_zone",
+    "otel_metrics_export.protocol",
+    "otel_traces_export.protocol",
+    "routes.unmatched",
+];
+
+fn parse(yaml: &str, variable: Option<(&str, &str)>) -> Result<Config, ConfigError> {
+    let variable = variable.unwrap_or(("HOME", "/root"));
+    Config::parse(Path::new("c.yml"), yaml, &Environment::of([variable])).map(|loaded| loaded.config)
+}
+
+/// `BASE` with one more value, put into its section.
+fn with(path: &str, value: &str) -> String {
+    let mut lines: Vec<String> = BASE.lines().map(str::to_owned).collect();
+    let names: Vec<&str> = path.split('.').collect();
+    let mut position = 0;
+    for (depth, name) in names.iter().enumerate() {
+        let head = format!("{:indent$}{name}:", "", indent = depth * 2);
+        let last = depth + 1 == names.len();
+        let found = lines.iter().skip(position).position(|line| line.starts_with(&head));
+        match (found, last) {
+            (Some(offset), true) => lines[position + offset] = format!("{head} {value}"),
+            (None, true) => lines.insert(position, format!("{head} {value}")),
+            (Some(offset), false) => position += offset + 1,
+            (None, false) => {
+                lines.insert(position, head);
+                position += 1;
+            }
+        }
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn every_served_key_has_an_effect() {
+    let base = parse(BASE, None).unwrap();
+    for (path, in_file, in_variable) in SAMPLES {
+        let yaml = with(path, in_file);
+        let changed = parse(&yaml, None).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
+        assert_ne!(base, changed, "{path} has no effect:\n{yaml}");
+        for name in keys::find(path).unwrap().variables.split_whitespace().flat_map(family) {
+            let mut by_variable = parse(BASE, Some((&name, in_variable))).unwrap_or_else(|error| panic!("{error}"));
+            // One variable stands for this key of both signals; and features for Prometheus, too.
+            if path.ends_with("insecure_skip_verify") {
+                let (traces, metrics) = (by_variable.traces.as_mut().unwrap(), by_variable.metrics.as_mut().unwrap());
+                assert!(traces.otlp.insecure_skip_verify && metrics.otlp.insecure_skip_verify);
+                let other = if path.contains("traces") { &mut metrics.otlp } else { &mut traces.otlp };
+                other.insecure_skip_verify = false;
+            }
+            assert_eq!(by_variable, changed, "{name} differs from {path}");
+        }
+    }
+}
+
+#[test]
+fn every_served_key_has_a_sample() {
+    let samples: BTreeSet<&str> = SAMPLES.iter().map(|(path, _, _)| *path).chain(ELSEWHERE.iter().copied()).collect();
+    let served: BTreeSet<&str> = keys::all().filter(|key| key.served).map(|key| key.path).collect();
+    assert_eq!(samples, served);
+}

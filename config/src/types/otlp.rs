@@ -1,0 +1,108 @@
+//! Where telemetry goes by OTLP.
+
+use std::{path::PathBuf, time::Duration};
+
+/// OTLP destination of one signal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Otlp {
+    /// Full URL that requests go to, signal path included; `http` or `https`, with a host, without user information.
+    /// A query may hold a secret: show [`Otlp::shown_endpoint`].
+    pub endpoint: String,
+    /// `http/protobuf`; the others are refused with a clear error until they are served.
+    pub protocol: OtlpProtocol,
+    /// Header names (lower case) and values. Values are secret: never logged.
+    pub headers: Vec<(String, Secret)>,
+    /// Time for one export with all its retries (`OTEL_EXPORTER_OTLP_TIMEOUT`); zero: no limit.
+    pub timeout: Duration,
+    /// Whether bodies are compressed.
+    pub compression: Compression,
+    /// PEM file with certificate authorities that replace the system's.
+    pub certificate: Option<PathBuf>,
+    /// PEM files of client key and certificate, both or none.
+    pub client_identity: Option<(PathBuf, PathBuf)>,
+    /// Accept any server certificate.
+    pub insecure_skip_verify: bool,
+}
+
+impl Otlp {
+    /// The endpoint for logs and for people: without user information and query, where some put credentials.
+    pub fn shown_endpoint(&self) -> &str {
+        self.endpoint.split(['?', '#']).next().unwrap_or_default()
+    }
+}
+
+/// OTLP to a Collector on this host, with everything but the endpoint as configured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fallback {
+    /// To `http://localhost:4318/v1/traces`; `None` if traces were turned off.
+    pub traces: Option<OtlpTraces>,
+    /// To `http://localhost:4318/v1/metrics`; `None` if metrics were turned off.
+    pub metrics: Option<OtlpMetrics>,
+}
+
+/// A text that must not reach a log: its `Debug` prints `[redacted]`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Encoding and transport of OTLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtlpProtocol {
+    /// OTLP/HTTP with protobuf bodies.
+    HttpProtobuf,
+}
+
+/// Compression of OTLP bodies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// As they are.
+    None,
+    /// gzip.
+    Gzip,
+}
+
+/// Traces by OTLP.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OtlpTraces {
+    /// Where to.
+    pub otlp: Otlp,
+    /// Spans in one request at most (`batch_max_size`; 4096).
+    pub batch_max_size: usize,
+    /// How long a span waits at most for others (`batch_timeout`, else `OTEL_BSP_SCHEDULE_DELAY`; Spantap's default is 1 s, so that
+    /// a request is with the Collector within two).
+    pub batch_timeout: Duration,
+    /// Spans kept in memory while the destination is slow or away (`queue_size`, at least twice `batch_max_size`; 16384).
+    /// Bytes are counted beside.
+    pub queue_size: usize,
+    /// Pauses between retries (`backoff_*`).
+    pub backoff: Backoff,
+}
+
+/// Pauses between retries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// First pause (1 s).
+    pub initial: Duration,
+    /// Longest pause, not below `initial` (30 s).
+    pub max: Duration,
+    /// A batch older than this is given up and counted (5 min).
+    pub max_elapsed: Duration,
+}
+
+/// Metrics by OTLP.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OtlpMetrics {
+    /// Where to.
+    pub otlp: Otlp,
+    /// Time between exports (`interval`, else `OTEL_METRIC_EXPORT_INTERVAL`; 60 s), at least 10 ms.
+    pub interval: Duration,
+    /// Bounds of duration histograms, seconds, strictly increasing.
+    pub duration_buckets: Vec<f64>,
+    /// A series of a process that has ended is exported this long (5 min); never zero.
+    pub ttl: Duration,
+}
