@@ -1,2 +1,25 @@
-//! `spantap-agent`: configuration, load, stream, drain.
-fn main() {}
+//! `spantap-agent`: the privileged process. Configuration, load, stream, drain.
+
+mod clock;
+mod discovery;
+mod drain;
+mod encode;
+mod probes;
+mod privilege;
+mod queue;
+mod record;
+mod run;
+mod selected;
+mod stream;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run::main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("spantap-agent: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Compiles `probes/spantap.bpf.c` with clang; the object is embedded in the agent.
+
+use std::{env, path::PathBuf, process::Command};
+
+use anyhow::{Context as _, bail};
+
+fn main() -> anyhow::Result<()> {
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let object = out.join("spantap.bpf.o");
+    let dependencies = out.join("spantap.bpf.d");
+    let probes = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../probes");
+    let clang = env::var("SPANTAP_CLANG").unwrap_or_else(|_| "clang".to_owned());
+    println!("cargo:rerun-if-env-changed=SPANTAP_CLANG");
+
+    let architecture = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
+        "x86_64" => "x86",
+        other => bail!("the probes do not support the processor {other} yet"),
+    };
+    let status = Command::new(&clang)
+        .args(["-g", "-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror", "-fdebug-prefix-map=..=."])
+        .arg(format!("-D__TARGET_ARCH_{architecture}"))
+        .arg("-MD")
+        .arg("-MF")
+        .arg(&dependencies)
+        .arg("-c")
+        .arg(probes.join("spantap.bpf.c"))
+        .arg("-o")
+        .arg(&object)
+        .status()
+        .with_context(|| {
+            format!("cannot run {clang}: the probes are compiled by clang 14 or later (Debian: apt-get install clang libbpf-dev)")
+        })?;
+    if !status.success() {
+        bail!("{clang} could not compile the probes (Debian: apt-get install clang libbpf-dev)");
+    }
+    // Rebuild when any header changes; the first word is the target.
+    let listed = std::fs::read_to_string(&dependencies)?;
+    for file in listed.split_whitespace().skip(1).filter(|word| *word != "\\") {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    Ok(())
+}

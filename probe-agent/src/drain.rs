@@ -1,0 +1,193 @@
+//! From the ring buffers to batches.
+//!
+//! In: records of the kernel side, in their order; changes of the table of processes. Out: encoded batches in the queue,
+//! bits of the selection. No allocation for an event; at most [`BATCH_BYTES`] in a batch.
+
+use std::{rc::Rc, time::Instant};
+
+use spantap_proto::v1;
+
+use crate::{
+    clock,
+    discovery::{Change, Processes},
+    encode::BatchWriter,
+    probes::Probes,
+    record::{ProcessEvent, SocketRecord, kind, loss},
+    stream::Shared,
+};
+
+/// A batch ends when it holds this many bytes: few system calls, and little memory.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// Everything between the kernel and the queue.
+pub struct Drain {
+    /// The kernel side.
+    pub probes: Probes,
+    /// Processes that are known.
+    pub processes: Processes,
+    shared: Rc<Shared>,
+    /// Changes of processes that no batch has told yet.
+    untold: BatchWriter,
+    events: u64,
+    told_losses: [u64; 5],
+    rescan: bool,
+}
+
+impl Drain {
+    /// Nothing told yet.
+    pub fn new(probes: Probes, processes: Processes, shared: Rc<Shared>) -> Self {
+        Self { probes, processes, shared, untold: BatchWriter::new(0), events: 0, told_losses: [0; 5], rescan: false }
+    }
+
+    /// Looks through `/proc` for what no event told, and after process events were lost.
+    pub fn scan(&mut self) {
+        self.rescan = false;
+        match self.processes.scan() {
+            Ok(changes) => self.apply(changes),
+            Err(error) => tracing::error!(%error, "processes cannot be listed"),
+        }
+    }
+
+    /// Takes all process records. Call before the socket records: they name the processes.
+    pub fn process_events(&mut self) {
+        let Self { probes, processes, untold, .. } = self;
+        take_process_events(probes, processes, untold);
+    }
+
+    /// Moves socket records into batches until there are none or the queue is full. Returns whether it was full.
+    pub fn socket_events(&mut self) -> bool {
+        self.process_events();
+        loop {
+            if !self.shared.queue.borrow().has_room() {
+                return true;
+            }
+            let mut writer = std::mem::replace(&mut self.untold, BatchWriter::new(0));
+            let more = self.fill(&mut writer);
+            if writer.is_empty() {
+                return false;
+            }
+            self.send(writer);
+            if !more {
+                return false;
+            }
+        }
+    }
+
+    fn fill(&mut self, writer: &mut BatchWriter) -> bool {
+        let Self { probes, processes, untold, .. } = self;
+        while writer.len() < BATCH_BYTES {
+            let Some(item) = probes.socket_events.next() else { return false };
+            match SocketRecord::read(&item) {
+                // Changes of state come in any context; the forwarder knows whose socket it is.
+                Some(SocketRecord::Event(event, head)) if event.pid == 0 => writer.event(event, head, 0),
+                Some(SocketRecord::Event(event, head)) => {
+                    // No id: the process was judged not to be observed after this was recorded.
+                    if let Some(id) = processes.lookup(event.pid, event.process_start) {
+                        writer.event(event, head, id.get());
+                    } else {
+                        let (event, head) = (*event, head.to_vec());
+                        drop(item);
+                        take_process_events(probes, processes, untold);
+                        if let Some(id) = processes.lookup(event.pid, event.process_start) {
+                            let told = std::mem::replace(untold, BatchWriter::new(0));
+                            writer.append(told);
+                            writer.event(&event, &head, id.get());
+                        }
+                    }
+                }
+                Some(SocketRecord::Connection(connection, path)) => writer.connection(connection, path),
+                None => tracing::debug!("a record of unknown kind"),
+            }
+        }
+        true
+    }
+
+    /// Tells losses and figures, if there is news or `always`, and forgets processes that ended a while ago.
+    pub fn report(&mut self, always: bool) {
+        let over = self.processes.reap(Instant::now());
+        self.apply(over);
+        let kernel = self.probes.losses();
+        let [turn, other, process, unreadable, state] = kernel;
+        let losses = [turn + other, process, unreadable, state, self.probes.skipped_runs()];
+        if process != self.told_losses.get(1).copied().unwrap_or(0) {
+            self.rescan = true;
+        }
+        if !always && losses == self.told_losses && self.untold.is_empty() {
+            return;
+        }
+        self.told_losses = losses;
+        let mut writer = std::mem::replace(&mut self.untold, BatchWriter::new(0));
+        let reasons = [
+            v1::LossReason::RingBufferFull,
+            v1::LossReason::ProcessRingFull,
+            v1::LossReason::HeadUnreadable,
+            v1::LossReason::NoSocketState,
+            v1::LossReason::ProbeSkipped,
+        ];
+        for (reason, count) in reasons.into_iter().zip(losses).filter(|(_, count)| *count > 0) {
+            writer.loss(reason, count);
+        }
+        writer.status(&v1::AgentStatus {
+            processes: u32::try_from(self.processes.selected()).unwrap_or(u32::MAX),
+            events: self.events,
+            queue_bytes: self.shared.queue.borrow().bytes() as u64,
+        });
+        self.send(writer);
+        if self.rescan {
+            tracing::warn!("process events were lost; looking through /proc");
+            self.scan();
+        }
+    }
+
+    fn send(&mut self, writer: BatchWriter) {
+        self.events += writer.events();
+        let mut queue = self.shared.queue.borrow_mut();
+        let sequence = queue.next_sequence();
+        queue.push(sequence, writer.finish(sequence, clock::anchor()));
+        self.shared.filled.notify_one();
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) {
+        apply(changes, &self.probes, &mut self.untold);
+    }
+}
+
+fn take_process_events(probes: &mut Probes, processes: &mut Processes, untold: &mut BatchWriter) {
+    // The item is copied out: its place in the ring buffer is free before /proc is read.
+    while let Some(read) = probes.process_events.next().map(|item| ProcessEvent::read(&item).copied()) {
+        let Some(event) = read else { continue };
+        let changes = match event.kind {
+            kind::FORK => processes.forked(event.parent, event.pid, event.start),
+            kind::EXEC => processes.executed(event.pid, event.start, event.filename(), event.arguments()),
+            kind::LISTEN => processes.listening(event.pid, event.start, event.port),
+            kind::EXIT => processes.exited(event.pid, event.start),
+            _ => continue,
+        };
+        apply(changes, probes, untold);
+        // The kernel side watches what may have to be observed until it is judged, which is now.
+        if event.kind != kind::EXIT && processes.lookup(event.pid, event.start).is_none() {
+            probes.selected.set(event.pid, false);
+        }
+    }
+}
+
+fn apply(changes: Vec<Change>, probes: &Probes, untold: &mut BatchWriter) {
+    for change in changes {
+        match change {
+            Change::Selected(process) => {
+                let program = &process.program;
+                tracing::info!(pid = process.pid, executable = program.executable, "observing");
+                probes.selected.set(process.pid, true);
+                untold.process(&(&process).into());
+            }
+            Change::Updated(process) => {
+                probes.selected.set(process.pid, true);
+                untold.process(&(&process).into());
+            }
+            Change::Deselected { pid, .. } => probes.selected.set(pid, false),
+            Change::Ended { id, .. } => untold.process_ended(id.get()),
+        }
+    }
+}
+
+const _: () = assert!(loss::MAX == 5, "report() names each counter");

@@ -1,0 +1,300 @@
+//! Building and running the agent.
+//!
+//! In: command line, environment, configuration file. Out: a stream to the forwarder until SIGTERM or SIGINT, then
+//! everything that was already observed, within the shutdown timeout.
+
+use std::{cell::RefCell, future::pending, io, os::fd::{AsFd, OwnedFd}, path::PathBuf, rc::Rc, time::Duration};
+
+use clap::Parser;
+use spantap_config::{Config, Environment};
+use spantap_proto::{PROTOCOL_VERSION, v1};
+use tokio::{
+    io::{AsyncReadExt as _, Interest, unix::AsyncFd},
+    net::unix::pipe,
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+    task::LocalSet,
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+};
+
+use crate::{
+    clock,
+    discovery::{Limits, ProcFs, Processes, interesting_ports, provisional_exec},
+    drain::Drain,
+    encode::BatchWriter,
+    privilege,
+    probes::{HOOK_SET, ProbeError, Probes, Setup},
+    queue::Queue,
+    stream::{self, Destination, Shared},
+};
+
+/// Records below the wake-up level are fetched this often.
+const FETCH: Duration = Duration::from_millis(50);
+/// Losses and figures are told this often.
+const REPORT: Duration = Duration::from_secs(1);
+
+/// The privileged half of Spantap: watches selected processes with eBPF and streams raw events to `spantap`.
+#[derive(Debug, Parser)]
+#[command(name = "spantap-agent", version, about, after_help = AFTER_HELP)]
+struct Arguments {
+    /// Configuration file; SPANTAP_CONFIG_PATH, BEYLA_CONFIG_PATH and OTEL_EBPF_CONFIG_PATH win over it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Form of the log lines: text or json.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// A process that is never observed; given by `spantap` for itself.
+    #[arg(long, value_name = "PID", hide = true)]
+    exclude_pid: Vec<u32>,
+    /// Stop when standard input ends; `spantap` holds the other end of it.
+    #[arg(long, hide = true)]
+    stop_with_stdin: bool,
+}
+
+const AFTER_HELP: &str = "Environment: SPANTAP_SOCKET (socket of the forwarder), SPANTAP_LOG_LEVEL, and every BEYLA_ \
+variable that concerns discovery, also as SPANTAP_ and OTEL_EBPF_.";
+
+/// Why the agent ended; tells the exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Bad usage or configuration.
+    #[error("{0}")]
+    Configuration(String),
+    /// A privilege is missing.
+    #[error("{0}")]
+    Privilege(String),
+    /// Something that is needed is not there.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Failed while running.
+    #[error("{0}")]
+    Running(#[from] io::Error),
+}
+
+impl Failure {
+    /// Exit code by the contract of the command line (sysexits.h).
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Configuration(_) => 64,
+            Self::Unavailable(_) => 69,
+            Self::Privilege(_) => 77,
+            Self::Running(_) => 1,
+        }
+    }
+}
+
+impl From<ProbeError> for Failure {
+    fn from(error: ProbeError) -> Self {
+        match error {
+            ProbeError::NoPermission { .. } => Self::Privilege(error.to_string()),
+            ProbeError::NoBtf(_) | ProbeError::Unsupported { .. } | ProbeError::Other(_) => {
+                Self::Unavailable(error.to_string())
+            }
+        }
+    }
+}
+
+/// Configuration, build, run, drain.
+pub fn main() -> Result<(), Failure> {
+    let arguments = parse()?;
+    let environment = Environment::of_process();
+    let loaded = Config::load(arguments.config.as_deref(), &environment)
+        .map_err(|error| Failure::Configuration(error.to_string()))?;
+    let config = loaded.config;
+    spantap_config::log::start(config.log, arguments.log_format.as_deref()).map_err(Failure::Configuration)?;
+    privilege::check().map_err(|missing| Failure::Privilege(missing.to_string()))?;
+
+    let mut processes = Processes::new(ProcFs::default(), &config.discovery, Limits::default());
+    for pid in arguments.exclude_pid.iter().copied() {
+        processes.ignore(pid);
+    }
+    let mut probes = Probes::load(Setup {
+        ring_buffer_bytes: config.agent.ring_buffer_bytes,
+        head_bytes: config.agent.head_bytes.min(crate::record::HEAD_MAX as u32),
+        provisional_exec: provisional_exec(&config.discovery),
+        ports: interesting_ports(&config.discovery).words(),
+    })?;
+    probes.attach()?;
+    let kept = privilege::drop_unneeded().map_err(|error| Failure::Privilege(error.to_string()))?;
+    announce(&probes, &kept);
+
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(LocalSet::new().run_until(run(config, arguments.stop_with_stdin, probes, processes)))
+}
+
+/// Parses the command line; accepts Beyla's `-config` as well.
+fn parse() -> Result<Arguments, Failure> {
+    let words = std::env::args().map(|word| match word.strip_prefix("-config") {
+        Some(rest) if rest.is_empty() || rest.starts_with('=') => format!("--config{rest}"),
+        _ => word,
+    });
+    match Arguments::try_parse_from(words) {
+        Ok(arguments) => Ok(arguments),
+        Err(error) if error.use_stderr() => Err(Failure::Configuration(error.to_string())),
+        Err(help) => help.exit(),
+    }
+}
+
+fn announce(probes: &Probes, kept: &[String]) {
+    tracing::info!(hook_set = HOOK_SET, version = env!("CARGO_PKG_VERSION"), "probes are attached");
+    for feature in probes.features() {
+        if feature.on {
+            tracing::info!(feature = feature.name, "on");
+        } else {
+            tracing::warn!(feature = feature.name, reason = feature.reason, "off");
+        }
+    }
+    tracing::debug!(instructions = ?probes.verified_instructions(), "verified");
+    tracing::info!(capabilities = kept.join(" "), "gave up all other capabilities");
+}
+
+async fn run(config: Config, stop_with_stdin: bool, probes: Probes, processes: Processes) -> Result<(), Failure> {
+    let shared = Rc::new(Shared {
+        queue: RefCell::new(Queue::new(config.agent.queue_bytes)),
+        filled: Notify::new(),
+        emptied: Notify::new(),
+        began: Notify::new(),
+    });
+    let socket_fd = readiness(&probes.socket_events)?;
+    let process_fd = readiness(&probes.process_events)?;
+    let features = probes.features().to_vec();
+    let drain = Rc::new(RefCell::new(Drain::new(probes, processes, shared.clone())));
+    drain.borrow_mut().scan();
+
+    let hello = hello(features);
+    let facts = {
+        let drain = drain.clone();
+        move || {
+            let mut writer = BatchWriter::new(0);
+            for process in drain.borrow().processes.iter() {
+                writer.process(&process.into());
+            }
+            writer.finish(0, clock::anchor())
+        }
+    };
+    let stream = tokio::task::spawn_local(stream::run(shared.clone(), destination(&config), hello, facts));
+    let calibration = tokio::task::spawn_local(calibrate(drain.clone()));
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut fetch = interval(FETCH);
+    let mut report = interval(REPORT);
+    let mut scan = interval(config.discovery.poll_interval.max(Duration::from_millis(100)));
+    for timer in [&mut fetch, &mut report, &mut scan] {
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
+    let starter_gone = end_of_stdin(stop_with_stdin);
+    tokio::pin!(starter_gone);
+    let mut full = false;
+    loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            () = &mut starter_gone => break,
+            _ = interrupt.recv() => break,
+            ready = process_fd.readable() => {
+                ready?.clear_ready();
+                drain.borrow_mut().process_events();
+            }
+            _ = shared.began.notified() => {
+                if let Err(error) = drain.borrow_mut().probes.announce_again() {
+                    tracing::error!(%error, "sockets cannot be announced again");
+                }
+                drain.borrow_mut().report(true);
+            }
+            _ = scan.tick() => drain.borrow_mut().scan(),
+            _ = report.tick() => drain.borrow_mut().report(false),
+            ready = socket_fd.readable(), if !full => {
+                ready?.clear_ready();
+                full = drain.borrow_mut().socket_events();
+            }
+            _ = fetch.tick(), if !full => full = drain.borrow_mut().socket_events(),
+            _ = shared.emptied.notified(), if full => full = drain.borrow_mut().socket_events(),
+        }
+    }
+    calibration.abort();
+    finish(&drain, &shared, config.shutdown_timeout).await;
+    stream.abort();
+    Ok(())
+}
+
+/// Ends when standard input does, or never.
+async fn end_of_stdin(wanted: bool) {
+    if !wanted {
+        return pending().await;
+    }
+    let Ok(mut input) = io::stdin().as_fd().try_clone_to_owned().and_then(pipe::Receiver::from_owned_fd) else {
+        return pending().await;
+    };
+    let mut ignored = [0; 64];
+    while !matches!(input.read(&mut ignored).await, Ok(0) | Err(_)) {}
+}
+
+/// Stops the kernel side, then hands over what it had recorded.
+async fn finish(drain: &RefCell<Drain>, shared: &Shared, limit: Duration) {
+    drain.borrow_mut().probes.detach();
+    let deadline = Instant::now() + limit;
+    let handed_over = async {
+        while drain.borrow_mut().socket_events() {
+            shared.emptied.notified().await;
+        }
+        drain.borrow_mut().report(true);
+        while !shared.queue.borrow().is_empty() {
+            shared.emptied.notified().await;
+        }
+    };
+    tokio::select! {
+        () = handed_over => tracing::info!("everything observed was handed over"),
+        () = sleep_until(deadline) => tracing::warn!(
+            bytes = shared.queue.borrow().bytes(),
+            "stopped before everything was handed over; what is left is lost"
+        ),
+    }
+}
+
+/// Finds the length of a jiffy, which tells how long data waited in the kernel where packets' times do not.
+async fn calibrate(drain: Rc<RefCell<Drain>>) {
+    match timeout(Duration::from_secs(5), clock::jiffy_ns()).await {
+        Ok(Some(tick)) => {
+            if let Err(error) = drain.borrow_mut().probes.set_tick(tick) {
+                tracing::debug!(%error, "the jiffy cannot be told");
+            }
+        }
+        _ => tracing::debug!("the kernel does not tell its jiffies; long waits may be told shorter than they were"),
+    }
+    pending::<()>().await;
+}
+
+fn destination(config: &Config) -> Destination {
+    Destination { socket: config.socket.clone(), uids: config.agent.forwarder_uids.clone() }
+}
+
+fn hello(features: Vec<v1::Feature>) -> impl Fn() -> v1::Hello {
+    let system = rustix::system::uname();
+    let kernel_release = system.release().to_string_lossy().into_owned();
+    let host_name = system.nodename().to_string_lossy().into_owned();
+    let host_id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned();
+    // Distinguishes runs on one host; the pid tells apart two that start in the same nanosecond.
+    let agent_run = clock::monotonic_ns() ^ u64::from(std::process::id()) << 48;
+    move || v1::Hello {
+        protocol_version: PROTOCOL_VERSION,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel_release: kernel_release.clone(),
+        hook_set: HOOK_SET.to_owned(),
+        features: features.clone(),
+        clock: Some(clock::anchor()),
+        agent_run,
+        host_name: host_name.clone(),
+        host_id: host_id.clone(),
+    }
+}
+
+/// Readiness of a ring buffer, on a descriptor of its own so that the buffer itself stays free.
+// The safe constructor is deprecated because a type may give another descriptor each time it is asked; OwnedFd does not,
+// and the one that replaces it is unsafe.
+#[allow(deprecated)]
+fn readiness(ring: &impl AsFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(ring.as_fd().try_clone_to_owned()?, Interest::READABLE)
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-2-Clause OR GPL-2.0-only */
+/*
+ * What differs between processors: where a system call's number and arguments stand in the saved user registers,
+ * and the numbers of the calls that carry socket data.
+ */
+#ifndef SPANTAP_ARCH_H
+#define SPANTAP_ARCH_H
+
+#if defined(__TARGET_ARCH_x86)
+#define SYSCALL_NUMBER(regs) ((regs)->orig_ax)
+#define ARGUMENT2(regs) ((regs)->si)
+#define ARGUMENT3(regs) ((regs)->dx)
+enum syscall_number {
+	SYS_READ = 0,
+	SYS_WRITE = 1,
+	SYS_READV = 19,
+	SYS_WRITEV = 20,
+	SYS_SENDTO = 44,
+	SYS_RECVFROM = 45,
+	SYS_SENDMSG = 46,
+	SYS_RECVMSG = 47,
+	SYS_PREADV2 = 327,
+	SYS_PWRITEV2 = 328,
+	SYS_IO_URING_ENTER = 426,
+};
+#else
+#error "this processor is not supported yet"
+#endif
+
+#endif

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-2-Clause OR GPL-2.0-only */
+/*
+ * Every map, its bound, and why that bound.
+ */
+#ifndef SPANTAP_MAPS_H
+#define SPANTAP_MAPS_H
+
+/* Socket records. The agent sets the size (8 MiB): about 100 ms of 80,000 requests a second seen from both ends. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 8 * 1024 * 1024);
+} socket_events SEC(".maps");
+
+/* Process records, apart so that a flood of socket records cannot hide a new process. 500 program starts. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 512 * 1024);
+} process_events SEC(".maps");
+
+/*
+ * One bit for each possible pid (PID_MAX_LIMIT is 4 Mi on 64 bit): whether that process is observed. An array
+ * look-up is inlined by the verifier, so an unselected process costs a handful of instructions. Mapped by the
+ * agent, which sets and clears bits atomically; 512 KiB of kernel memory.
+ */
+#define PID_WORDS 65536
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, PID_WORDS);
+	__type(key, __u32);
+	__type(value, __u64);
+} selected SEC(".maps");
+
+/* One bit for each TCP port that a discovery entry names: who listens there is watched until judged. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, __u64);
+} ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct control);
+} control SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, LOSS_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+} losses SEC(".maps");
+
+enum mode {
+	MODE_UNDECIDED = 0,
+	MODE_HTTP = 1,
+	MODE_OPAQUE = 2,
+};
+
+/* State of one socket; lives and dies with it. */
+struct socket_state {
+	__u64 cookie;            /* 0: not yet used */
+	__u64 received;          /* stream offsets: bytes seen so far */
+	__u64 sent;
+	__u32 received_seq;      /* TCP sequence numbers that belong to these offsets */
+	__u32 sent_seq;
+	/* A send that is under way (tcp_sendmsg_locked) until it completes (sock_send_length). */
+	__u64 send_began;        /* ns of CLOCK_MONOTONIC; 0: none under way */
+	__u64 send_last;
+	__u64 send_data;         /* user address, or kernel address of the iovecs */
+	__u64 send_skip;         /* bytes of the first segment to skip */
+	__u32 send_segments;     /* 0: not readable; 1: send_data is the data; else number of iovecs + 1 */
+	__u32 send_turn;
+	__u32 turn;
+	__u32 announced;         /* value of control.announce when the connection was told */
+	__u16 captured_received; /* bytes captured in the current turn */
+	__u16 captured_sent;
+	__u8 direction;          /* RECORD_SEND or RECORD_RECEIVE; 0 before the first */
+	__u8 mode;
+	__u8 strange_turns;      /* turns in a row that did not begin like HTTP */
+	__u8 tcp;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct socket_state);
+} socket_states SEC(".maps");
+
+/*
+ * Room to build one record. A program is never re-entered on a CPU (the kernel skips the second run), but it can
+ * be preempted by another program, so each has its own.
+ */
+enum scratch_owner {
+	SCRATCH_SEND = 0,
+	SCRATCH_RECEIVE = 1,
+	SCRATCH_STATE = 2,
+	SCRATCH_IO_URING = 3,
+	SCRATCH_MAX = 4,
+};
+
+/* A walk over the segments of one call: see data.h. */
+struct walk {
+	struct {
+		__u64 base;
+		__u64 length;
+	} segment;
+	__u64 segments;          /* address of the array of segments */
+	__u64 position;          /* bytes of the call before the current segment */
+	__u64 skip;              /* bytes still to skip */
+	__u32 count;             /* segments in the array */
+	__u32 kernel_array;      /* the array is the kernel's copy */
+	__u32 length;            /* bytes of the call */
+	__u32 want;              /* bytes of the head that are due */
+	__u32 tail;              /* bytes of the tail that are due */
+	__u32 got;               /* bytes in `head` */
+};
+
+struct scratch {
+	struct socket_event event;
+	/* Twice the size, so that "offset < HEAD_MAX, length <= HEAD_MAX" is all the verifier has to know. */
+	__u8 head[2 * HEAD_MAX];
+	struct connection_event connection;
+	struct walk walk;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SCRATCH_MAX);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
+/*
+ * Receives made by io_uring, waiting for the completion that tells where the data is. Key: address of the socket.
+ * LRU: a completion that never comes (multishot) leaves an entry that the next ones push out.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct socket_event);
+} io_uring_pending SEC(".maps");
+
+#endif

@@ -1,0 +1,512 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-2-Clause OR GPL-2.0-only */
+/*
+ * The bodies of the socket hooks, apart from how they are attached.
+ *
+ * In: a socket, the result of a send or receive, and where its data lies.
+ * Out: struct socket_event and struct connection_event in the ring buffer `socket_events`.
+ */
+#ifndef SPANTAP_SOCKET_H
+#define SPANTAP_SOCKET_H
+
+#define AF_UNIX 1
+#define AF_INET 2
+#define AF_INET6 10
+#define SOCK_STREAM 1
+#define IPPROTO_TCP 6
+#define MSG_OOB 0x1
+#define MSG_PEEK 0x2
+#define MSG_TRUNC 0x20
+#define MSG_ERRQUEUE 0x2000
+#define RCV_SHUTDOWN 1
+#define SEND_SHUTDOWN 2
+#define PF_IO_WORKER 0x10
+
+/* Turns in a row that do not begin like HTTP, after which a socket is given up. */
+#define STRANGE_TURNS_FIRST 6    /* on a socket that never spoke HTTP */
+#define STRANGE_TURNS_LATER 24   /* after HTTP: an upgrade, a tunnel */
+
+static __always_inline struct control *the_control(void)
+{
+	__u32 zero = 0;
+	return bpf_map_lookup_elem(&control, &zero);
+}
+
+static __always_inline void count_loss(__u32 which)
+{
+	__u64 *count = bpf_map_lookup_elem(&losses, &which);
+	if (count)
+		*count += 1;
+}
+
+static __always_inline bool is_selected(__u32 pid)
+{
+	__u32 word = pid >> 6;
+	__u64 *bits = bpf_map_lookup_elem(&selected, &word);
+	return bits && (*bits >> (pid & 63)) & 1;
+}
+
+/*
+ * Wake-ups cost a hundred times what a record costs, so the agent is woken each time the backlog passes a
+ * multiple of wake_bytes; its own timer covers what stays below.
+ */
+static __always_inline __u64 wake_flags(struct control *control, __u32 size)
+{
+	__u64 backlog = bpf_ringbuf_query(&socket_events, BPF_RB_AVAIL_DATA);
+	__u32 step = control->wake_bytes;
+
+	if (step && backlog / step != (backlog + size + 8) / step)
+		return BPF_RB_FORCE_WAKEUP;
+	return BPF_RB_NO_WAKEUP;
+}
+
+static __always_inline bool is_stream(struct sock *sk, bool *tcp)
+{
+	__u16 family = sk->__sk_common.skc_family;
+
+	*tcp = family != AF_UNIX;
+	if (family == AF_UNIX)
+		return sk->sk_type == SOCK_STREAM;
+	return (family == AF_INET || family == AF_INET6) && sk->sk_protocol == IPPROTO_TCP;
+}
+
+/* Tells the addresses of a socket. Returns false if there was no room. */
+static __always_inline bool announce(struct sock *sk, struct socket_state *state, struct scratch *scratch,
+				     struct control *control)
+{
+	struct connection_event *event = &scratch->connection;
+	__u32 size = offsetof(struct connection_event, path);
+
+	__builtin_memset(event, 0, offsetof(struct connection_event, path));
+	event->kind = RECORD_CONNECTION;
+	event->family = sk->__sk_common.skc_family;
+	event->socket = state->cookie;
+	event->network_namespace = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	if (event->family == AF_INET) {
+		__builtin_memcpy(event->local_address, &sk->__sk_common.skc_rcv_saddr, 4);
+		__builtin_memcpy(event->peer_address, &sk->__sk_common.skc_daddr, 4);
+	} else if (event->family == AF_INET6) {
+		BPF_CORE_READ_INTO(&event->local_address, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr8);
+		BPF_CORE_READ_INTO(&event->peer_address, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
+	} else {
+		/* A server's socket carries the path it listens on, a client's only its peer's. */
+		struct unix_sock *end = (struct unix_sock *)sk;
+		struct unix_address *address = BPF_CORE_READ(end, addr);
+		int length;
+
+		if (!address) {
+			struct unix_sock *peer = (struct unix_sock *)BPF_CORE_READ(end, peer);
+			address = peer ? BPF_CORE_READ(peer, addr) : NULL;
+		}
+		length = address ? BPF_CORE_READ(address, len) - 2 : 0;
+		if (length > 0) {
+			if (length > PATH_BYTES)
+				length = PATH_BYTES;
+			if (!bpf_probe_read_kernel(event->path, length,
+						   (void *)address + bpf_core_field_offset(struct unix_address, name) + 2))
+				event->path_length = length;
+		}
+		size = sizeof(*event);
+	}
+	event->local_port = sk->__sk_common.skc_num;
+	event->peer_port = bpf_ntohs(sk->__sk_common.skc_dport);
+	return !bpf_ringbuf_output(&socket_events, event, size, wake_flags(control, size));
+}
+
+/* Announces if that is due, then hands the record in `scratch` over. */
+static __always_inline void submit(struct sock *sk, struct socket_state *state, struct scratch *scratch,
+				   struct control *control, bool begins_turn)
+{
+	__u32 length = scratch->event.head_length;
+	__u32 size;
+
+	if (state->announced != control->announce && announce(sk, state, scratch, control))
+		state->announced = control->announce;
+	if (length > HEAD_MAX)
+		length = HEAD_MAX;
+	size = sizeof(scratch->event) + length;
+	if (bpf_ringbuf_output(&socket_events, scratch, size, wake_flags(control, size)))
+		count_loss(begins_turn ? LOSS_RING_FULL_TURN : LOSS_RING_FULL_OTHER);
+}
+
+/* State of a socket, made on first use: `already` bytes of this direction have just been moved. */
+static __always_inline struct socket_state *the_state(struct sock *sk, bool tcp, __u8 direction, __u32 already)
+{
+	struct socket_state *state = bpf_sk_storage_get(&socket_states, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!state) {
+		count_loss(LOSS_NO_SOCKET_STATE);
+		return NULL;
+	}
+	if (!state->cookie) {
+		state->cookie = bpf_get_socket_cookie(sk);
+		state->tcp = tcp;
+		if (tcp) {
+			struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+			if (!tp)
+				return NULL;
+			state->received_seq = tp->copied_seq;
+			state->sent_seq = tp->write_seq;
+			if (direction == RECORD_RECEIVE)
+				state->received_seq -= already;
+			else
+				state->sent_seq -= already;
+		}
+	}
+	return state;
+}
+
+/* Notes the direction of a transfer that begins now. Returns true if it begins a turn. */
+static __always_inline bool turn_to(struct socket_state *state, __u8 direction)
+{
+	if (state->direction == direction)
+		return false;
+	state->direction = direction;
+	state->turn++;
+	if (direction == RECORD_SEND)
+		state->captured_sent = 0;
+	else
+		state->captured_received = 0;
+	return true;
+}
+
+/*
+ * Whether bytes begin like an HTTP/1 message. Only decides whether a socket goes on being watched: a client's
+ * unusual method is covered by its server's "HTTP/1.x".
+ */
+static __always_inline bool begins_like_http(const __u8 *head, __u32 length)
+{
+	__u32 first;
+
+	if (length < 4)
+		return false;
+	first = *(const __u32 *)head;
+#define FOUR(a, b, c, d) ((__u32)(a) | (__u32)(b) << 8 | (__u32)(c) << 16 | (__u32)(d) << 24)
+	return first == FOUR('H', 'T', 'T', 'P') || first == FOUR('G', 'E', 'T', ' ') ||
+	       first == FOUR('P', 'O', 'S', 'T') || first == FOUR('P', 'U', 'T', ' ') ||
+	       first == FOUR('H', 'E', 'A', 'D') || first == FOUR('D', 'E', 'L', 'E') ||
+	       first == FOUR('P', 'A', 'T', 'C') || first == FOUR('O', 'P', 'T', 'I') ||
+	       first == FOUR('C', 'O', 'N', 'N') || first == FOUR('T', 'R', 'A', 'C') ||
+	       first == FOUR('Q', 'U', 'E', 'R');
+#undef FOUR
+}
+
+/* Decides at the start of a turn whether the socket speaks HTTP; marks the record that is its last. */
+static __always_inline void judge(struct socket_state *state, struct scratch *scratch)
+{
+	if (begins_like_http(scratch->head, scratch->event.head_length)) {
+		state->mode = MODE_HTTP;
+		state->strange_turns = 0;
+		return;
+	}
+	if (++state->strange_turns >= (state->mode == MODE_HTTP ? STRANGE_TURNS_LATER : STRANGE_TURNS_FIRST)) {
+		state->mode = MODE_OPAQUE;
+		scratch->event.flags |= FLAG_OPAQUE;
+	}
+}
+
+/*
+ * How long the data that was just read had lain in the kernel, at least. tcp_mstamp is the time of the last packet
+ * in either direction (microseconds, CLOCK_MONOTONIC), lrcvtime the jiffy of the last packet with data: both are
+ * never before the arrival, so each gives a lower bound, the second one coarse but not moved by our own ACKs.
+ */
+static __always_inline __u64 queued_for(struct tcp_sock *tp, __u64 now, struct control *control)
+{
+	__u64 stamp = tp->tcp_mstamp * 1000;
+	__u64 queued = stamp && now > stamp ? now - stamp : 0;
+	__u32 jiffies = (__u32)bpf_jiffies64() - tp->inet_conn.icsk_ack.lrcvtime;
+
+	/* A wait of more than an hour is a stale stamp. */
+	if (control->tick && jiffies >= 2 && jiffies < 1000 * 3600) {
+		__u64 coarse = (__u64)(jiffies - 1) * control->tick;
+		if (coarse > queued)
+			queued = coarse;
+	}
+	return queued;
+}
+
+static __always_inline void describe(struct socket_event *event, struct task_struct *task, __u64 pid_tgid,
+				     struct socket_state *state, __u8 kind, __u64 time)
+{
+	__builtin_memset(event, 0, sizeof(*event));
+	event->kind = kind;
+	event->pid = pid_tgid >> 32;
+	event->thread = (__u32)pid_tgid;
+	event->process_start = task->group_leader->start_boottime;
+	event->socket = state->cookie;
+	event->time = time;
+	event->turn = state->turn;
+}
+
+/* Copies what is due of the call's data, judges the socket at the start of a turn, hands the record over. */
+static __always_inline void capture_and_submit(struct sock *sk, struct socket_state *state, struct scratch *scratch,
+					       struct control *control, const struct data *data, bool begins_turn)
+{
+	struct socket_event *event = &scratch->event;
+	__u16 *captured = event->kind == RECORD_SEND ? &state->captured_sent : &state->captured_received;
+	__u32 budget = control->head_bytes > *captured ? control->head_bytes - *captured : 0;
+	__u32 want = event->length < budget ? event->length : budget;
+
+	if (data->segments) {
+		if (copy_data(scratch, data, event->length, want)) {
+			event->flags |= FLAG_UNREADABLE;
+			count_loss(LOSS_HEAD_UNREADABLE);
+		} else {
+			*captured += event->head_length;
+			if (begins_turn)
+				judge(state, scratch);
+		}
+	} else {
+		event->flags |= FLAG_UNREADABLE;
+	}
+	submit(sk, state, scratch, control, begins_turn);
+}
+
+/*
+ * io_uring's requests carry the address of their data, and only the completion leads to the request: the record
+ * waits for it. One that is still waiting when the next comes goes out without its data.
+ */
+static __always_inline void defer(struct sock *sk, struct socket_state *state, struct scratch *scratch,
+				  struct control *control)
+{
+	__u64 key = (__u64)sk + scratch->event.kind;
+	struct socket_event *waiting = bpf_map_lookup_elem(&io_uring_pending, &key);
+
+	if (state->announced != control->announce && announce(sk, state, scratch, control))
+		state->announced = control->announce;
+	if (waiting) {
+		count_loss(LOSS_HEAD_UNREADABLE);
+		waiting->flags |= FLAG_UNREADABLE;
+		if (bpf_ringbuf_output(&socket_events, waiting, sizeof(*waiting), wake_flags(control, sizeof(*waiting))))
+			count_loss(LOSS_RING_FULL_OTHER);
+	}
+	bpf_map_update_elem(&io_uring_pending, &key, &scratch->event, BPF_ANY);
+}
+
+/* A receive has completed with `ret` bytes. */
+static __always_inline int received(struct sock *sk, int ret, int flags)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	__u32 owner = SCRATCH_RECEIVE;
+	struct socket_state *state;
+	struct task_struct *task;
+	struct scratch *scratch;
+	struct control *control;
+	struct tcp_sock *tp = NULL;
+	struct data data = {};
+	bool tcp, begins_turn, io_uring;
+	__u64 now, offset;
+
+	if (!is_selected(pid_tgid >> 32))
+		return 0;
+	if (ret < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB) || !is_stream(sk, &tcp))
+		return 0;
+	control = the_control();
+	scratch = bpf_map_lookup_elem(&scratches, &owner);
+	if (!control || !scratch)
+		return 0;
+	if (ret == 0 && !(sk->sk_shutdown & RCV_SHUTDOWN))
+		return 0;
+	state = the_state(sk, tcp, RECORD_RECEIVE, ret);
+	if (!state || state->mode == MODE_OPAQUE)
+		return 0;
+
+	now = bpf_ktime_get_ns();
+	task = bpf_get_current_task_btf();
+	offset = state->received;
+	if (tcp) {
+		tp = bpf_skc_to_tcp_sock(sk);
+		if (!tp)
+			return 0;
+		if (ret) {
+			/* What the sequence numbers moved beyond `ret` went past us: splice, zero copy, a skipped run. */
+			__u32 moved = tp->copied_seq - state->received_seq;
+			if (moved > ret && moved < 1u << 31)
+				offset += moved - ret;
+		}
+		state->received_seq = tp->copied_seq;
+	}
+	if (ret == 0) {
+		describe(&scratch->event, task, pid_tgid, state, RECORD_END_OF_STREAM, now);
+		scratch->event.offset = offset;
+		scratch->event.opposite_offset = state->sent;
+		submit(sk, state, scratch, control, false);
+		return 0;
+	}
+	state->received = offset + ret;
+	begins_turn = turn_to(state, RECORD_RECEIVE);
+	describe(&scratch->event, task, pid_tgid, state, RECORD_RECEIVE, now);
+	scratch->event.offset = offset;
+	scratch->event.length = ret;
+	scratch->event.opposite_offset = state->sent;
+	if (tp) {
+		/* Bytes that another thread is sending and has not told yet; our FIN counts as one, but is none. */
+		if (!(sk->sk_shutdown & SEND_SHUTDOWN))
+			scratch->event.opposite_offset += tp->write_seq - state->sent_seq;
+		if (begins_turn)
+			scratch->event.queued = queued_for(tp, now, control);
+	}
+	io_uring = task->flags & PF_IO_WORKER;
+	if (!io_uring && !(flags & MSG_TRUNC))
+		io_uring = data_of_system_call(&data, task);
+	if (io_uring)
+		defer(sk, state, scratch, control);
+	else
+		capture_and_submit(sk, state, scratch, control, &data, begins_turn);
+	return 0;
+}
+
+/* A send of TCP is about to move bytes; called again for each piece of the same call. */
+static __always_inline int sending(struct sock *sk, const struct msghdr *msg)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	struct socket_state *state;
+	__u64 now;
+
+	if (!is_selected(pid_tgid >> 32))
+		return 0;
+	state = the_state(sk, true, RECORD_SEND, 0);
+	if (!state || state->mode == MODE_OPAQUE)
+		return 0;
+	now = bpf_ktime_get_ns();
+	state->send_last = now;
+	if (state->send_began)
+		return 0;
+	state->send_began = now;
+	turn_to(state, RECORD_SEND);
+	state->send_turn = state->turn;
+	state->send_segments = 0;
+	state->send_skip = msg->msg_iter.iov_offset;
+	if (msg->msg_iter.iter_type == bpf_core_enum_value(enum iter_type, ITER_UBUF)) {
+		state->send_data = (__u64)msg->msg_iter.ubuf;
+		state->send_segments = 1;
+	} else if (msg->msg_iter.iter_type == bpf_core_enum_value(enum iter_type, ITER_IOVEC)) {
+		state->send_data = (__u64)msg->msg_iter.__iov;
+		state->send_segments = msg->msg_iter.nr_segs < 1024 ? (__u32)msg->msg_iter.nr_segs + 1 : 0;
+	}
+	return 0;
+}
+
+/* A send has completed with `ret` bytes. */
+static __always_inline int sent(struct sock *sk, int ret)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	__u32 owner = SCRATCH_SEND;
+	struct socket_state *state;
+	struct task_struct *task;
+	struct scratch *scratch;
+	struct control *control;
+	struct data data = {};
+	bool tcp, begins_turn, io_uring = false;
+	__u64 began, time, offset;
+
+	if (!is_selected(pid_tgid >> 32) || !is_stream(sk, &tcp))
+		return 0;
+	control = the_control();
+	scratch = bpf_map_lookup_elem(&scratches, &owner);
+	if (!control || !scratch)
+		return 0;
+	state = the_state(sk, tcp, RECORD_SEND, ret > 0 ? ret : 0);
+	if (!state || state->mode == MODE_OPAQUE)
+		return 0;
+	began = state->send_began;
+	state->send_began = 0;
+	if (ret <= 0)
+		return 0;
+
+	task = bpf_get_current_task_btf();
+	offset = state->sent;
+	if (began) {
+		/* Began its turn if no other send of this turn was told before. */
+		time = state->send_last;
+		begins_turn = state->captured_sent == 0;
+		data.address = state->send_data;
+		data.skip = state->send_skip;
+		data.segments = state->send_segments;
+		data.kernel_array = true;
+	} else {
+		time = bpf_ktime_get_ns();
+		began = time;
+		begins_turn = turn_to(state, RECORD_SEND);
+		state->send_turn = state->turn;
+		io_uring = task->flags & PF_IO_WORKER || data_of_system_call(&data, task);
+	}
+	describe(&scratch->event, task, pid_tgid, state, RECORD_SEND, time);
+	scratch->event.turn = state->send_turn;
+	scratch->event.opposite_offset = state->received;
+	if (tcp) {
+		struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+		__u32 moved;
+
+		if (!tp)
+			return 0;
+		moved = tp->write_seq - state->sent_seq;
+		if (moved > ret && moved < 1u << 31)
+			offset += moved - ret;
+		state->sent_seq = tp->write_seq;
+		moved = tp->copied_seq - state->received_seq;
+		if (moved < 1u << 31)
+			scratch->event.opposite_offset += moved;
+	}
+	state->sent = offset + ret;
+	scratch->event.offset = offset;
+	scratch->event.length = ret;
+	if (time > began)
+		scratch->event.began_before = time - began < 0xffffffff ? time - began : 0xffffffff;
+	if (io_uring)
+		defer(sk, state, scratch, control);
+	else
+		capture_and_submit(sk, state, scratch, control, &data, begins_turn);
+	return 0;
+}
+
+#define TCP_ESTABLISHED 1
+#define TCP_FIN_WAIT1 4
+#define TCP_TIME_WAIT 6
+#define TCP_CLOSE 7
+#define TCP_CLOSE_WAIT 8
+#define TCP_LAST_ACK 9
+#define TCP_LISTEN 10
+
+/* A TCP socket that we know has changed its state. Runs in whatever context the packet or call came. */
+static __always_inline int state_changed(struct sock *sk, int old, int new)
+{
+	__u32 owner = SCRATCH_STATE;
+	struct socket_state *state;
+	struct scratch *scratch;
+	struct control *control;
+	__u8 kind;
+
+	switch (new) {
+	case TCP_CLOSE_WAIT:
+		kind = RECORD_PEER_CLOSED;
+		break;
+	case TCP_FIN_WAIT1:
+	case TCP_LAST_ACK:
+		kind = RECORD_LOCAL_CLOSED;
+		break;
+	case TCP_CLOSE:
+		kind = old == TCP_ESTABLISHED || old == TCP_CLOSE_WAIT || sk->sk_err ? RECORD_RESET : RECORD_CLOSED;
+		break;
+	default:
+		return 0;
+	}
+	state = bpf_sk_storage_get(&socket_states, sk, NULL, 0);
+	if (!state || !state->cookie || state->mode == MODE_OPAQUE)
+		return 0;
+	control = the_control();
+	scratch = bpf_map_lookup_elem(&scratches, &owner);
+	if (!control || !scratch)
+		return 0;
+	/* The caller may be anybody, an interrupt too: the forwarder knows whose socket it is. */
+	__builtin_memset(&scratch->event, 0, sizeof(scratch->event));
+	scratch->event.kind = kind;
+	scratch->event.socket = state->cookie;
+	scratch->event.time = bpf_ktime_get_ns();
+	scratch->event.turn = state->turn;
+	scratch->event.offset = state->received;
+	scratch->event.opposite_offset = state->sent;
+	submit(sk, state, scratch, control, false);
+	return 0;
+}
+
+#endif
