@@ -1,6 +1,32 @@
 //! HTTP exchanges: a request and what became of it.
 //!
 //! In: [`crate::model::SocketEvent`]s with their process and connection. Out: [`Exchange`]s, and losses by reason.
+//!
+//! # Layout
+//! `table` holds the connections and is the way in · `connection` one of them · `hold` puts late events in order ·
+//! `stream` one direction · `data` reads bytes in their place · `message` begins messages · `line`, `fields`, `head`
+//! read heads · `framing`, `chunked` find ends · `requests` keeps what is open · `pairing` finds the request of a
+//! response · `hole` deals with bytes nobody saw · `close` with the end of a connection.
+
+mod chunked;
+mod close;
+mod connection;
+mod data;
+mod fields;
+mod framing;
+mod head;
+mod hold;
+mod hole;
+mod line;
+mod message;
+mod pairing;
+mod requests;
+mod stream;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use table::{Limits, Sink, Stats, Table};
 
 use std::time::Duration;
 

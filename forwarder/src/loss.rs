@@ -28,14 +28,10 @@ reasons! {
     ProbeSkipped => "probe_skipped", "event";
     /// Ring buffer of process events was full (told by the agent).
     ProcessRingFull => "process_ring_full", "event";
-    /// The agent's queue was full: this program was away or slow (told by the agent).
-    AgentQueueFull => "agent_queue_full", "event";
     /// A head that should have been captured could not be read (told by the agent).
     HeadUnreadable => "head_unreadable", "event";
     /// The kernel had no memory for a socket's state (told by the agent).
     NoSocketState => "no_socket_state", "connection";
-    /// The process ended before anything could be learnt about it (told by the agent).
-    ProcessUnknown => "process_unknown", "event";
     /// A request was seen; the events of its response are missing.
     ResponseNotObserved => "response_not_observed", "exchange";
     /// A response was seen; the events of its request are missing.

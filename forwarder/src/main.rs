@@ -1,2 +1,13 @@
 //! `spantap`: configuration, build, run, drain.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match spantap::run::main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("spantap: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

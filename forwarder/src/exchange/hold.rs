@@ -1,0 +1,102 @@
+//! Events that come before the one they follow from.
+//!
+//! In: an event whose `opposite_offset` lies beyond what was seen of the other direction. Out: the same event, once
+//! the missing bytes have come or have shown to be lost.
+//!
+//! A thread that sends a request may be recorded after the thread that receives its response, since both are
+//! recorded when their calls end. The stream offsets tell. Unix sockets have none but a count, made in the order of
+//! recording; there, a response that nobody asked for waits a moment for its request.
+
+use std::collections::VecDeque;
+
+use super::{
+    Sink,
+    connection::{Connection, Context},
+    stream::{Direction, Mode},
+};
+use crate::model::{Endpoints, ProcessRef, SocketEvent};
+
+/// How long an event waits for the bytes before it, nanoseconds. A call that blocks for longer while its answer is
+/// being read elsewhere is rare; until then nothing of the connection is reported.
+const PATIENCE: u64 = 2_000_000_000;
+/// The same for Unix sockets, where nothing says that there is something to wait for.
+const UNIX_PATIENCE: u64 = 200_000_000;
+/// Most events of one connection that wait; beyond, the missing bytes are taken for lost.
+const MOST: usize = 64;
+
+/// Events that wait, all of one direction.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// Theirs.
+    pub(super) direction: Direction,
+    /// Waits for any request, not for known bytes.
+    awaits_request: bool,
+    /// When waiting ends.
+    pub(super) due: u64,
+    events: VecDeque<(SocketEvent, ProcessRef)>,
+}
+
+impl Connection {
+    /// Gives `event` back if it is its turn, else keeps it.
+    pub(super) fn hold<S: Sink>(
+        &mut self,
+        direction: Direction,
+        event: SocketEvent,
+        process: &ProcessRef,
+        ctx: &mut Context<'_, S>,
+    ) -> Option<SocketEvent> {
+        if let Some(held) = &mut self.held {
+            if held.direction == direction {
+                held.events.push_back((event, process.clone()));
+                ctx.stats.events_held += 1;
+                if held.events.len() >= MOST {
+                    self.release(true, ctx);
+                }
+                return None;
+            }
+            // This call began after the one that waits had ended: it cannot be what that waits for.
+            if held.awaits_request && held.events.front().is_some_and(|(first, _)| event.began > first.time) {
+                self.release(true, ctx);
+            }
+            return Some(event);
+        }
+        let missing = event.opposite_offset.saturating_sub(self.stream(direction.other()).seen);
+        let awaits_request = missing == 0 && self.is_early_on_unix(direction, &event);
+        // Bytes that are surely inside of a request's body change nothing.
+        let skips = self.request_direction == Some(direction.other()) && self.stream(direction.other()).would_skip(missing);
+        if (missing == 0 || skips) && !awaits_request || ctx.stats.events_held >= ctx.limits.events_held {
+            return Some(event);
+        }
+        let due = ctx.now.saturating_add(if awaits_request { UNIX_PATIENCE } else { PATIENCE });
+        let events = VecDeque::from([(event, process.clone())]);
+        ctx.stats.events_held += 1;
+        self.held = Some(Box::new(Held { direction, awaits_request, due, events }));
+        None
+    }
+
+    /// A response on a Unix socket to which there is no request (yet).
+    fn is_early_on_unix(&self, direction: Direction, event: &SocketEvent) -> bool {
+        direction == Direction::Received
+            && self.request_direction == Some(Direction::Sent)
+            && self.queue.is_empty()
+            && matches!(self.received.mode, Mode::Start)
+            && event.head.starts_with(b"HTTP/")
+            && matches!(self.connection.endpoints, Endpoints::Unix { .. })
+    }
+
+    /// Reads the events that wait, as far as what they wait for has come; with `force`, all.
+    pub(super) fn release<S: Sink>(&mut self, force: bool, ctx: &mut Context<'_, S>) {
+        let Some(mut held) = self.held.take() else { return };
+        let other = held.direction.other();
+        while let Some((first, _)) = held.events.front() {
+            if !force && !held.awaits_request && first.opposite_offset > self.stream(other).seen {
+                self.held = Some(held);
+                return;
+            }
+            if let Some((event, process)) = held.events.pop_front() {
+                ctx.stats.events_held = ctx.stats.events_held.saturating_sub(1);
+                self.apply(held.direction, &event, &process, ctx);
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Bytes whose events are missing: lost on the way, or moved past the probes (splice).
+//!
+//! In: how far a direction has moved unseen. Out: the direction's state behind the hole, doubts about open requests.
+//!
+//! Inside of a body of known length, and inside of chunk data, a hole changes nothing. A response that ended in a
+//! hole is not reported: the time of its last byte was not seen.
+
+use super::{
+    Sink,
+    connection::{Connection, Context},
+    chunked::Progress,
+    stream::{Direction, Mode, Recent, Unframed},
+};
+use crate::loss::Reason;
+
+impl Connection {
+    /// Bytes up to stream offset `to` of `direction` were not seen. `turn`: that of the event right behind them, if
+    /// one showed the hole.
+    pub(super) fn hole<S: Sink>(&mut self, direction: Direction, to: u64, turn: Option<u32>, ctx: &mut Context<'_, S>) {
+        let stream = self.stream_mut(direction);
+        let missing = to.saturating_sub(stream.seen);
+        stream.end_seen = false;
+        let other_turn = turn.is_some_and(|turn| turn != stream.turn);
+        stream.boundary = false;
+        if let Mode::Chunked(chunks) = &mut stream.mode {
+            let fed = chunks.feed(&[], missing);
+            stream.count(fed.data);
+            if fed.state != Progress::More {
+                stream.body = None;
+                stream.mode = Mode::Unframed(Unframed { recent: Recent::default(), chunked: true, not_before: 0 });
+            }
+        }
+        match &mut stream.mode {
+            Mode::Body { left } if missing < *left => {
+                *left -= missing;
+                stream.count(missing);
+            }
+            Mode::Body { left } => {
+                let left = *left;
+                stream.count(left);
+                self.done_unseen(direction, ctx);
+                if missing > left {
+                    self.lost(direction, to, turn, ctx);
+                }
+            }
+            Mode::Chunked(_) => {}
+            // Another turn: this message is over, and a turn of the other direction was missed.
+            Mode::Unframed(_) if other_turn => {
+                self.done_unseen(direction, ctx);
+                self.lost(direction, to, turn, ctx);
+            }
+            Mode::Unframed(state) => state.recent.push(&[], missing),
+            Mode::UntilClose => stream.count(missing),
+            Mode::Head(_) => {
+                if self.request_direction == Some(direction) {
+                    self.take_partial_request(ctx);
+                }
+                self.lost(direction, to, turn, ctx);
+            }
+            Mode::Start | Mode::Lost => self.lost(direction, to, turn, ctx),
+        }
+        self.stream_mut(direction).seen = to;
+    }
+
+    /// The message under way ended, and its last byte was not seen.
+    fn done_unseen<S: Sink>(&mut self, direction: Direction, ctx: &mut Context<'_, S>) {
+        if self.request_direction == Some(direction) {
+            self.request_done(ctx);
+            return;
+        }
+        self.stream_mut(direction).mode = Mode::Start;
+        if !std::mem::take(&mut self.orphan) {
+            self.lose_front(Reason::ResponseNotObserved, ctx);
+        }
+    }
+
+    /// Whatever began in `direction` up to stream offset `to` was not seen; it waits for the start of a turn.
+    pub(super) fn lost<S: Sink>(&mut self, direction: Direction, to: u64, turn: Option<u32>, ctx: &mut Context<'_, S>) {
+        let stream = self.stream_mut(direction);
+        let between = matches!(stream.mode, Mode::Start | Mode::Lost);
+        let new_turn = turn.is_some_and(|turn| turn != stream.turn);
+        stream.mode = Mode::Lost;
+        let Some(requests) = self.request_direction else { return };
+        if requests == direction {
+            self.gap = true;
+            // The turn that is here now holds a request of which the beginning is missing.
+            if between && new_turn {
+                self.unseen = self.unseen.saturating_add(1);
+            }
+        } else {
+            self.orphan = false;
+            self.doubt(to, ctx);
+        }
+    }
+
+    /// The responses to requests that were there before stream offset `to` of the responses may have been missed.
+    pub(super) fn doubt<S: Sink>(&mut self, to: u64, ctx: &mut Context<'_, S>) {
+        let mut doubtful = 0_u32;
+        ctx.requests.each(&self.queue, |open| {
+            if open.opposite < to && open.response.is_none() {
+                open.doubtful = true;
+                doubtful += 1;
+            }
+        });
+        if self.pipelined && doubtful > 0 {
+            self.blind.get_or_insert(Reason::ResponseNotObserved);
+            self.owed = self.owed.saturating_add(doubtful);
+            self.lose_all(Reason::ResponseNotObserved, ctx);
+        }
+    }
+}

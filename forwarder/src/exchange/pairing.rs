@@ -1,0 +1,297 @@
+//! Which request a response belongs to.
+//!
+//! In: request and response heads in the order of their streams. Out: open requests, reported exchanges.
+//!
+//! As long as no byte is missing the answer is the order (RFC 9112 section 9.3.2). After a hole it is the order
+//! still, for requests before it; behind it the stream offsets decide: a response cannot have begun before its
+//! request was read, and a client that was never seen to pipeline sends no request before it has the response to the
+//! one before. A client that was seen to pipeline gives no such certainty: after a hole its requests are counted as
+//! lost, not paired by guess.
+
+use std::time::Duration;
+
+use super::{
+    Outcome, Response, Sink,
+    connection::{Connection, Context, Phase},
+    fields::{ContentLength, TransferEncoding},
+    framing::{self, Framing},
+    head::{RequestHead, ResponseHead},
+    chunked::Chunks,
+    message::Beginning,
+    requests::Open,
+    stream::{Direction, Mode, Origin, Piece, Recent, Unframed},
+};
+use crate::{
+    loss::Reason,
+    model::MonotonicNs,
+};
+
+impl Connection {
+    /// A request head was read at `piece`; `length` is that of the head, `None` if its end was not captured.
+    pub(super) fn request_begins<S: Sink>(
+        &mut self,
+        direction: Direction,
+        head: RequestHead,
+        length: Option<usize>,
+        piece: &mut Piece,
+        beginning: &Beginning<'_>,
+        ctx: &mut Context<'_, S>,
+    ) {
+        let (offset, origin) = (piece.offset, beginning.origin(piece));
+        piece.advance(length.map_or(piece.left, |n| n as u64));
+        self.request_direction = Some(direction);
+        self.phase = Phase::Http;
+        self.end_by_request(ctx);
+        self.accept(direction, head, length.is_none(), offset, origin, ctx);
+    }
+
+    /// Opens a request and sets how its stream goes on. `cut`: the end of its head was not seen.
+    pub(super) fn accept<S: Sink>(
+        &mut self,
+        direction: Direction,
+        head: RequestHead,
+        cut: bool,
+        offset: u64,
+        origin: Origin,
+        ctx: &mut Context<'_, S>,
+    ) {
+        let RequestHead { mut request, body } = head;
+        let framing = if cut { Framing::Unknown } else { framing::of_request(&request.method, request.version, &body) };
+        let stream = self.stream_mut(direction);
+        stream.body = Some(0);
+        stream.mode = match framing {
+            Framing::Length(left) => Mode::Body { left },
+            Framing::Chunked => Mode::Chunked(Chunks::START),
+            Framing::Unknown => Mode::Unframed(unframed(&body.transfer_encoding, 0)),
+            Framing::NoBody | Framing::UntilClose | Framing::Upgrade => Mode::Start,
+        };
+        if framing == Framing::NoBody {
+            request.body_size = Some(0);
+        }
+        let server = direction == Direction::Received;
+        let queued = Some(origin.queued_ns).filter(|&ns| server && ns > 0).map(Duration::from_nanos);
+        let start = MonotonicNs(origin.began.0.saturating_sub(if server { origin.queued_ns } else { 0 }));
+        let Origin { process, thread, opposite, .. } = origin;
+        self.open(Open::new(request, process, thread, start, queued, offset, opposite, body.expects_continue), ctx);
+    }
+
+    /// Appends to the open requests, unless there is no room or no hope.
+    fn open<S: Sink>(&mut self, mut open: Open, ctx: &mut Context<'_, S>) {
+        ctx.stats.requests += 1;
+        self.number = self.number.wrapping_add(1);
+        open.number = self.number;
+        open.after_gap = self.gap;
+        let newest = ctx.requests.back(&self.queue);
+        self.pipelined |= newest.is_some_and(|newest| !newest.doubtful && !newest.after_gap);
+        if self.blind.is_none() {
+            if self.queue.len() >= ctx.limits.pipeline || ctx.requests.len() >= ctx.limits.requests {
+                self.blind = Some(Reason::PipelineLimit);
+            } else if self.pipelined && self.gap {
+                self.blind = Some(Reason::ResponseNotObserved);
+            }
+        }
+        if let Some(reason) = self.blind {
+            self.owed = self.owed.saturating_add(1);
+            ctx.lose(reason);
+            return;
+        }
+        if !self.pipelined {
+            self.flush_unseen(ctx);
+            self.owed = 0;
+        }
+        self.gap = false;
+        ctx.requests.push(&mut self.queue, open, ctx.now);
+    }
+
+    /// The body of the newest request is over.
+    pub(super) fn request_done<S: Sink>(&mut self, ctx: &mut Context<'_, S>) {
+        let Some(requests) = self.request_direction else { return };
+        let stream = self.stream_mut(requests);
+        stream.mode = Mode::Start;
+        let body = stream.body;
+        if let Some(newest) = ctx.requests.back_mut(&self.queue).filter(|newest| newest.number == self.number) {
+            newest.request.body_size = body;
+        }
+    }
+
+    /// Whether the newest request has its final response, or will never have one.
+    pub(super) fn is_answered<S: Sink>(&self, ctx: &Context<'_, S>) -> bool {
+        ctx.requests.back(&self.queue).is_none_or(|newest| newest.number != self.number || newest.response.is_some())
+    }
+
+    /// A response head was read at `piece`; `length` as for requests.
+    pub(super) fn response_begins<S: Sink>(
+        &mut self,
+        direction: Direction,
+        head: &ResponseHead,
+        length: Option<usize>,
+        piece: &mut Piece,
+        beginning: &Beginning<'_>,
+        ctx: &mut Context<'_, S>,
+    ) {
+        let (offset, captured) = (piece.offset, piece.bytes.len() as u64);
+        let began = beginning.origin.as_ref().map_or((beginning.event.began, beginning.event.time), |o| (o.began, o.time));
+        piece.advance(length.map_or(piece.left, |n| n as u64));
+        let first = self.request_direction.is_none();
+        self.request_direction = Some(direction.other());
+        self.phase = Phase::Http;
+        if !first {
+            self.end_by_response(ctx);
+        }
+        if (100..=199).contains(&head.status) && head.status != 101 {
+            self.stream_mut(direction).mode = if length.is_some() { Mode::Start } else { Mode::Lost };
+            return;
+        }
+        ctx.stats.responses += 1;
+        let found = self.choose(offset, beginning.opposite(), ctx);
+        self.orphan = !found;
+        if !found {
+            self.unmatched(first, ctx);
+        }
+        let front = ctx.requests.front_mut(&self.queue).filter(|_| found);
+        let method = front.as_ref().map(|open| open.request.method.clone());
+        let framing = framing::of_response(method.as_deref(), head.status, head.version, &head.body);
+        if let Some(open) = front {
+            let at = if direction == Direction::Sent { began.0 } else { began.1 };
+            open.response = Some((Response { status: head.status, version: head.version, body_size: None }, at));
+            self.forget_awaited_body(ctx);
+        }
+        let stream = self.stream_mut(direction);
+        stream.body = Some(0);
+        match framing {
+            Framing::Upgrade => {
+                self.response_done(beginning.event.time, ctx);
+                self.lose_all(Reason::ResponseNotObserved, ctx);
+                self.phase = Phase::Upgraded { checked: false };
+            }
+            _ if length.is_none() => {
+                let not_before = match (framing, head.body.content_length) {
+                    (Framing::Length(_), ContentLength::Bytes(n)) => offset.saturating_add(captured).saturating_add(n),
+                    _ => 0,
+                };
+                stream.body = None;
+                stream.mode = Mode::Unframed(unframed(&head.body.transfer_encoding, not_before));
+            }
+            Framing::NoBody => self.response_done(beginning.event.time, ctx),
+            Framing::Length(left) => stream.mode = Mode::Body { left },
+            Framing::Chunked => stream.mode = Mode::Chunked(Chunks::START),
+            Framing::UntilClose => stream.mode = Mode::UntilClose,
+            Framing::Unknown => {
+                stream.body = None;
+                stream.mode = Mode::Unframed(unframed(&head.body.transfer_encoding, 0));
+            }
+        }
+    }
+
+    /// Makes the request of a response the oldest open one; `false` if there is none. The response begins at
+    /// `offset` of its direction, when `opposite` bytes of the direction of requests had been moved.
+    fn choose<S: Sink>(&mut self, offset: u64, opposite: u64, ctx: &mut Context<'_, S>) -> bool {
+        if self.queue.is_empty() {
+            self.take_partial_request(ctx);
+        }
+        match ctx.requests.front(&self.queue) {
+            None => return false,
+            Some(front) if !front.after_gap && !front.doubtful => return true,
+            Some(_) => {}
+        }
+        // No pipelining, so it answers the last request that had been sent.
+        let mut chosen = None;
+        for (place, open) in ctx.requests.iter(&self.queue).enumerate() {
+            if open.offset < opposite && open.opposite <= offset {
+                chosen = Some((place, open.doubtful));
+            }
+        }
+        let Some((place, doubtful)) = chosen else { return false };
+        for _ in 0..place {
+            self.lose_front(Reason::ResponseNotObserved, ctx);
+        }
+        // Another request may have been sent, unseen, and this may be its response.
+        if doubtful && (self.gap || self.queue.len() > 1) {
+            self.lose_front(Reason::ResponseNotObserved, ctx);
+            return false;
+        }
+        true
+    }
+
+    /// Counts a response without a request.
+    fn unmatched<S: Sink>(&mut self, first: bool, ctx: &mut Context<'_, S>) {
+        ctx.stats.responses_unmatched += 1;
+        let missing_before = ctx.requests.front(&self.queue).is_some_and(|front| front.after_gap);
+        if self.owed > 0 {
+            self.owed -= 1;
+        } else if self.unseen > 0 {
+            self.unseen -= 1;
+            ctx.sink.loss(Reason::RequestNotObserved, 1);
+        } else if first || self.gap || missing_before {
+            ctx.sink.loss(Reason::RequestNotObserved, 1);
+        } else {
+            // Nothing is missing: nobody asked (a server that says 408 before it closes). If that is wrong,
+            // the next request must not be paired by order alone.
+            self.gap = true;
+        }
+    }
+
+    /// The response under way is complete, `at` being the time of its last byte.
+    pub(super) fn response_done<S: Sink>(&mut self, at: MonotonicNs, ctx: &mut Context<'_, S>) {
+        if let Some(requests) = self.request_direction {
+            self.stream_mut(requests.other()).mode = Mode::Start;
+        }
+        if !std::mem::take(&mut self.orphan) {
+            self.report(Outcome::Complete, at, ctx);
+        }
+    }
+
+    /// A request that waits for a 100 and got its final response may never send its body: what comes next is
+    /// either a request, at the start of a turn, or that body.
+    fn forget_awaited_body<S: Sink>(&mut self, ctx: &Context<'_, S>) {
+        let Some(requests) = self.request_direction else { return };
+        let waits = ctx.requests.back(&self.queue).is_some_and(|newest| newest.expects_continue && newest.number == self.number);
+        let stream = self.stream_mut(requests);
+        if waits && stream.body == Some(0) && matches!(stream.mode, Mode::Body { .. } | Mode::Chunked(Chunks::START)) {
+            stream.mode = Mode::Lost;
+        }
+    }
+
+    /// A request comes: the response before it is over, if that was still open for want of framing.
+    fn end_by_request<S: Sink>(&mut self, ctx: &mut Context<'_, S>) {
+        let Some(responses) = self.request_direction.map(Direction::other) else { return };
+        if self.orphan && !self.pipelined {
+            self.orphan = false;
+            self.stream_mut(responses).mode = Mode::Start;
+        } else if let Mode::Unframed(state) = &self.stream(responses).mode {
+            // Its end is known not to have come: the client does not wait for it.
+            let going_on = self.stream(responses).seen < state.not_before
+                || state.chunked && state.recent.ends_with(b"\r\n\r\n") == Some(false);
+            if going_on {
+                self.pipelined = true;
+            } else {
+                self.end_by_response(ctx);
+            }
+        }
+    }
+
+    /// The other direction, or another response, shows that a response without usable framing is over.
+    fn end_by_response<S: Sink>(&mut self, ctx: &mut Context<'_, S>) {
+        let Some(responses) = self.request_direction.map(Direction::other) else { return };
+        let stream = self.stream_mut(responses);
+        if !matches!(stream.mode, Mode::Unframed(_)) {
+            return;
+        }
+        stream.mode = Mode::Start;
+        let (at, end_seen) = (stream.last, stream.end_seen);
+        if std::mem::take(&mut self.orphan) {
+            return;
+        }
+        if end_seen && self.queue.len() == 1 {
+            self.report(Outcome::Complete, at, ctx);
+        } else {
+            // Several responses may lie in what was taken for one.
+            self.lose_front(Reason::ResponseNotObserved, ctx);
+            self.doubt(u64::MAX, ctx);
+        }
+    }
+}
+
+fn unframed(coding: &TransferEncoding, not_before: u64) -> Unframed {
+    Unframed { recent: Recent::default(), chunked: *coding == TransferEncoding::Chunked, not_before }
+}

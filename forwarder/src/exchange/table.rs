@@ -1,0 +1,269 @@
+//! All connections that are watched.
+//!
+//! In: connections and socket events, as the agent tells them; the clock. Out: exchanges and losses, to a [`Sink`].
+//!
+//! Bounds: the number of connections, of open requests of one connection and of all, of events that wait for
+//! earlier ones. What exceeds them is counted by reason.
+
+use std::collections::HashMap;
+
+use rustc_hash::FxBuildHasher;
+use slab::Slab;
+
+use super::{
+    Exchange,
+    connection::{Connection, Context},
+    requests::Requests,
+};
+use crate::{
+    loss::Reason,
+    model::{self, ConnectionRef, Endpoints, MonotonicNs, ProcessId, ProcessRef, SocketEvent, SocketId},
+};
+
+/// Takes what a [`Table`] finds.
+pub trait Sink {
+    /// A request and what became of it.
+    fn exchange(&mut self, exchange: Exchange);
+    /// `n` of what `reason` counts were lost.
+    fn loss(&mut self, reason: Reason, n: u64);
+}
+
+/// Bounds of a [`Table`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most connections. Beyond, one that was not used for long is given up ([`Reason::ConnectionLimit`]).
+    pub connections: usize,
+    /// Most open requests of one connection ([`Reason::PipelineLimit`]).
+    pub pipeline: usize,
+    /// Most open requests of all connections ([`Reason::PipelineLimit`]).
+    pub requests: usize,
+    /// Most events that wait for earlier ones; beyond, the earlier ones are taken for lost.
+    pub events_held: usize,
+}
+
+impl Default for Limits {
+    /// 65,536 connections (about 20 MB when idle), 256 open requests on each and 131,072 on all, 16,384 events.
+    fn default() -> Self {
+        Limits { connections: 65_536, pipeline: 256, requests: 131_072, events_held: 16_384 }
+    }
+}
+
+/// What a [`Table`] holds and has seen. At any time
+/// `requests == exchanges + requests_lost + requests_open`: each request that was seen is reported, or lost for a
+/// reason, or open. What was not seen as a request does not stand here but, as far as it can be told, in the
+/// losses: [`Reason::RequestNotObserved`] (its response was seen), [`Reason::ExchangeNotObserved`] (neither was),
+/// [`Reason::ParseError`] for a request that is none, and the reasons that count connections or events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Connections now.
+    pub connections: usize,
+    /// Open requests now.
+    pub requests_open: usize,
+    /// Events that wait for earlier ones now.
+    pub events_held: usize,
+    /// Requests seen.
+    pub requests: u64,
+    /// Final responses seen.
+    pub responses: u64,
+    /// Those among them without a request.
+    pub responses_unmatched: u64,
+    /// Exchanges reported.
+    pub exchanges: u64,
+    /// Requests seen that were not and will not be reported.
+    pub requests_lost: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    socket: SocketId,
+    connection: Connection,
+    /// Used since the hand last passed.
+    used: bool,
+    /// Stands in `Table::waiting`.
+    waiting: bool,
+}
+
+/// Connections by socket.
+#[derive(Debug, Default)]
+pub struct Table {
+    limits: Limits,
+    index: HashMap<u64, u32, FxBuildHasher>,
+    entries: Slab<Entry>,
+    requests: Requests,
+    stats: Stats,
+    /// Connections that wait for the clock.
+    waiting: Vec<(u32, SocketId)>,
+    /// Processes that have ended since the last tick.
+    ended: HashMap<ProcessId, MonotonicNs, FxBuildHasher>,
+    /// Time of the last tick.
+    now: u64,
+    /// When open requests were last given memory of their own.
+    detached: u64,
+    /// Where the search for a connection to give up goes on.
+    hand: usize,
+}
+
+/// How long an open request may share the memory of the batch that it came in, nanoseconds.
+const DETACH_AFTER: u64 = 1_000_000_000;
+
+impl Table {
+    /// An empty table.
+    pub fn new(limits: Limits) -> Self {
+        Table { limits, ..Table::default() }
+    }
+
+    /// What it holds and has seen.
+    pub fn stats(&self) -> Stats {
+        Stats { connections: self.entries.len(), requests_open: self.requests.len(), ..self.stats }
+    }
+
+    /// Learns of a connection, or again of one that is known already.
+    pub fn connection(&mut self, connection: ConnectionRef, sink: &mut impl Sink) {
+        let at = self.entry(connection.socket, Some(&connection), sink);
+        if let Some(entry) = self.entries.get_mut(at) {
+            entry.connection.connection = connection;
+        }
+    }
+
+    /// Takes the next event. `process` is that of the event.
+    pub fn event<S: Sink>(&mut self, event: SocketEvent, process: &ProcessRef, sink: &mut S) {
+        let socket = event.socket;
+        let moves_bytes = super::stream::Direction::of(event.kind).is_some();
+        let at = match self.index.get(&socket.0) {
+            Some(&at) => at as usize,
+            // The end of something that was never used.
+            None if !moves_bytes => return,
+            None => self.entry(socket, None, sink),
+        };
+        let Some(entry) = self.entries.get_mut(at) else { return };
+        entry.used = true;
+        let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, &self.limits);
+        entry.connection.event(event, process, ctx);
+        if entry.connection.needs_tick() && !entry.waiting {
+            entry.waiting = true;
+            self.waiting.push((at as u32, socket));
+        }
+    }
+
+    /// A process has ended, at `at`. All its events have been taken before. Closes what nobody else tells the end
+    /// of: its Unix sockets, at the next tick.
+    pub fn process_ended(&mut self, process: ProcessId, at: MonotonicNs) {
+        self.ended.insert(process, at);
+    }
+
+    /// The time is `now`, on the clock of the events; to be called about every 100 ms. Time limits are kept from tick
+    /// to tick, so that a batch that comes late is not taken for silence.
+    pub fn tick<S: Sink>(&mut self, now: MonotonicNs, sink: &mut S) {
+        let first = self.now == 0;
+        self.now = self.now.max(now.0);
+        if first {
+            return;
+        }
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain(|&(at, socket)| {
+            let Some(entry) = self.entries.get_mut(at as usize).filter(|entry| entry.socket == socket) else { return false };
+            let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, &self.limits);
+            let over = entry.connection.tick(ctx);
+            entry.waiting = !over && entry.connection.needs_tick();
+            let keep = entry.waiting;
+            if over {
+                self.remove(at as usize, None, sink);
+            }
+            keep
+        });
+        self.waiting = waiting;
+        self.close_of_ended(sink);
+        if self.now.saturating_sub(self.detached) >= DETACH_AFTER {
+            self.requests.detach(self.now.saturating_sub(DETACH_AFTER));
+            self.detached = self.now;
+        }
+    }
+
+    fn close_of_ended<S: Sink>(&mut self, sink: &mut S) {
+        if self.ended.is_empty() {
+            return;
+        }
+        let ended = std::mem::take(&mut self.ended);
+        let mut over = Vec::new();
+        for (at, entry) in &mut self.entries {
+            let connection = &mut entry.connection;
+            if !matches!(connection.connection.endpoints, Endpoints::Unix { .. }) {
+                continue;
+            }
+            if let Some(&time) = ended.get(&connection.process) {
+                let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, &self.limits);
+                connection.process_ended(time, ctx);
+                over.push(at);
+            }
+        }
+        for at in over {
+            self.remove(at, None, sink);
+        }
+    }
+
+    /// Another run of the agent: offsets, turns and process ids begin anew, so nothing that is open can be finished.
+    pub fn agent_restarted<S: Sink>(&mut self, sink: &mut S) {
+        self.end_all(Reason::ResponseNotObserved, sink);
+    }
+
+    /// The program stops. What is complete by now is reported, what is not is counted.
+    pub fn drain<S: Sink>(&mut self, sink: &mut S) {
+        self.end_all(Reason::OpenAtStop, sink);
+    }
+
+    fn end_all<S: Sink>(&mut self, reason: Reason, sink: &mut S) {
+        for (_, entry) in &mut self.entries {
+            let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, &self.limits);
+            entry.connection.stop(reason, ctx);
+        }
+        self.entries.clear();
+        self.index.clear();
+        self.waiting.clear();
+        self.ended.clear();
+        self.requests.clear();
+    }
+
+    /// Place of a socket's entry; makes one, and room for it.
+    fn entry<S: Sink>(&mut self, socket: SocketId, connection: Option<&ConnectionRef>, sink: &mut S) -> usize {
+        if let Some(&at) = self.index.get(&socket.0) {
+            return at as usize;
+        }
+        if self.entries.len() >= self.limits.connections.max(1) {
+            self.evict(sink);
+        }
+        let connection = connection.cloned().unwrap_or_else(|| {
+            ConnectionRef::new(model::Connection { socket, endpoints: Endpoints::Unknown, network_namespace: 0 })
+        });
+        let entry = Entry { socket, connection: Connection::new(connection), used: true, waiting: false };
+        let at = self.entries.insert(entry);
+        self.index.insert(socket.0, at as u32);
+        at
+    }
+
+    /// Gives up a connection that was not used since the hand last passed: about the one unused for longest, without
+    /// keeping an order at each event.
+    fn evict<S: Sink>(&mut self, sink: &mut S) {
+        // The first round may do no more than clear the marks.
+        for _ in 0..=self.entries.capacity().saturating_mul(2) {
+            let at = self.hand;
+            self.hand = if at + 1 >= self.entries.capacity() { 0 } else { at + 1 };
+            match self.entries.get_mut(at) {
+                Some(entry) if entry.used => entry.used = false,
+                Some(_) => return self.remove(at, Some(Reason::ConnectionLimit), sink),
+                None => {}
+            }
+        }
+    }
+
+    /// Forgets a connection; what is open on it is lost for `reason`.
+    fn remove<S: Sink>(&mut self, at: usize, reason: Option<Reason>, sink: &mut S) {
+        let Some(mut entry) = self.entries.try_remove(at) else { return };
+        self.index.remove(&entry.socket.0);
+        let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, &self.limits);
+        entry.connection.stop(reason.unwrap_or(Reason::ResponseNotObserved), ctx);
+    }
+}
+
+fn context<'a, S>(requests: &'a mut Requests, stats: &'a mut Stats, sink: &'a mut S, now: u64, limits: &'a Limits) -> Context<'a, S> {
+    Context { requests, stats, sink, now, limits }
+}

@@ -1,0 +1,11 @@
+//! Tests of exchanges through the public interface, with a kernel side that is played.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+mod ends;
+mod holes;
+mod kit;
+mod odd;
+mod properties;
+mod reorder;
+mod table;
+mod traffic;

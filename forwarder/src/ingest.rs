@@ -1,0 +1,186 @@
+//! The edge to the agent: a gRPC server on the ingest socket.
+//!
+//! In: whatever a connected agent sends. Out: [`Arrival`]s in their order, made of domain types; the one who takes them
+//! acknowledges each batch. One agent at a time: a new stream takes the place of the old one.
+
+mod convert;
+mod socket;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use spantap_proto::{
+    MAX_BATCH_BYTES, PROTOCOL_VERSION,
+    v1::{
+        self, Acknowledgement,
+        agent_message::Body,
+        ingest_server::{Ingest, IngestServer},
+    },
+};
+use tokio::{
+    net::UnixListener,
+    sync::{mpsc, oneshot},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::{Server, server::UdsConnectInfo},
+};
+
+pub use convert::{Batch, Invalid};
+pub use socket::{BindError, bind};
+
+/// Batches that may wait for the pipeline; more than this and the agent has to wait.
+const WAITING: usize = 4;
+/// Flow-control windows: several batches may be under way, so that a stream never waits for a round trip.
+const WINDOW: u32 = 4 * 1024 * 1024;
+/// Largest frame; a batch of the agent's usual size fits one.
+const FRAME: u32 = 512 * 1024;
+
+/// What comes from the agent.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A stream has begun.
+    Began(Box<v1::Hello>),
+    /// A batch; `taken` is sent its sequence once it is taken over.
+    Batch {
+        /// The batch.
+        batch: Box<Batch>,
+        /// To be told the sequence.
+        taken: mpsc::Sender<Result<Acknowledgement, Status>>,
+        /// Its sequence; 0 is not acknowledged.
+        sequence: u64,
+    },
+    /// A message broke the rules of the protocol and was left out.
+    Invalid(Invalid),
+    /// The stream has ended.
+    Ended,
+}
+
+/// Who may connect.
+#[derive(Debug, Clone)]
+pub struct Allowed {
+    /// Numeric user ids beside root.
+    pub uids: Vec<u32>,
+}
+
+/// Serves on `listener` until `stop` resolves. Arrivals end when the last stream has.
+///
+/// # Errors
+/// If the server fails.
+pub async fn serve(
+    listener: std::os::unix::net::UnixListener,
+    allowed: Allowed,
+    arrivals: mpsc::Sender<Arrival>,
+    stop: oneshot::Receiver<()>,
+) -> Result<(), ServeError> {
+    let listener = UnixListener::from_std(listener)?;
+    let service = IngestServer::new(Service { allowed, arrivals, streams: Arc::default() })
+        .max_decoding_message_size(MAX_BATCH_BYTES);
+    let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+    Server::builder()
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_frame_size(FRAME)
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming, async {
+            // A dropped sender means stop as well.
+            let _ = stop.await;
+        })
+        .await?;
+    Ok(())
+}
+
+/// Why the server ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The socket cannot be used.
+    #[error("the ingest socket failed: {0}")]
+    Socket(#[from] std::io::Error),
+    /// The server failed.
+    #[error("the ingest server failed: {0}")]
+    Server(#[from] tonic::transport::Error),
+}
+
+/// A sender of arrivals and its receiver, bounded.
+pub fn channel() -> (mpsc::Sender<Arrival>, mpsc::Receiver<Arrival>) {
+    mpsc::channel(WAITING)
+}
+
+struct Service {
+    allowed: Allowed,
+    arrivals: mpsc::Sender<Arrival>,
+    /// Number of the newest stream: older ones end when they see that it is not theirs.
+    streams: Arc<AtomicU64>,
+}
+
+impl Service {
+    fn check_peer<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
+        let Some(peer) = peer else {
+            return Err(Status::permission_denied("the peer's credentials cannot be read"));
+        };
+        if peer.uid() == 0 || self.allowed.uids.contains(&peer.uid()) {
+            return Ok(());
+        }
+        tracing::warn!(uid = peer.uid(), "refused an agent of a foreign user");
+        Err(Status::permission_denied(format!("user {} may not be the agent", peer.uid())))
+    }
+}
+
+#[tonic::async_trait]
+impl Ingest for Service {
+    type StreamStream = ReceiverStream<Result<Acknowledgement, Status>>;
+
+    async fn stream(&self, request: Request<Streaming<v1::AgentMessage>>) -> Result<Response<Self::StreamStream>, Status> {
+        self.check_peer(&request)?;
+        let mut messages = request.into_inner();
+        let hello = match messages.message().await? {
+            Some(v1::AgentMessage { body: Some(Body::Hello(hello)) }) => hello,
+            _ => return Err(Status::invalid_argument("a stream begins with a hello")),
+        };
+        if hello.protocol_version != PROTOCOL_VERSION {
+            let reason = format!(
+                "protocol version {} of agent {} is not version {PROTOCOL_VERSION} of spantap {}: install the same release of both",
+                hello.protocol_version,
+                convert::text(&hello.agent_version),
+                env!("CARGO_PKG_VERSION"),
+            );
+            tracing::error!(reason, "refused an agent");
+            return Err(Status::failed_precondition(reason));
+        }
+        let number = self.streams.fetch_add(1, Ordering::Relaxed) + 1;
+        let streams = self.streams.clone();
+        let arrivals = self.arrivals.clone();
+        let (taken, acknowledgements) = mpsc::channel(64);
+        tokio::spawn(async move {
+            if arrivals.send(Arrival::Began(Box::new(hello))).await.is_err() {
+                return;
+            }
+            // An error is the end of the stream like any other: the agent sends again what was not acknowledged.
+            while let Ok(Some(message)) = messages.message().await {
+                if streams.load(Ordering::Relaxed) != number {
+                    let _ = taken.send(Err(Status::aborted("another agent has taken the place"))).await;
+                    return;
+                }
+                let Some(Body::Batch(batch)) = message.body else { continue };
+                let sequence = batch.sequence;
+                let mut invalid = Vec::new();
+                let batch = Box::new(Batch::from_wire(batch, &mut invalid));
+                for invalid in invalid {
+                    let _ = arrivals.send(Arrival::Invalid(invalid)).await;
+                }
+                if arrivals.send(Arrival::Batch { batch, taken: taken.clone(), sequence }).await.is_err() {
+                    return;
+                }
+            }
+            if streams.load(Ordering::Relaxed) == number {
+                // No receiver: the program is stopping.
+                let _ = arrivals.send(Arrival::Ended).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(acknowledgements)))
+    }
+}

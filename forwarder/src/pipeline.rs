@@ -1,0 +1,330 @@
+//! The pipeline: exchanges in, spans, metrics and lines out, with the books to show for it.
+//!
+//! In: [`Pipeline::exchange`] for each exchange, ends of processes, the passing of time. Out: what the configured exporters
+//! send and show. Called from one task; does not wait but in [`Pipeline::drain`].
+
+mod batcher;
+mod collector;
+mod processes;
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use spantap_config::{Backoff, Config, Console as ConsoleMode, OtlpMetrics, OtlpTraces};
+use tokio::time::Instant;
+
+use self::{batcher::Batcher, collector::Collector, processes::Processes};
+use crate::{
+    admin,
+    console::Console,
+    exchange::Exchange,
+    export::{Delivery, Exporter, client::ClientError, queue::Keep},
+    loss::Losses,
+    metric::{registry::Registry, series::SeriesRef},
+    model::{ClockAnchor, ProcessId, UnixNs},
+    observation::{Observation, Rules, route::Routes, target::Redactor},
+    otlp::span::SpanEncoder,
+    prometheus,
+    resource::{HostFacts, ResourceBuilder},
+    serve::{ServeError, Server},
+    telemetry::{Telemetry, report::LossReporter, summary::Summary},
+    trace::Tracer,
+};
+
+/// Data points that may wait for a destination: a collection is replaced by the next, so this bounds one collection.
+const MAX_DATA_POINTS: u64 = 4_000_000;
+/// How metrics are tried again; a later collection ends it sooner.
+const METRICS_BACKOFF: Backoff = Backoff {
+    initial: Duration::from_secs(1),
+    max: Duration::from_secs(30),
+    max_elapsed: Duration::from_secs(300),
+};
+
+/// Why the pipeline can not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The destination of traces.
+    #[error("otel_traces_export: {0}")]
+    Traces(#[source] ClientError),
+    /// The destination of metrics.
+    #[error("otel_metrics_export: {0}")]
+    Metrics(#[source] ClientError),
+    /// The scrape endpoint.
+    #[error("prometheus_export.port: {0}")]
+    Prometheus(#[source] ServeError),
+    /// The admin endpoint.
+    #[error("spantap.admin: {0}")]
+    Admin(#[source] ServeError),
+}
+
+struct Traces {
+    batcher: Batcher,
+    exporter: Exporter,
+}
+
+struct Metrics {
+    collector: Collector,
+    exporter: Exporter,
+}
+
+/// From exchanges to exporters.
+pub struct Pipeline {
+    rules: Arc<Rules>,
+    telemetry: Arc<Telemetry>,
+    tracer: Tracer,
+    encoder: SpanEncoder,
+    processes: Processes,
+    registries: Vec<Arc<Mutex<Registry>>>,
+    traces: Option<Traces>,
+    metrics: Option<Metrics>,
+    console: Option<Console>,
+    reporter: LossReporter,
+    scrape: Option<Server>,
+    admin: Option<Server>,
+}
+
+impl Pipeline {
+    /// Sets up everything that `config` asks for, on the current runtime. Opens the scrape and admin endpoints;
+    /// connects to no destination yet.
+    ///
+    /// # Errors
+    /// If a destination is not usable as configured or an address is taken; the message names the key.
+    pub fn new(config: &Config, losses: Arc<Losses>) -> Result<Self, StartError> {
+        let telemetry = Arc::new(Telemetry::new(losses));
+        let rules = Arc::new(Rules {
+            routes: Routes::new(&config.routes.patterns),
+            redactor: Redactor::new(&config.redaction.query_parameters),
+        });
+        let resources = ResourceBuilder::new(config);
+        let mut registries: Vec<Arc<Mutex<Registry>>> = Vec::new();
+        // Where bounds and time to live are the same, the export and the scrape endpoint read the same series.
+        let mut registry = |bounds: &[f64], ttl| {
+            let known = registries.iter().find(|r| lock(r).serves(bounds, ttl));
+            known.cloned().unwrap_or_else(|| {
+                let new = Arc::new(Mutex::new(Registry::new(bounds, ttl, telemetry.clone())));
+                registries.push(new.clone());
+                new
+            })
+        };
+        let metrics = match &config.metrics {
+            Some(of) => Some(start_metrics(of, registry(&of.duration_buckets, of.ttl), &telemetry, &rules)?),
+            None => None,
+        };
+        let scrape = match &config.prometheus {
+            Some(of) => {
+                let registry = registry(&of.duration_buckets, of.ttl);
+                let answer = prometheus::handler(of.path.clone(), registry, rules.clone(), telemetry.clone());
+                // The first takes IPv4 as well; the second is for hosts without IPv6.
+                let all = [(Ipv6Addr::UNSPECIFIED, of.port).into(), (Ipv4Addr::UNSPECIFIED, of.port).into()];
+                Some(Server::start(&all, answer).map_err(StartError::Prometheus)?)
+            }
+            None => None,
+        };
+        let admin = match config.admin {
+            Some(address) => Some(Server::start(&[address], admin::handler(telemetry.clone())).map_err(StartError::Admin)?),
+            None => None,
+        };
+        let traces = match &config.traces {
+            Some(of) => Some(start_traces(of, &telemetry)?),
+            None => None,
+        };
+        let console = (config.console != ConsoleMode::Off).then(|| Console::stdout(config.console, telemetry.clone()));
+        Ok(Self {
+            tracer: Tracer::new(config.sampler),
+            encoder: SpanEncoder::default(),
+            processes: Processes::new(resources),
+            reporter: LossReporter::default(),
+            rules,
+            telemetry,
+            registries,
+            traces,
+            metrics,
+            console,
+            scrape,
+            admin,
+        })
+    }
+
+    /// Counters of the program, to add to and to read.
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.telemetry
+    }
+
+    /// Address of the scrape endpoint, if on.
+    pub fn scrape_address(&self) -> Option<SocketAddr> {
+        self.scrape.as_ref().map(Server::address)
+    }
+
+    /// Address of the admin endpoint, if on.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Server::address)
+    }
+
+    /// Takes what the agent tells of its host, before the first exchange of its stream.
+    pub fn set_host(&mut self, host: HostFacts) {
+        self.processes.set_host(host);
+    }
+
+    /// Reports one exchange. `clock` is the anchor of the batch that its end came with.
+    pub fn exchange(&mut self, exchange: &Exchange, clock: &ClockAnchor) {
+        let seen = Observation::new(exchange, *clock, &self.rules);
+        self.telemetry.exchange(exchange.side);
+        let replaced = self.processes.is_replaced(&exchange.process);
+        if replaced {
+            self.flush_spans();
+        }
+        let known = self.processes.get(&exchange.process, &self.registries);
+        if exchange.process.export_metrics {
+            let seconds = seen.duration().as_secs_f64();
+            for registry in &self.registries {
+                lock(registry).record(known.key, &known.resource, SeriesRef::of(&seen), seen.start, seconds);
+            }
+            if let Some(metrics) = &mut self.metrics {
+                metrics.collector.measured();
+            }
+        }
+        let wanted = exchange.process.export_traces && (self.traces.is_some() || self.console.is_some());
+        let identity = if wanted { self.tracer.start(exchange.side, &exchange.request.headers) } else { None };
+        let mut full = false;
+        match (&mut self.traces, &identity) {
+            (Some(traces), Some(identity)) if exchange.process.export_traces => {
+                self.encoder.append(&mut known.spans, &seen, identity, &self.rules);
+                full = traces.batcher.appended(exchange.process.id, known);
+            }
+            (Some(_), None) if exchange.process.export_traces => self.telemetry.spans_unsampled.add(1),
+            _ => self.telemetry.spans_unwanted.add(1),
+        }
+        if let Some(console) = &mut self.console {
+            console.print(&seen, identity.as_ref(), &known.resource, &self.rules);
+        }
+        if full {
+            self.flush_spans();
+        }
+    }
+
+    /// Says that a process has ended. Exchanges of it may still follow.
+    pub fn process_ended(&mut self, process: ProcessId) {
+        self.processes.end(process, &self.registries, Instant::now());
+    }
+
+    /// Says that the agent has started anew: all processes it told of are over, their ids may come again.
+    pub fn agent_restarted(&mut self) {
+        self.flush_spans();
+        self.processes.end_all(&self.registries, Instant::now());
+    }
+
+    /// When [`Pipeline::tick`] is due next. A second at most, for the log and the console.
+    pub fn next_tick(&self) -> Instant {
+        let now = Instant::now();
+        let dues = [
+            self.traces.as_ref().and_then(|t| t.batcher.due()),
+            self.metrics.as_ref().map(|m| m.collector.due()),
+            self.console.as_ref().and_then(Console::due),
+            Some(now + Duration::from_secs(1)),
+        ];
+        dues.into_iter().flatten().min().unwrap_or(now)
+    }
+
+    /// Sends, shows and logs what is due. To be called at [`Pipeline::next_tick`], or every 50 ms or so.
+    pub fn tick(&mut self) {
+        let now = Instant::now();
+        if self.traces.as_ref().and_then(|t| t.batcher.due()).is_some_and(|due| due <= now) {
+            self.flush_spans();
+        }
+        if let Some(metrics) = &mut self.metrics
+            && (metrics.collector.due() <= now || metrics.collector.is_pressed(now))
+        {
+            let requests = metrics.collector.collect(now, wall_clock(), self.processes.resources());
+            metrics.exporter.push(requests);
+        }
+        if let Some(console) = &mut self.console {
+            console.tick(now);
+        }
+        let collected = self.metrics.as_ref().map(|m| m.collector.registry());
+        for registry in self.registries.iter().filter(|r| !collected.is_some_and(|c| Arc::ptr_eq(c, r))) {
+            let mut registry = lock(registry);
+            registry.take_expired(now);
+            if registry.is_crowded() {
+                // Nothing pushes these series: those that ended go when the room is needed.
+                registry.processes_mut().for_each(|p| p.exported = true);
+                registry.make_room();
+            }
+        }
+        self.processes.forget(now);
+        self.reporter.report(&self.telemetry.losses, now);
+    }
+
+    /// Sends what is left, until `deadline` at most; counts what could not be sent. The scrape and admin endpoints
+    /// answer to the end.
+    pub async fn drain(mut self, deadline: Instant) -> Summary {
+        self.flush_spans();
+        let now = Instant::now();
+        let traces = self.traces.take().map(|t| t.exporter.drain(deadline));
+        let metrics = self.metrics.take().map(|mut m| {
+            let requests = m.collector.collect(now, wall_clock(), self.processes.resources());
+            m.exporter.push(requests);
+            m.exporter.drain(deadline)
+        });
+        tokio::join!(
+            async {
+                if let Some(traces) = traces {
+                    traces.await;
+                }
+            },
+            async {
+                if let Some(metrics) = metrics {
+                    metrics.await;
+                }
+            },
+        );
+        if let Some(console) = self.console.take() {
+            console.finish(deadline).await;
+        }
+        self.reporter.report(&self.telemetry.losses, Instant::now());
+        Summary::of(&self.telemetry)
+    }
+
+    fn flush_spans(&mut self) {
+        if let Some(traces) = &mut self.traces {
+            let requests = traces.batcher.seal(&mut self.processes);
+            if !requests.is_empty() {
+                traces.exporter.push(requests);
+            }
+        }
+    }
+}
+
+/// Locks a registry. A panic elsewhere leaves counts, not broken invariants.
+pub(crate) fn lock(registry: &Mutex<Registry>) -> std::sync::MutexGuard<'_, Registry> {
+    registry.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn wall_clock() -> UnixNs {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixNs(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn start_traces(of: &OtlpTraces, telemetry: &Telemetry) -> Result<Traces, StartError> {
+    let max_items = u64::try_from(of.queue_size).unwrap_or(u64::MAX);
+    let delivery = Delivery { max_items, keep: Keep::All, backoff: of.backoff };
+    Ok(Traces {
+        batcher: Batcher::new(of.batch_max_size, of.batch_timeout, telemetry.traces.clone()),
+        exporter: Exporter::start(&of.otlp, delivery, telemetry.traces.clone()).map_err(StartError::Traces)?,
+    })
+}
+
+fn start_metrics(
+    of: &OtlpMetrics,
+    registry: Arc<Mutex<Registry>>,
+    telemetry: &Arc<Telemetry>,
+    rules: &Arc<Rules>,
+) -> Result<Metrics, StartError> {
+    let delivery = Delivery { max_items: MAX_DATA_POINTS, keep: Keep::Latest, backoff: METRICS_BACKOFF };
+    Ok(Metrics {
+        collector: Collector::new(of.interval, registry, telemetry.clone(), rules.clone(), wall_clock()),
+        exporter: Exporter::start(&of.otlp, delivery, telemetry.metrics.clone()).map_err(StartError::Metrics)?,
+    })
+}

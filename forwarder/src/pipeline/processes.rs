@@ -1,0 +1,200 @@
+//! What the pipeline keeps of each process: its resource, its key in the registries, its spans that wait.
+//!
+//! In: processes of exchanges, ends. Out: one [`Known`] for each, found by the agent's id and checked by content, since ids
+//! come again when an agent starts anew.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use hashbrown::HashMap;
+use tokio::time::Instant;
+
+use super::lock;
+use crate::{
+    metric::registry::{ProcessKey, Registry},
+    model::{ProcessId, ProcessRef},
+    resource::{HostFacts, Resource, ResourceBuilder},
+};
+
+/// Processes that are known at once; beyond it the ones that ended first are forgotten, then any.
+const LIMIT: usize = 16384;
+/// How long an ended process stays known, for exchanges that are told late.
+const LINGER: Duration = Duration::from_secs(60);
+
+/// What is kept of a process.
+#[derive(Debug)]
+pub(super) struct Known {
+    process: ProcessRef,
+    pub(super) key: ProcessKey,
+    pub(super) resource: Arc<Resource>,
+    /// Encoded spans that wait for the next request.
+    pub(super) spans: Vec<u8>,
+    pub(super) span_count: u64,
+    /// Bytes of `spans` that the batcher has counted.
+    pub(super) counted: usize,
+    ended: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Processes {
+    resources: ResourceBuilder,
+    known: HashMap<ProcessId, Known>,
+    ended: VecDeque<(Instant, ProcessId, ProcessKey)>,
+    next_key: u64,
+}
+
+impl Processes {
+    pub(super) fn new(resources: ResourceBuilder) -> Self {
+        Self { resources, known: HashMap::new(), ended: VecDeque::new(), next_key: 0 }
+    }
+
+    pub(super) fn resources(&self) -> &ResourceBuilder {
+        &self.resources
+    }
+
+    pub(super) fn set_host(&mut self, host: HostFacts) {
+        self.resources.set_host(host);
+    }
+
+    /// Whether [`Processes::get`] will put another process in the place of one whose spans wait: the same id with other
+    /// facts, or no room left.
+    pub(super) fn is_replaced(&self, process: &ProcessRef) -> bool {
+        match self.known.get(&process.id) {
+            Some(known) => !Arc::ptr_eq(&known.process, process) && known.process != *process,
+            None => self.known.len() >= LIMIT,
+        }
+    }
+
+    /// What is known of `process`, now if not before.
+    pub(super) fn get(&mut self, process: &ProcessRef, registries: &[Arc<Mutex<Registry>>]) -> &mut Known {
+        if self.is_replaced(process) {
+            let now = Instant::now();
+            self.end(process.id, registries, now);
+            self.known.remove(&process.id);
+            if self.known.len() >= LIMIT {
+                self.forget_one(registries, now);
+            }
+        }
+        let Self { known, resources, next_key, .. } = self;
+        let known = known.entry(process.id).or_insert_with(|| {
+            *next_key += 1;
+            Known {
+                process: process.clone(),
+                key: ProcessKey(*next_key),
+                resource: Arc::new(resources.process(process)),
+                spans: Vec::new(),
+                span_count: 0,
+                counted: 0,
+                ended: false,
+            }
+        });
+        if !Arc::ptr_eq(&known.process, process) {
+            known.process = process.clone(); // told again, unchanged: compare by address next time
+        }
+        known
+    }
+
+    pub(super) fn get_known(&mut self, id: ProcessId) -> Option<&mut Known> {
+        self.known.get_mut(&id)
+    }
+
+    pub(super) fn end(&mut self, id: ProcessId, registries: &[Arc<Mutex<Registry>>], now: Instant) {
+        let Some(known) = self.known.get_mut(&id).filter(|k| !k.ended) else { return };
+        known.ended = true;
+        self.ended.push_back((now, id, known.key));
+        registries.iter().for_each(|r| lock(r).end(known.key, now));
+    }
+
+    /// Ends and forgets all. Their spans must have been sealed.
+    pub(super) fn end_all(&mut self, registries: &[Arc<Mutex<Registry>>], now: Instant) {
+        for known in self.known.values().filter(|k| !k.ended) {
+            registries.iter().for_each(|r| lock(r).end(known.key, now));
+        }
+        self.known.clear();
+        self.ended.clear();
+    }
+
+    /// Forgets processes that ended a while ago and whose spans have been sealed.
+    pub(super) fn forget(&mut self, now: Instant) {
+        while let Some((ended, id, key)) = self.ended.front().copied() {
+            let current = self.known.get(&id).filter(|k| k.key == key);
+            if now.duration_since(ended) < LINGER || current.is_some_and(|k| k.span_count > 0) {
+                return;
+            }
+            if current.is_some() {
+                self.known.remove(&id);
+            }
+            self.ended.pop_front();
+        }
+    }
+
+    fn forget_one(&mut self, registries: &[Arc<Mutex<Registry>>], now: Instant) {
+        while let Some((_, id, key)) = self.ended.pop_front() {
+            if self.known.get(&id).is_some_and(|k| k.key == key) {
+                self.known.remove(&id);
+                return;
+            }
+        }
+        if let Some(id) = self.known.keys().next().copied() {
+            self.end(id, registries, now);
+            self.known.remove(&id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    fn known(processes: &mut Processes, id: u32, name: &str) -> ProcessKey {
+        processes.get(&Arc::new(sample::process(id, name)), &[]).key
+    }
+
+    #[test]
+    fn a_process_is_its_facts() {
+        let mut processes = Processes::new(ResourceBuilder::new(&sample::config()));
+        let first = known(&mut processes, 1, "a");
+        assert_eq!(known(&mut processes, 1, "a"), first, "told again by a new stream");
+        assert_ne!(known(&mut processes, 2, "a"), first);
+        let other = Arc::new(sample::process(1, "b"));
+        assert!(processes.is_replaced(&other), "the id names another program now");
+        assert_ne!(known(&mut processes, 1, "b"), first);
+    }
+
+    #[test]
+    fn ended_processes_linger() {
+        let mut processes = Processes::new(ResourceBuilder::new(&sample::config()));
+        let (first, now) = (known(&mut processes, 1, "a"), Instant::now());
+        processes.end(ProcessId(1), &[], now);
+        processes.forget(now + LINGER / 2);
+        assert_eq!(known(&mut processes, 1, "a"), first);
+        if let Some(k) = processes.get_known(ProcessId(1)) {
+            k.span_count = 1;
+        }
+        processes.forget(now + LINGER);
+        assert_eq!(processes.known.len(), 1, "its spans wait");
+        if let Some(k) = processes.get_known(ProcessId(1)) {
+            k.span_count = 0;
+        }
+        processes.forget(now + LINGER);
+        assert_eq!((processes.known.len(), processes.ended.len()), (0, 0));
+    }
+
+    #[test]
+    fn room_is_bounded() {
+        let mut processes = Processes::new(ResourceBuilder::new(&sample::config()));
+        let now = Instant::now();
+        for id in 0..LIMIT as u32 + 10 {
+            known(&mut processes, id, "a");
+            if id == 5 {
+                processes.end(ProcessId(5), &[], now);
+            }
+        }
+        assert_eq!(processes.known.len(), LIMIT);
+        assert!(!processes.known.contains_key(&ProcessId(5)), "ended ones go first");
+    }
+}

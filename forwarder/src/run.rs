@@ -1,0 +1,243 @@
+//! Building and running the forwarder.
+//!
+//! In: command line, environment, configuration file. Out: what the exporters send, until SIGTERM or SIGINT, or until
+//! the agent that was started here ends; then everything that was observed, within the shutdown timeout, and a summary.
+
+mod intake;
+
+use std::{io, net::TcpStream, os::unix::net::UnixListener, process::Child, sync::Arc, time::Duration};
+
+use spantap_config::{Config, Console, Environment, Loaded};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at},
+};
+
+use self::intake::Intake;
+use crate::{
+    agent::{self, AgentError},
+    cli::{Arguments, Command},
+    ingest::{self, Allowed, BindError},
+    loss::Losses,
+    pipeline::{Pipeline, StartError},
+    privilege::{PrivilegeError, Target},
+    telemetry::summary::Summary,
+};
+
+/// How often time is told to the parts that wait for it.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Why the program ended; tells the exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Bad usage.
+    #[error("{0}")]
+    Usage(String),
+    /// Bad configuration.
+    #[error("{0}")]
+    Configuration(String),
+    /// The ingest socket.
+    #[error("{0}")]
+    Socket(#[from] BindError),
+    /// The agent as a child.
+    #[error("{0}")]
+    Agent(#[from] AgentError),
+    /// The agent that was started here has ended; it has said why.
+    #[error("spantap-agent ended ({0}); see its message above")]
+    AgentEnded(std::process::ExitStatus),
+    /// Giving up privilege.
+    #[error("{0}")]
+    Privilege(#[from] PrivilegeError),
+    /// Exporters and endpoints.
+    #[error("{0}")]
+    Start(#[from] StartError),
+    /// Anything else while running.
+    #[error("{0}")]
+    Running(#[from] io::Error),
+    /// The ingest server.
+    #[error("{0}")]
+    Ingest(#[from] ingest::ServeError),
+}
+
+impl Failure {
+    /// Exit code by the contract of the command line (sysexits.h).
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Configuration(_) => 64,
+            Self::Socket(_) | Self::Agent(_) => 69,
+            Self::Privilege(_) => 77,
+            // What the agent misses is what we miss.
+            Self::AgentEnded(status) => match status.code() {
+                Some(code @ (64 | 69 | 77)) => code as u8,
+                _ => 1,
+            },
+            Self::Start(_) | Self::Running(_) | Self::Ingest(_) => 1,
+        }
+    }
+}
+
+/// Configuration, build, run, drain.
+///
+/// # Errors
+/// See [`Failure`].
+pub fn main() -> Result<(), Failure> {
+    let arguments = Arguments::read()?;
+    let loaded = Config::load(arguments.config.as_deref(), &Environment::of_process())
+        .map_err(|error| Failure::Configuration(error.to_string()))?;
+    if arguments.command == Some(Command::Check) {
+        check(&loaded);
+        return Ok(());
+    }
+    spantap_config::log::start(loaded.config.log, arguments.log_format.as_deref()).map_err(Failure::Usage)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let mut config = loaded.config;
+    let target = Target::find()?;
+    let listener = ingest::bind(&config.socket, target.as_ref().map(Target::uid))?;
+    let agent = match arguments.command {
+        None => Some(agent::start(loaded.source.as_deref(), &config.socket, arguments.log_format.as_deref())?),
+        Some(_) => None,
+    };
+    if let Some(target) = &target {
+        target.become_it()?;
+        tracing::info!(user = target.name, "gave up all privilege");
+    }
+    choose_exporter(&mut config);
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(config, listener, agent))
+}
+
+fn check(loaded: &Loaded) {
+    for warning in &loaded.warnings {
+        println!("# warning: {warning}");
+    }
+    match &loaded.source {
+        Some(path) => println!("# from {}, the environment and the defaults", path.display()),
+        None => println!("# from the environment and the defaults; no file"),
+    }
+    print!("{}", loaded.config.render());
+}
+
+/// Nothing is configured to export to: a Collector on this host if there is one, else the terminal.
+fn choose_exporter(config: &mut Config) {
+    if config.has_exporter() {
+        return;
+    }
+    let Some(fallback) = config.fallback.take() else {
+        tracing::warn!("every exporter is switched off; exchanges are counted only");
+        return;
+    };
+    let there = TcpStream::connect_timeout(&([127, 0, 0, 1], 4318).into(), Duration::from_millis(300)).is_ok();
+    if there {
+        tracing::info!("no exporter is configured; sending to http://localhost:4318, where something listens");
+        config.traces = fallback.traces;
+        config.metrics = fallback.metrics;
+    } else {
+        tracing::info!("no exporter is configured and nothing listens on localhost:4318; printing to the terminal");
+        config.console = Console::Text;
+    }
+}
+
+async fn run(config: Config, listener: UnixListener, mut agent: Option<Child>) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let losses = Arc::new(Losses::default());
+    let mut pipeline = Pipeline::new(&config, losses.clone())?;
+    let mut intake = Intake::new(losses);
+    tell(&config, &pipeline);
+
+    let (arrivals, mut arriving) = ingest::channel();
+    let (stop_server, stopped) = oneshot::channel();
+    let allowed = Allowed { uids: vec![nix::unistd::getuid().as_raw()] };
+    let server = tokio::spawn(ingest::serve(listener, allowed, arrivals, stopped));
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let ended = loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            _ = tick.tick() => {
+                intake.tick(&mut pipeline);
+                pipeline.tick();
+                if let Some(status) = agent.as_mut().and_then(|child| child.try_wait().ok()?) {
+                    break Some(status);
+                }
+            }
+            Some(arrival) = arriving.recv() => intake.take(arrival, &mut pipeline),
+        }
+    };
+
+    let deadline = Instant::now() + config.shutdown_timeout;
+    // The agent hands over what it holds and ends the stream; half of the time is kept for the exporters.
+    if let Some(child) = &mut agent {
+        drop(child.stdin.take());
+    }
+    let handed_over = Instant::now() + config.shutdown_timeout / 2;
+    let started_here = agent.is_some() && ended.is_none();
+    while let Ok(Some(arrival)) = timeout_at(if started_here { handed_over } else { Instant::now() }, arriving.recv()).await {
+        let over = matches!(arrival, ingest::Arrival::Ended);
+        intake.take(arrival, &mut pipeline);
+        if over {
+            break;
+        }
+    }
+    // No receiver: the server has ended already.
+    let _ = stop_server.send(());
+    intake.drain(&mut pipeline);
+    let summary = pipeline.drain(deadline).await;
+    show(&summary, &intake);
+    server.abort();
+    if let Some(child) = &mut agent {
+        reap(child, deadline).await;
+    }
+    match ended {
+        Some(status) => Err(Failure::AgentEnded(status)),
+        None => Ok(()),
+    }
+}
+
+/// Says what is done with what is observed.
+fn tell(config: &Config, pipeline: &Pipeline) {
+    if let Some(traces) = &config.traces {
+        tracing::info!(endpoint = traces.otlp.shown_endpoint(), "traces go by OTLP");
+    }
+    if let Some(metrics) = &config.metrics {
+        tracing::info!(endpoint = metrics.otlp.shown_endpoint(), "metrics go by OTLP");
+    }
+    if let Some(address) = pipeline.scrape_address() {
+        tracing::info!(%address, "metrics can be scraped by Prometheus");
+    }
+    if let Some(address) = pipeline.admin_address() {
+        tracing::info!(%address, "admin endpoint: /healthz, /readyz, /metrics");
+    }
+    tracing::info!(socket = %config.socket.display(), "waiting for the agent");
+}
+
+fn show(summary: &Summary, intake: &Intake) {
+    tracing::info!(
+        requests_seen = intake.requests_seen(),
+        server = summary.server_exchanges,
+        client = summary.client_exchanges,
+        spans_exported = summary.traces.exported,
+        spans_lost = summary.traces.lost.iter().map(|(_, count)| count).sum::<u64>(),
+        data_points_exported = summary.metrics.exported,
+        adds_up = summary.adds_up() && intake.adds_up(),
+        "summary: exchanges reported and exported"
+    );
+    for (reason, count) in &summary.losses {
+        tracing::info!(reason = reason.name(), count, unit = reason.unit(), "lost");
+    }
+}
+
+/// Waits for the agent's end; it may be another user's process by now, so it is not ours to kill.
+async fn reap(child: &mut Child, deadline: Instant) {
+    while Instant::now() < deadline {
+        if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
+            return;
+        }
+        sleep_until((Instant::now() + TICK).min(deadline)).await;
+    }
+    tracing::warn!("spantap-agent has not ended yet");
+}

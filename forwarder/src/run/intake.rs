@@ -1,0 +1,210 @@
+//! From arrivals to exchanges.
+//!
+//! In: what the ingest server hands over. Out: exchanges to the pipeline, losses to their counters, acknowledgements to
+//! the agent once a batch is taken over.
+
+use std::sync::Arc;
+
+use spantap_proto::v1;
+
+use crate::{
+    exchange::{Exchange, Sink, Table},
+    ingest::{Arrival, Batch},
+    loss::{Losses, Reason},
+    model::{ClockAnchor, MonotonicNs, Process, ProcessId, ProcessRef, SocketEvent, UnixNs},
+    pipeline::Pipeline,
+    resource::HostFacts,
+};
+
+/// Processes that are known at most; the agent's own bound, twice, for those that have just ended.
+const MAX_PROCESSES: usize = 32_768;
+
+/// State between the agent and the pipeline.
+pub(super) struct Intake {
+    table: Table,
+    processes: rustc_hash::FxHashMap<ProcessId, ProcessRef>,
+    /// The process of events of which nothing is known.
+    nobody: ProcessRef,
+    losses: Arc<Losses>,
+    run: Option<u64>,
+    /// Cumulative counts that the agent has told in this run.
+    told: Vec<(Reason, u64)>,
+    clock: ClockAnchor,
+    /// This program's own time at `clock`, to know the host's time when no batch comes.
+    clock_read: std::time::Instant,
+}
+
+impl Intake {
+    pub(super) fn new(losses: Arc<Losses>) -> Self {
+        Self {
+            table: Table::default(),
+            processes: Default::default(),
+            nobody: Arc::new(nobody()),
+            losses,
+            run: None,
+            told: Vec::new(),
+            clock: ClockAnchor::default(),
+            clock_read: std::time::Instant::now(),
+        }
+    }
+
+    /// Takes one arrival over, and acknowledges it.
+    pub(super) fn take(&mut self, arrival: Arrival, pipeline: &mut Pipeline) {
+        match arrival {
+            Arrival::Began(hello) => self.begin(&hello, pipeline),
+            Arrival::Batch { batch, taken, sequence } => {
+                self.batch(*batch, pipeline);
+                if sequence != 0 {
+                    // Full or closed: a later acknowledgement covers this one, or nobody waits for it.
+                    let _ = taken.try_send(Ok(v1::Acknowledgement { sequence }));
+                }
+            }
+            Arrival::Invalid(invalid) => {
+                tracing::debug!(%invalid, "left out a part of a batch");
+                self.losses.count(Reason::IngestInvalid, 1);
+            }
+            Arrival::Ended => {
+                tracing::info!("the agent's stream has ended");
+                pipeline.telemetry().agent.set_connected(false);
+            }
+        }
+    }
+
+    fn begin(&mut self, hello: &v1::Hello, pipeline: &mut Pipeline) {
+        tracing::info!(
+            version = hello.agent_version,
+            kernel = hello.kernel_release,
+            hook_set = hello.hook_set,
+            "an agent is connected"
+        );
+        for feature in hello.features.iter().filter(|feature| !feature.on) {
+            tracing::warn!(feature = feature.name, reason = feature.reason, "the agent does without");
+        }
+        let known = self.run.replace(hello.agent_run);
+        if known.is_some_and(|run| run != hello.agent_run) {
+            self.table.agent_restarted(&mut Out { pipeline, losses: &self.losses, clock: self.clock });
+            pipeline.agent_restarted();
+            self.processes.clear();
+            self.told.clear();
+        }
+        pipeline.set_host(HostFacts { name: hello.host_name.clone(), id: hello.host_id.clone() });
+        pipeline.telemetry().agent.set_connected(true);
+    }
+
+    fn batch(&mut self, batch: Batch, pipeline: &mut Pipeline) {
+        self.clock = batch.clock;
+        self.clock_read = std::time::Instant::now();
+        for process in batch.processes {
+            if self.processes.len() >= MAX_PROCESSES {
+                self.losses.count(Reason::IngestInvalid, 1);
+                continue;
+            }
+            self.processes.insert(process.id, Arc::new(process));
+        }
+        pipeline.telemetry().agent.events_received.add(batch.events.len() as u64);
+        let mut out = Out { pipeline, losses: &self.losses, clock: self.clock };
+        for connection in batch.connections {
+            self.table.connection(Arc::new(connection), &mut out);
+        }
+        for event in batch.events {
+            match SocketEvent::try_from(event) {
+                Ok(event) => {
+                    let process = self.processes.get(&event.process).unwrap_or(&self.nobody);
+                    self.table.event(event, process, &mut out);
+                }
+                Err(invalid) => {
+                    tracing::debug!(%invalid, "left out an event");
+                    self.losses.count(Reason::IngestInvalid, 1);
+                }
+            }
+        }
+        for id in batch.ended {
+            self.table.process_ended(id, self.clock.monotonic);
+            self.processes.remove(&id);
+            out.pipeline.process_ended(id);
+        }
+        for (reason, count) in batch.losses {
+            self.agent_lost(reason, count);
+        }
+        if let Some(status) = batch.status {
+            let agent = &pipeline.telemetry().agent;
+            agent.processes.set(status.processes.into());
+            agent.events_seen.set(status.events);
+            agent.queue_bytes.set(status.queue_bytes);
+        }
+    }
+
+    /// The agent's counts are cumulative in its run; ours are in this program's.
+    fn agent_lost(&mut self, reason: Reason, count: u64) {
+        let before = match self.told.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, told)) => std::mem::replace(told, count),
+            None => {
+                self.told.push((reason, count));
+                0
+            }
+        };
+        self.losses.count(reason, count.saturating_sub(before));
+    }
+
+    /// Tells the table the time.
+    pub(super) fn tick(&mut self, pipeline: &mut Pipeline) {
+        let now = self.now();
+        self.table.tick(now, &mut Out { pipeline, losses: &self.losses, clock: self.clock });
+    }
+
+    /// Ends everything that is open.
+    pub(super) fn drain(&mut self, pipeline: &mut Pipeline) {
+        self.table.drain(&mut Out { pipeline, losses: &self.losses, clock: self.clock });
+    }
+
+    /// Requests that were seen so far.
+    pub(super) fn requests_seen(&self) -> u64 {
+        self.table.stats().requests
+    }
+
+    /// Whether every request that was seen is reported, lost for a reason, or open.
+    pub(super) fn adds_up(&self) -> bool {
+        let stats = self.table.stats();
+        stats.requests == stats.exchanges + stats.requests_lost + stats.requests_open as u64
+    }
+
+    /// The host's monotonic time now, as far as the last batch and our own clock tell.
+    fn now(&self) -> MonotonicNs {
+        let since = u64::try_from(self.clock_read.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        MonotonicNs(self.clock.monotonic.0.saturating_add(since))
+    }
+}
+
+/// Where exchanges and losses of the table go.
+struct Out<'a> {
+    pipeline: &'a mut Pipeline,
+    losses: &'a Losses,
+    clock: ClockAnchor,
+}
+
+impl Sink for Out<'_> {
+    fn exchange(&mut self, exchange: Exchange) {
+        self.pipeline.exchange(&exchange, &self.clock);
+    }
+
+    fn loss(&mut self, reason: Reason, n: u64) {
+        self.losses.count(reason, n);
+    }
+}
+
+fn nobody() -> Process {
+    Process {
+        id: ProcessId(0),
+        pid: 0,
+        start: UnixNs(0),
+        executable: String::new(),
+        command_line: Vec::new(),
+        environment: Vec::new(),
+        container_id: None,
+        language: None,
+        service_name: None,
+        service_namespace: None,
+        export_traces: true,
+        export_metrics: true,
+    }
+}

@@ -1,0 +1,151 @@
+//! What Spantap tells about itself: counters that every part adds to.
+//!
+//! In: counts from ingest, pipeline and exporters. Out: [`Telemetry`], read by the admin endpoint, the metrics export,
+//! the log and the summary at stop. Nothing here carries a header value, a body or a URL's query.
+
+pub mod destination;
+pub mod report;
+pub mod snapshot;
+pub mod summary;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use self::destination::Destination;
+use crate::{exchange::Side, loss::Losses};
+
+/// A count that several parts add to.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Replaces the value: for gauges, and for counts that another program keeps.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What is known of the agent.
+#[derive(Debug, Default)]
+pub struct AgentStatus {
+    connected: AtomicBool,
+    /// Streams that agents have opened so far.
+    pub streams: Counter,
+    /// Socket events that have arrived here.
+    pub events_received: Counter,
+    /// Socket events that the agent has taken from the kernel, as it says.
+    pub events_seen: Counter,
+    /// Selected processes now, as the agent says.
+    pub processes: Counter,
+    /// Bytes in the ring buffer, as the agent says.
+    pub ring_bytes: Counter,
+    /// Bytes that wait for acknowledgement, as the agent says.
+    pub queue_bytes: Counter,
+}
+
+impl AgentStatus {
+    /// Says whether a stream is up.
+    pub fn set_connected(&self, connected: bool) {
+        if connected {
+            self.streams.add(1);
+        }
+        self.connected.store(connected, Ordering::Relaxed);
+    }
+
+    /// Whether a stream is up.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+}
+
+/// What the console exporter did.
+#[derive(Debug, Default)]
+pub struct ConsoleStatus {
+    /// Exchanges written to standard output.
+    pub printed: Counter,
+    /// Exchanges not printed because standard output was slow or closed.
+    pub dropped: Counter,
+}
+
+/// All counters of the program; shared.
+#[derive(Debug)]
+pub struct Telemetry {
+    /// Losses by reason.
+    pub losses: Arc<Losses>,
+    /// The agent.
+    pub agent: AgentStatus,
+    /// Exchanges reported where the observed process was the server.
+    pub server_exchanges: Counter,
+    /// Exchanges reported where the observed process was the client.
+    pub client_exchanges: Counter,
+    /// Exchanges that became no span by choice of the sampler.
+    pub spans_unsampled: Counter,
+    /// Exchanges that became no span because nobody asked: no destination, or the process's selection excludes traces.
+    pub spans_unwanted: Counter,
+    /// Measurements that went to an overflow series.
+    pub metric_overflow: Counter,
+    /// Processes whose series were dropped before their time because there were too many.
+    pub metric_evicted: Counter,
+    /// Destination of spans.
+    pub traces: Arc<Destination>,
+    /// Destination of data points.
+    pub metrics: Arc<Destination>,
+    /// Standard output.
+    pub console: ConsoleStatus,
+    /// Scrapes of the Prometheus endpoint answered.
+    pub scrapes: Counter,
+}
+
+impl Telemetry {
+    /// Counters at zero, over `losses`.
+    pub fn new(losses: Arc<Losses>) -> Self {
+        Self {
+            traces: Arc::new(Destination::new("traces", losses.clone())),
+            metrics: Arc::new(Destination::new("metrics", losses.clone())),
+            losses,
+            agent: AgentStatus::default(),
+            server_exchanges: Counter::default(),
+            client_exchanges: Counter::default(),
+            spans_unsampled: Counter::default(),
+            spans_unwanted: Counter::default(),
+            metric_overflow: Counter::default(),
+            metric_evicted: Counter::default(),
+            console: ConsoleStatus::default(),
+            scrapes: Counter::default(),
+        }
+    }
+
+    /// Counts an exchange that is reported.
+    pub fn exchange(&self, side: Side) {
+        match side {
+            Side::Server => self.server_exchanges.add(1),
+            Side::Client => self.client_exchanges.add(1),
+        }
+    }
+
+    /// Why the program is not ready to do its job, in words; empty if it is.
+    pub fn not_ready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if !self.agent.is_connected() {
+            reasons.push("no agent is connected".to_owned());
+        }
+        for destination in [&self.traces, &self.metrics] {
+            if let Some(why) = destination.refusal() {
+                reasons.push(format!("the destination of {} refuses: {why}", destination.name()));
+            }
+        }
+        reasons
+    }
+}

@@ -1,0 +1,98 @@
+//! Books of one OTLP destination: what was handed over is exported, lost by a reason, superseded, or still queued.
+//!
+//! In: counts from batcher, queue and worker. Out: the counts, and [`Destination::imbalance`], which is zero if they add up.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Counter;
+use crate::loss::{Losses, Reason};
+
+/// Reasons for which items of a destination can be lost.
+pub const REASONS: [Reason; 5] =
+    [Reason::ExportQueueFull, Reason::ExportRefused, Reason::ExportGivenUp, Reason::ExportPartial, Reason::ExportAtStop];
+
+/// Books of one destination. Items are spans or data points.
+#[derive(Debug)]
+pub struct Destination {
+    name: &'static str,
+    losses: Arc<Losses>,
+    lost: [Counter; REASONS.len()],
+    refusal: Mutex<Option<String>>,
+    /// Items handed over for export.
+    pub accepted: Counter,
+    /// Items that the destination has taken.
+    pub exported: Counter,
+    /// Data points that a later collection of the same series replaced before they were sent; nothing is lost by it.
+    pub superseded: Counter,
+    /// Items in the request that is being built.
+    pub pending: Counter,
+    /// Items waiting or on their way now.
+    pub queued: Counter,
+    /// Encoded bytes waiting or on their way now.
+    pub queued_bytes: Counter,
+    /// Items that may wait at once.
+    pub capacity: Counter,
+    /// Requests that the destination took.
+    pub requests_ok: Counter,
+    /// Requests that failed, retried ones included.
+    pub requests_failed: Counter,
+}
+
+impl Destination {
+    /// Empty books.
+    pub fn new(name: &'static str, losses: Arc<Losses>) -> Self {
+        Self {
+            name,
+            losses,
+            lost: Default::default(),
+            refusal: Mutex::default(),
+            accepted: Counter::default(),
+            exported: Counter::default(),
+            superseded: Counter::default(),
+            pending: Counter::default(),
+            queued: Counter::default(),
+            queued_bytes: Counter::default(),
+            capacity: Counter::default(),
+            requests_ok: Counter::default(),
+            requests_failed: Counter::default(),
+        }
+    }
+
+    /// `traces` or `metrics`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Counts `n` items as lost, here and in the table of all losses. `reason` is one of [`REASONS`].
+    pub fn lost(&self, reason: Reason, n: u64) {
+        if n == 0 {
+            return;
+        }
+        self.losses.count(reason, n);
+        if let Some(counter) = REASONS.iter().position(|r| *r == reason).and_then(|at| self.lost.get(at)) {
+            counter.add(n);
+        }
+    }
+
+    /// Items lost so far, by reason.
+    pub fn losses(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
+        REASONS.iter().zip(&self.lost).map(|(reason, counter)| (*reason, counter.get()))
+    }
+
+    /// Remembers that the destination refuses for good, or that it takes again.
+    pub fn set_refusal(&self, why: Option<String>) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Why the destination refuses, if its last answer was a refusal.
+    pub fn refusal(&self) -> Option<String> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Items accepted less those exported, lost, superseded, queued and pending: zero if the books are right.
+    pub fn imbalance(&self) -> i128 {
+        let waiting = self.queued.get() + self.pending.get();
+        let out = self.exported.get() + self.superseded.get() + waiting + self.losses().map(|(_, n)| n).sum::<u64>();
+        i128::from(self.accepted.get()) - i128::from(out)
+    }
+}
