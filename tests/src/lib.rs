@@ -1,1 +1,25 @@
 //! What the end-to-end tests share.
+//!
+//! In: the built programs `spantap` and `spantap-agent`, the real Collector, the servers and clients of this machine.
+//! Out: guards that start and stop them, and their telemetry as plain values.
+//!
+//! `process` one guarded child · `collector`, `telemetry` the receiver and what it wrote · `spantap`, `admin` the programs under
+//! test · `servers` subjects that know nothing of tracing · `script`, `play`, `pair` byte-exact exchanges between two
+//! subjects · `expect` what must come of them · `suite` cases as named tests, skipped loudly.
+
+pub mod admin;
+pub mod collector;
+pub mod compiled;
+pub mod expect;
+pub mod host;
+pub mod http;
+pub mod load;
+pub mod observed;
+pub mod pair;
+pub mod play;
+pub mod process;
+pub mod script;
+pub mod servers;
+pub mod spantap;
+pub mod suite;
+pub mod telemetry;

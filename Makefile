@@ -1,0 +1,61 @@
+# What people type. Each target is one clear command; `make help` lists them.
+#   make run CONFIG=f.yml      make demo FOR=20      make bench ROUNDS=5 SECONDS=10 MARKDOWN=1
+SHELL := /bin/bash
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
+CARGO ?= cargo
+CONFIG ?=
+FOR ?= 0
+ROUNDS ?= 5
+SECONDS ?= 10
+MARKDOWN ?=
+
+# The end-to-end tests load probes: as root, or through sudo where that asks nothing; otherwise they say SKIP.
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || { sudo -n true 2>/dev/null && echo sudo -E env PATH=$$PATH; })
+
+.PHONY: help setup build run demo test bench lint fmt clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: ## install what building, testing and benchmarking need (Debian packages)
+	@tools/setup.sh all
+
+build: ## build spantap and spantap-agent
+	@tools/setup.sh build
+	$(CARGO) build --workspace --bins
+
+run: ## run Spantap here; CONFIG=f.yml, without it as demo
+	@tools/setup.sh $(if $(CONFIG),build,demo)
+	$(CARGO) build -p spantap -p spantap-agent
+	@FOR=$(FOR) tools/demo.sh $(CONFIG)
+
+demo: ## a stock nginx, a little traffic, spans on this terminal; FOR=20 stops after 20 s
+	@$(MAKE) --no-print-directory run CONFIG=
+
+test: ## everything: unit tests, then end to end with a real Collector
+	@tools/setup.sh test
+	$(CARGO) build --workspace --bins
+	@tools/collector.sh >/dev/null || [ $$? = 3 ]
+	@skips=$$(mktemp); trap 'rm -f "$$skips"' EXIT; status=0; \
+	$(CARGO) test --workspace --exclude spantap-tests --no-fail-fast || status=$$?; \
+	SPANTAP_SKIPS=$$skips $(if $(AS_ROOT),CARGO_TARGET_$(HOST)_RUNNER='$(AS_ROOT)') \
+	    $(CARGO) test -p spantap-tests --no-fail-fast || status=$$?; \
+	if [ -s "$$skips" ]; then echo "skipped: $$(wc -l <"$$skips")"; sort "$$skips" | uniq -c; fi; \
+	exit $$status
+
+bench: ## what Spantap costs here, as a table; ROUNDS=5 SECONDS=10 MARKDOWN=1
+	@tools/setup.sh bench
+	$(CARGO) build --release --workspace --bins
+	@$(AS_ROOT) target/release/bench --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(MARKDOWN),--markdown)
+
+lint: ## formatting and clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+fmt: ## format the Rust sources
+	$(CARGO) fmt --all
+
+clean: ## remove what was built (the test Collector stays in ~/.cache/spantap)
+	$(CARGO) clean

@@ -1,0 +1,48 @@
+//! A plain HTTP/1.1 client for the tests' own questions, such as those to the admin address.
+//!
+//! In: address and path. Out: status and body. One connection for each request.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+
+/// Longest time for one question.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    /// Body; its end is the end of the connection.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// GETs `path` from `127.0.0.1:port`.
+///
+/// # Errors
+/// When nobody answers with HTTP.
+pub fn get(port: u16, path: &str) -> Result<Answer> {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    // HTTP/1.0 and close: no chunks, no keep-alive.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n")?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").context("no end of the response's head")?;
+    let head = String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned();
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).context("no status")?;
+    Ok(Answer { status, body: bytes.get(end + 4..).unwrap_or_default().to_vec() })
+}

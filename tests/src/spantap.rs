@@ -1,0 +1,315 @@
+//! The programs under test: one command, or agent and forwarder apart under different users.
+//!
+//! In: a configuration. Out: guarded processes, their own numbers, how they ended.
+
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    admin::{self, Losses},
+    collector::Collector,
+    host, http,
+    process::Process,
+};
+
+/// Longest time from start to ready.
+const READY: Duration = Duration::from_secs(20);
+/// The contract's `shutdown_timeout` of 10 s, and a little.
+const DRAINED: Duration = Duration::from_secs(15);
+/// User and group `nobody` of Debian.
+const NOBODY: &str = "65534";
+
+/// How the two processes are started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `spantap` as root, which starts the agent itself.
+    OneCommand,
+    /// `spantap forward` as nobody, `spantap-agent` as root.
+    Split,
+}
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    yaml: String,
+    own_keys: String,
+    environment: Vec<(String, String)>,
+    mode: Mode,
+}
+
+impl Setup {
+    /// A configuration of the user's, without the `spantap:` section: the harness adds that with free ports.
+    pub fn new(yaml: impl Into<String>) -> Self {
+        Self { yaml: yaml.into(), own_keys: String::new(), environment: Vec::new(), mode: Mode::OneCommand }
+    }
+
+    /// Observes the processes of these entries of `discovery.instrument` (YAML flow mappings) and exports both signals to
+    /// `collector` in short intervals.
+    pub fn observing(entries: &[&str], collector: &Collector) -> Self {
+        let mut yaml = String::from("discovery:\n  instrument:\n");
+        for entry in entries {
+            yaml += &format!("    - {entry}\n");
+        }
+        let endpoint = collector.endpoint();
+        yaml += &format!("otel_traces_export:\n  endpoint: {endpoint}\n  batch_timeout: 100ms\n");
+        yaml += &format!("otel_metrics_export:\n  endpoint: {endpoint}\n  interval: 500ms\n");
+        Self::new(yaml)
+    }
+
+    /// Adds a key under `spantap:`.
+    #[must_use]
+    pub fn own_key(mut self, key: &str, value: &str) -> Self {
+        self.own_keys += &format!("  {key}: {value}\n");
+        self
+    }
+
+    /// Adds an environment variable for both processes.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts agent and forwarder apart.
+    #[must_use]
+    pub fn split(mut self) -> Self {
+        self.mode = Mode::Split;
+        self
+    }
+
+    /// Starts and waits until `/readyz` says 200.
+    ///
+    /// # Errors
+    /// When a program is not built, ends, or is not ready within 20 s.
+    pub fn start(self) -> Result<Spantap> {
+        Spantap::start(self)
+    }
+}
+
+/// Running Spantap.
+#[derive(Debug)]
+pub struct Spantap {
+    forwarder: Process,
+    /// Only in [`Mode::Split`].
+    agent: Option<Process>,
+    folder: tempfile::TempDir,
+    programs: PathBuf,
+    setup: Setup,
+    starts: u32,
+    /// Port of the admin address.
+    pub admin: u16,
+}
+
+impl Spantap {
+    fn start(setup: Setup) -> Result<Self> {
+        let folder = host::folder()?;
+        let admin = host::free_port()?;
+        let run = folder.path().join("run");
+        std::fs::create_dir(&run)?;
+        // The forwarder makes the socket here, under whatever user it ends up.
+        std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o777))?;
+        let own = format!(
+            "spantap:\n  admin: 127.0.0.1:{admin}\n  socket: {}/ingest.sock\n{}",
+            run.display(),
+            setup.own_keys
+        );
+        std::fs::write(folder.path().join("spantap.yml"), format!("{}{own}", setup.yaml))?;
+        let programs = reachable_programs(folder.path())?;
+
+        let forwarder = launch(&setup, &programs, folder.path(), Role::of_forwarder(setup.mode), 0)?;
+        let agent = match setup.mode {
+            Mode::OneCommand => None,
+            Mode::Split => Some(launch(&setup, &programs, folder.path(), Role::Agent, 0)?),
+        };
+        let mut spantap = Self { forwarder, agent, folder, programs, setup, starts: 1, admin };
+        spantap.wait_ready()?;
+        Ok(spantap)
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        let admin = self.admin;
+        self.forwarder.wait_ready(READY, |_| http::get(admin, "/readyz").is_ok_and(|a| a.status == 200))
+    }
+
+    /// The forwarder's process; in one-command mode the one that was started.
+    pub fn forwarder(&mut self) -> &mut Process {
+        &mut self.forwarder
+    }
+
+    /// The agent's process id: the process started apart, or the child of the one command.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn agent_pid(&self) -> Result<u32> {
+        match &self.agent {
+            Some(agent) => Ok(agent.pid()),
+            None => child_of(self.forwarder.pid()).context("spantap has no child: where is the agent?"),
+        }
+    }
+
+    /// The agent's process in split mode.
+    ///
+    /// # Errors
+    /// In one-command mode.
+    pub fn agent(&mut self) -> Result<&mut Process> {
+        self.agent.as_mut().context("the agent was not started apart")
+    }
+
+    /// Stops the agent and starts another, split mode only. `between` runs while there is none.
+    ///
+    /// # Errors
+    /// When it does not end with code 0 in time, or the next is not ready.
+    pub fn restart_agent(&mut self, between: impl FnOnce()) -> Result<()> {
+        expect_clean(self.agent()?.stop(DRAINED)?)?;
+        between();
+        self.start_agent()
+    }
+
+    /// Stops the forwarder and starts another, split mode only. `between` runs while there is none.
+    ///
+    /// # Errors
+    /// When it does not end with code 0 in time, or the next is not ready.
+    pub fn restart_forwarder(&mut self, between: impl FnOnce()) -> Result<()> {
+        expect_clean(self.forwarder.stop(DRAINED)?)?;
+        between();
+        self.forwarder = launch(&self.setup, &self.programs, self.folder.path(), Role::Forward, self.starts)?;
+        self.starts += 1;
+        self.wait_ready()
+    }
+
+    /// Starts an agent after the one before has ended by itself or was killed, split mode only.
+    ///
+    /// # Errors
+    /// When it is not ready in time.
+    pub fn start_agent(&mut self) -> Result<()> {
+        self.agent = Some(launch(&self.setup, &self.programs, self.folder.path(), Role::Agent, self.starts)?);
+        self.starts += 1;
+        self.wait_ready()
+    }
+
+    /// Log of the forwarder's start with this number, from 0; split mode only.
+    pub fn log_of_start(&self, start: u32) -> String {
+        let path = self.folder.path().join(format!("spantap-forward-{start}.err"));
+        String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+    }
+
+    /// Text of Spantap's own metrics.
+    ///
+    /// # Errors
+    /// When the admin address does not answer with 200.
+    pub fn own_metrics(&self) -> Result<String> {
+        let answer = http::get(self.admin, "/metrics").context("asking the admin address")?;
+        if answer.status != 200 {
+            bail!("the admin address answered {}", answer.status);
+        }
+        Ok(answer.text())
+    }
+
+    /// What it says it lost so far, by reason.
+    ///
+    /// # Errors
+    /// As [`Spantap::own_metrics`].
+    pub fn losses(&self) -> Result<Losses> {
+        Ok(admin::losses(&self.own_metrics()?))
+    }
+
+    /// What the forwarder, or the one command, printed on standard output.
+    pub fn output(&self) -> String {
+        self.forwarder.output()
+    }
+
+    /// Stops everything and returns the log of the forwarder, or of the one command, with the summary at its end.
+    ///
+    /// # Errors
+    /// When a process does not end with code 0 within the shutdown timeout.
+    pub fn stop(mut self) -> Result<String> {
+        if let Some(agent) = &mut self.agent {
+            expect_clean(agent.stop(DRAINED)?).with_context(|| agent.tail())?;
+        }
+        expect_clean(self.forwarder.stop(DRAINED)?).with_context(|| self.forwarder.tail())?;
+        Ok(self.forwarder.log())
+    }
+
+    /// The ends of the logs.
+    pub fn tail(&self) -> String {
+        let agent = self.agent.as_ref().map(Process::tail).unwrap_or_default();
+        let losses = self.losses().map(|l| l.into_iter().filter(|(_, n)| *n > 0).collect::<Losses>());
+        format!("{}\n{agent}\nlosses: {losses:?}", self.forwarder.tail())
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Role {
+    OneCommand,
+    Forward,
+    Agent,
+}
+
+impl Role {
+    fn of_forwarder(mode: Mode) -> Self {
+        if mode == Mode::Split { Self::Forward } else { Self::OneCommand }
+    }
+}
+
+fn launch(setup: &Setup, programs: &Path, folder: &Path, role: Role, start: u32) -> Result<Process> {
+    let config = folder.join("spantap.yml");
+    let (name, mut command) = match role {
+        Role::OneCommand => ("spantap", Command::new(programs.join("spantap"))),
+        Role::Agent => ("spantap-agent", Command::new(programs.join("spantap-agent"))),
+        Role::Forward => {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--no-new-privs", "--"]);
+            command.arg(programs.join("spantap")).arg("forward");
+            ("spantap-forward", command)
+        }
+    };
+    command.arg("--config").arg(config);
+    clear_environment(&mut command);
+    command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
+    Process::start(&format!("{name}-{start}"), folder, command)
+}
+
+/// Variables of the caller that would change a configuration under test.
+pub fn clear_environment(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["OTEL_", "BEYLA_", "SPANTAP_"].iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+}
+
+fn expect_clean(status: ExitStatus) -> Result<()> {
+    if status.code() != Some(0) {
+        bail!("ended with {status}, expected exit code 0 after SIGTERM");
+    }
+    Ok(())
+}
+
+/// Both programs, side by side, where every user may run them: a checkout below /root is closed to others.
+fn reachable_programs(folder: &Path) -> Result<PathBuf> {
+    let bin = folder.join("bin");
+    std::fs::create_dir(&bin)?;
+    for program in ["spantap", "spantap-agent"] {
+        let from = host::built(program)?;
+        let to = bin.join(program);
+        std::fs::hard_link(&from, &to).or_else(|_| std::fs::copy(&from, &to).map(drop))?;
+    }
+    Ok(bin)
+}
+
+/// The first child of a process.
+pub fn child_of(parent: u32) -> Option<u32> {
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let of: u32 = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+        (of == parent).then_some(pid)
+    })
+}

@@ -1,0 +1,28 @@
+// An HTTP server on net/http. In: the port as its argument.
+// GET /call?port=N asks 127.0.0.1:N/hello itself before it answers; every other path answers "hello".
+package main
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"os"
+)
+
+func call(w http.ResponseWriter, r *http.Request) {
+	answer, err := http.Get("http://127.0.0.1:" + r.URL.Query().Get("port") + "/hello")
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	defer answer.Body.Close()
+	io.Copy(io.Discard, answer.Body)
+	fmt.Fprint(w, answer.StatusCode)
+}
+
+func main() {
+	http.HandleFunc("/call", call)
+	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") })
+	log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Args[1], nil))
+}

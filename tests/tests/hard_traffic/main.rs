@@ -1,0 +1,41 @@
+//! The hard-traffic list as a table of cases: for each, the spans of both sides, the histograms and what was counted
+//! as lost. One Collector and one Spantap for all; each case has subjects of its own, so its telemetry is told
+//! apart by `service.name`.
+#![allow(missing_docs)]
+
+mod case;
+mod endings;
+mod framing;
+mod processes;
+mod sockets;
+mod strange;
+mod world;
+
+use std::{process::ExitCode, sync::Arc};
+
+use spantap_tests::{collector, host, suite::Suite};
+
+fn main() -> ExitCode {
+    let all = [framing::cases(), endings::cases(), sockets::cases(), processes::cases(), strange::cases()].concat();
+    let cases = Arc::new(all);
+    let prepared = Arc::clone(&cases);
+    let listed = std::env::args().any(|argument| argument == "--list");
+    let no_collector = if listed { None } else { collector::lacks_collector() };
+    let mut suite =
+        Suite::new("hard_traffic", [host::lacks_root_and_btf(), no_collector], move || world::Table::start(&prepared));
+    for (at, case) in cases.iter().enumerate() {
+        let table = Arc::clone(&cases);
+        suite = suite.case_unless(case.lacks.clone(), case.name.clone(), move |world| {
+            table.get(at).map_or(Ok(()), |case| world.run(case))
+        });
+    }
+    suite
+        .case_unless(
+            host::lacks("unshare").or(host::lacks("ip")),
+            "two_namespaces_with_the_same_port",
+            world::Table::same_port_twice,
+        )
+        .case("nothing_came_later", world::Table::nothing_came_later)
+        .case("stops_in_order_and_adds_up", world::Table::stops)
+        .run()
+}

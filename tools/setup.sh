@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Looks for the programs that a purpose needs and installs the Debian packages of those that are missing.
+#   tools/setup.sh build|demo|test|bench|all
+# Installs as root, or through sudo after asking on a terminal; otherwise prints the command and stops (exit 69).
+# Exit 69 too where something is missing that no package provides (Rust).
+set -euo pipefail
+purpose=${1:-build}
+PATH=$PATH:$HOME/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
+
+# program:package. What the test suite can do without (node, go, prometheus) it skips, loudly; it is installed all the same.
+build=(clang:clang cc:build-essential make:make)
+demo=(nginx:nginx-light curl:curl python3:python3)
+tests=("${demo[@]}" wrk:wrk node:nodejs prometheus:prometheus setpriv:util-linux unshare:util-linux ip:iproute2)
+bench=("${demo[@]}" wrk:wrk node:nodejs bpftool:bpftool)
+case $purpose in
+    build) wanted=("${build[@]}") ;;
+    demo) wanted=("${build[@]}" "${demo[@]}") ;;
+    test) wanted=("${build[@]}" "${tests[@]}") ;;
+    bench) wanted=("${build[@]}" "${bench[@]}") ;;
+    all) wanted=("${build[@]}" "${tests[@]}" "${bench[@]}") ;;
+    *) echo "usage: tools/setup.sh build|demo|test|bench|all" >&2; exit 64 ;;
+esac
+
+say() { echo "setup: $*" >&2; }
+
+clang_is_new_enough() {
+    local major
+    major=$(clang -dumpversion 2>/dev/null | cut -d. -f1)
+    [[ ${major:-0} -ge 14 ]] || { say "clang is version ${major:-unknown}, 14 or later is needed"; return 1; }
+}
+
+packages=() missing=()
+for entry in "${wanted[@]}"; do
+    program=${entry%%:*} package=${entry##*:}
+    command -v "$program" >/dev/null && continue
+    missing+=("$program")
+    [[ " ${packages[*]} " == *" $package "* ]] || packages+=("$package")
+done
+
+if (( ${#packages[@]} )); then
+    say "missing: ${missing[*]}"
+    install="apt-get install --yes --no-install-recommends ${packages[*]}"
+    if ! command -v apt-get >/dev/null; then
+        say "this is no Debian-like system; install the equivalents of: ${packages[*]}"
+        exit 69
+    fi
+    as_root=()
+    if [[ $(id -u) != 0 ]]; then
+        as_root=(sudo)
+        if ! command -v sudo >/dev/null || { [[ ! -t 0 ]] && ! sudo -n true 2>/dev/null; }; then
+            say "run this as root, then try again:"
+            say "  apt-get update && $install"
+            exit 69
+        fi
+        if [[ -t 0 ]]; then
+            read -r -p "setup: install the Debian packages ${packages[*]} with sudo? [Y/n] " answer
+            [[ ${answer:-y} == [yY]* ]] || { say "stopped; the command is: sudo $install"; exit 69; }
+        fi
+    fi
+    say "installing: ${packages[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    if ! "${as_root[@]}" $install >&2; then
+        say "the package lists may be old, updating them"
+        "${as_root[@]}" apt-get update >&2
+        "${as_root[@]}" $install >&2
+    fi
+fi
+
+clang_is_new_enough || exit 69
+if ! command -v cargo >/dev/null; then
+    say "cargo is missing: install Rust 1.95 or later from https://rustup.rs, then try again"
+    exit 69
+fi
+if [[ $purpose == test || $purpose == all ]] && ! command -v go >/dev/null; then
+    say "no Go toolchain: tests that need the real Collector or a Go server will be skipped, and say so"
+fi
+say "everything for '$purpose' is here"
