@@ -4,6 +4,7 @@
 //! acknowledges each batch. One agent at a time: a new stream takes the place of the old one.
 
 mod convert;
+mod decode;
 mod socket;
 
 use std::sync::{
@@ -166,14 +167,16 @@ impl Ingest for Service {
                     return;
                 }
                 let Some(Body::Batch(batch)) = message.body else { continue };
-                let sequence = batch.sequence;
                 let mut invalid = Vec::new();
-                let batch = Box::new(Batch::from_wire(batch, &mut invalid));
-                for invalid in invalid {
-                    let _ = arrivals.send(Arrival::Invalid(invalid)).await;
-                }
-                if arrivals.send(Arrival::Batch { batch, taken: taken.clone(), sequence }).await.is_err() {
-                    return;
+                let batch = Batch::decode(batch, &mut invalid);
+                let arrival = match batch {
+                    Ok((batch, sequence)) => Arrival::Batch { batch: Box::new(batch), taken: taken.clone(), sequence },
+                    Err(invalid) => Arrival::Invalid(invalid),
+                };
+                for invalid in invalid.into_iter().map(Arrival::Invalid).chain([arrival]) {
+                    if arrivals.send(invalid).await.is_err() {
+                        return;
+                    }
                 }
             }
             if streams.load(Ordering::Relaxed) == number {

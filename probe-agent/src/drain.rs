@@ -9,10 +9,10 @@ use spantap_proto::v1;
 
 use crate::{
     clock,
-    discovery::{Change, Processes},
+    discovery::{Change, Processes, Walk},
     encode::BatchWriter,
     probes::Probes,
-    record::{ProcessEvent, SocketRecord, kind, loss},
+    record::{ProcessEvent, SocketRecord, kind},
     stream::Shared,
 };
 
@@ -40,9 +40,9 @@ impl Drain {
     }
 
     /// Looks through `/proc` for what no event told, and after process events were lost.
-    pub fn scan(&mut self) {
+    pub fn scan(&mut self, walk: Walk) {
         self.rescan = false;
-        match self.processes.scan() {
+        match self.processes.scan(walk) {
             Ok(changes) => self.apply(changes),
             Err(error) => tracing::error!(%error, "processes cannot be listed"),
         }
@@ -135,7 +135,7 @@ impl Drain {
         self.send(writer);
         if self.rescan {
             tracing::warn!("process events were lost; looking through /proc");
-            self.scan();
+            self.scan(Walk::Thorough);
         }
     }
 
@@ -189,5 +189,3 @@ fn apply(changes: Vec<Change>, probes: &Probes, untold: &mut BatchWriter) {
         }
     }
 }
-
-const _: () = assert!(loss::MAX == 5, "report() names each counter");

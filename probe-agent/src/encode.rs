@@ -211,7 +211,7 @@ mod tests {
 
     fn decode(bytes: Bytes) -> v1::Batch {
         match v1::AgentMessage::decode(bytes).unwrap().body.unwrap() {
-            Body::Batch(batch) => batch,
+            Body::Batch(batch) => v1::Batch::decode(batch).unwrap(),
             Body::Hello(_) => panic!("not a batch"),
         }
     }

@@ -14,6 +14,10 @@ mod stream;
 
 use std::process::ExitCode;
 
+/// Loading needs tens of megabytes for a moment; this allocator gives them back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match run::main() {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,7 +13,7 @@ use aya::{
 use spantap_proto::v1;
 
 use crate::{
-    record::{Control, loss},
+    record::{Control, LOSSES},
     selected::SelectedProcesses,
 };
 
@@ -234,10 +234,10 @@ impl Probes {
         self.control.write()
     }
 
-    /// What the kernel side has lost so far, by index of [`loss`].
-    pub fn losses(&self) -> [u64; loss::MAX as usize] {
-        let mut sums = [0; loss::MAX as usize];
-        for (index, sum) in (0..loss::MAX).zip(&mut sums) {
+    /// What the kernel side has lost so far, in the order of `enum loss`.
+    pub fn losses(&self) -> [u64; LOSSES] {
+        let mut sums = [0; LOSSES];
+        for (index, sum) in (0..).zip(&mut sums) {
             // A counter that cannot be read stays 0; the map is ours and lives as long as we do.
             if let Ok(values) = self.losses.get(&index, 0) {
                 *sum = values.iter().sum();

@@ -13,11 +13,7 @@ pub const PID_WORDS: usize = 65536;
 /// `enum record_kind`.
 pub mod kind {
     pub const SEND: u8 = 1;
-    pub const RECEIVE: u8 = 2;
-    pub const END_OF_STREAM: u8 = 3;
-    pub const PEER_CLOSED: u8 = 4;
-    pub const LOCAL_CLOSED: u8 = 5;
-    pub const CLOSED: u8 = 6;
+    // 2 to 6: the other kinds of socket events, passed on as they are.
     pub const RESET: u8 = 7;
     pub const CONNECTION: u8 = 8;
     pub const FORK: u8 = 16;
@@ -26,15 +22,8 @@ pub mod kind {
     pub const LISTEN: u8 = 19;
 }
 
-/// `enum loss`: indices of the map `losses`.
-pub mod loss {
-    pub const RING_FULL_TURN: u32 = 0;
-    pub const RING_FULL_OTHER: u32 = 1;
-    pub const PROCESS_RING_FULL: u32 = 2;
-    pub const HEAD_UNREADABLE: u32 = 3;
-    pub const NO_SOCKET_STATE: u32 = 4;
-    pub const MAX: u32 = 5;
-}
+/// `LOSS_MAX`: counters in the map `losses`, in the order of `enum loss`.
+pub const LOSSES: usize = 5;
 
 /// `struct socket_event`; `head_length` bytes follow.
 #[derive(Debug, Clone, Copy, FromBytes, KnownLayout, Immutable)]

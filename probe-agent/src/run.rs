@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     clock,
-    discovery::{Limits, ProcFs, Processes, interesting_ports, provisional_exec},
+    discovery::{Limits, ProcFs, Processes, Walk, interesting_ports, provisional_exec},
     drain::Drain,
     encode::BatchWriter,
     privilege,
@@ -161,7 +161,7 @@ async fn run(config: Config, stop_with_stdin: bool, probes: Probes, processes: P
     let process_fd = readiness(&probes.process_events)?;
     let features = probes.features().to_vec();
     let drain = Rc::new(RefCell::new(Drain::new(probes, processes, shared.clone())));
-    drain.borrow_mut().scan();
+    drain.borrow_mut().scan(Walk::Thorough);
 
     let hello = hello(features);
     let facts = {
@@ -204,7 +204,7 @@ async fn run(config: Config, stop_with_stdin: bool, probes: Probes, processes: P
                 }
                 drain.borrow_mut().report(true);
             }
-            _ = scan.tick() => drain.borrow_mut().scan(),
+            _ = scan.tick() => drain.borrow_mut().scan(Walk::Periodic),
             _ = report.tick() => drain.borrow_mut().report(false),
             ready = socket_fd.readable(), if !full => {
                 ready?.clear_ready();

@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub struct Answer {
     /// Status code.
     pub status: u16,
-    /// Body; its end is the end of the connection.
+    /// Body.
     pub body: Vec<u8>,
 }
 
@@ -40,9 +40,25 @@ pub fn get(port: u16, path: &str) -> Result<Answer> {
     // HTTP/1.0 and close: no chunks, no keep-alive.
     write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n")?;
     let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes)?;
-    let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").context("no end of the response's head")?;
-    let head = String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned();
+    let mut piece = [0; 65536];
+    loop {
+        if let Some(answer) = whole(&bytes, false)? {
+            return Ok(answer);
+        }
+        match stream.read(&mut piece)? {
+            0 => return whole(&bytes, true)?.context("the connection ended within the head"),
+            count => bytes.extend(piece.get(..count).unwrap_or_default()),
+        }
+    }
+}
+
+/// The answer, if it is all there: to its Content-Length, or to the end of the connection.
+fn whole(bytes: &[u8], ended: bool) -> Result<Option<Answer>> {
+    let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { return Ok(None) };
+    let head = String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).to_ascii_lowercase();
     let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).context("no status")?;
-    Ok(Answer { status, body: bytes.get(end + 4..).unwrap_or_default().to_vec() })
+    let body = bytes.get(end + 4..).unwrap_or_default();
+    let length = head.split("\r\ncontent-length:").nth(1).and_then(|l| l.split("\r\n").next()?.trim().parse().ok());
+    let complete = ended || length.is_some_and(|length: usize| body.len() >= length);
+    Ok(complete.then(|| Answer { status, body: body.to_vec() }))
 }

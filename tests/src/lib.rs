@@ -5,9 +5,10 @@
 //!
 //! `process` one guarded child · `collector`, `telemetry` the receiver and what it wrote · `spantap`, `admin` the programs under
 //! test · `servers` subjects that know nothing of tracing · `script`, `play`, `pair` byte-exact exchanges between two
-//! subjects · `expect` what must come of them · `suite` cases as named tests, skipped loudly.
+//! subjects · `expect` what must come of them · `suite` cases as named tests, skipped loudly · `bench`, `sink` what Spantap costs.
 
 pub mod admin;
+pub mod bench;
 pub mod collector;
 pub mod compiled;
 pub mod expect;
@@ -20,6 +21,7 @@ pub mod play;
 pub mod process;
 pub mod script;
 pub mod servers;
+pub mod sink;
 pub mod spantap;
 pub mod suite;
 pub mod telemetry;

@@ -37,7 +37,8 @@ impl Server {
     }
 
     /// nginx with its own prefix: `/` answers 200, `/files/` static files (`small`, and `big` by sendfile),
-    /// `/proxy/` asks `upstream`, `/status/404` and `/status/500` answer so.
+    /// `/proxy/` asks `upstream`, `/status/404` and `/status/500` answer so,
+    /// `/requests` is nginx's own count (`stub_status`).
     ///
     /// # Errors
     /// When it does not start.
@@ -173,11 +174,12 @@ events {{ worker_connections 1024; }}
 http {{
   access_log off;
   sendfile on;
-  keepalive_requests 1000000;
+  keepalive_requests 100000000;
   client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
   uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
 {pool}  server {{
     listen 127.0.0.1:{port} backlog=1024;
+    location = /requests {{ stub_status; }}
     location / {{ return 200 \"hello\\n\"; }}
     location /files/ {{ root {folder}; }}
     location /status/404 {{ return 404; }}

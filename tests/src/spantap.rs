@@ -142,6 +142,11 @@ impl Spantap {
         &mut self.forwarder
     }
 
+    /// The forwarder's process id.
+    pub fn forwarder_pid(&self) -> u32 {
+        self.forwarder.pid()
+    }
+
     /// The agent's process id: the process started apart, or the child of the one command.
     ///
     /// # Errors

@@ -33,8 +33,14 @@ impl Connection {
         if event.opposite_offset > self.stream(other).seen && !other_waits {
             self.hole(other, event.opposite_offset, None, ctx);
         }
+        let unclassified = self.request_direction.is_none();
         let opposite = self.stream_mut(other);
         opposite.boundary |= event.opposite_offset == opposite.seen;
+        // Nobody is answered in the middle of a first line: what looked like the beginning of one was none.
+        if unclassified && matches!(&opposite.mode, Mode::Head(head) if !head.first_line) {
+            opposite.mode = Mode::Lost;
+            self.no_message(other, true, ctx);
+        }
 
         let stream = self.stream(direction);
         let reliable = event.offset == stream.seen && (stream.boundary || event.turn != stream.turn);
@@ -117,6 +123,7 @@ impl Connection {
                             stream.body = None;
                             let recent = Recent::default();
                             stream.mode = Mode::Unframed(Unframed { recent, chunked: true, not_before: 0 });
+                            self.gap |= self.request_direction == Some(direction);
                         }
                     }
                 }

@@ -56,7 +56,11 @@ impl Connection {
             }
             // This call began after the one that waits had ended: it cannot be what that waits for.
             if held.awaits_request && held.events.front().is_some_and(|(first, _)| event.began > first.time) {
-                self.release(true, ctx);
+                self.release_until(u64::MAX, ctx);
+            }
+            // This begins behind the bytes that were waited for: they are lost.
+            if event.offset > self.stream(direction).seen {
+                self.release_until(event.offset, ctx);
             }
             return Some(event);
         }
@@ -86,17 +90,22 @@ impl Connection {
 
     /// Reads the events that wait, as far as what they wait for has come; with `force`, all.
     pub(super) fn release<S: Sink>(&mut self, force: bool, ctx: &mut Context<'_, S>) {
+        let Some(held) = &self.held else { return };
+        let all = force || held.awaits_request;
+        let seen = self.stream(held.direction.other()).seen;
+        self.release_until(if all { u64::MAX } else { seen }, ctx);
+    }
+
+    /// Reads the events that wait for nothing beyond stream offset `until` of the other direction. What they waited
+    /// for and was not seen is lost.
+    fn release_until<S: Sink>(&mut self, until: u64, ctx: &mut Context<'_, S>) {
         let Some(mut held) = self.held.take() else { return };
-        let other = held.direction.other();
-        while let Some((first, _)) = held.events.front() {
-            if !force && !held.awaits_request && first.opposite_offset > self.stream(other).seen {
-                self.held = Some(held);
-                return;
-            }
-            if let Some((event, process)) = held.events.pop_front() {
-                ctx.stats.events_held = ctx.stats.events_held.saturating_sub(1);
-                self.apply(held.direction, &event, &process, ctx);
-            }
+        while let Some((event, process)) = held.events.pop_front_if(|(event, _)| event.opposite_offset <= until) {
+            ctx.stats.events_held = ctx.stats.events_held.saturating_sub(1);
+            self.apply(held.direction, &event, &process, ctx);
+        }
+        if !held.events.is_empty() {
+            self.held = Some(held);
         }
     }
 }

@@ -28,8 +28,10 @@ impl Connection {
             if fed.state != Progress::More {
                 stream.body = None;
                 stream.mode = Mode::Unframed(Unframed { recent: Recent::default(), chunked: true, not_before: 0 });
+                self.gap |= self.request_direction == Some(direction);
             }
         }
+        let stream = self.stream_mut(direction);
         match &mut stream.mode {
             Mode::Body { left } if missing < *left => {
                 *left -= missing;

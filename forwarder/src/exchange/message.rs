@@ -67,7 +67,8 @@ enum Preface {
 }
 
 fn preface(bytes: &[u8], first: bool) -> Preface {
-    const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    /// Beginning of the connection preface (RFC 9113 section 3.4).
+    const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
     const PROXY2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
     /// Longest line of the PROXY protocol, version 1, CRLF included.
     const PROXY1_MAX: usize = 107;
@@ -77,8 +78,11 @@ fn preface(bytes: &[u8], first: bool) -> Preface {
         [0x14..=0x17] | [0x14..=0x17, 3] => return Preface::Partial,
         _ => {}
     }
-    if bytes.starts_with(HTTP2.get(..16).unwrap_or_default()) {
+    if bytes.starts_with(HTTP2) {
         return Preface::Refused(Reason::Http2);
+    }
+    if !bytes.is_empty() && HTTP2.starts_with(bytes) {
+        return Preface::Partial;
     }
     if !first {
         return Preface::None;
@@ -224,7 +228,7 @@ impl Connection {
     }
 
     /// What stands where a message should begin is none.
-    fn no_message<S: Sink>(&mut self, direction: Direction, resync: bool, ctx: &mut Context<'_, S>) {
+    pub(super) fn no_message<S: Sink>(&mut self, direction: Direction, resync: bool, ctx: &mut Context<'_, S>) {
         match self.request_direction {
             None => {
                 self.misses = self.misses.saturating_add(1);

@@ -73,6 +73,8 @@ impl Connection {
         let start = MonotonicNs(origin.began.0.saturating_sub(if server { origin.queued_ns } else { 0 }));
         let Origin { process, thread, opposite, .. } = origin;
         self.open(Open::new(request, process, thread, start, queued, offset, opposite, body.expects_continue), ctx);
+        // More requests may follow unseen in what has to be taken for this one.
+        self.gap |= cut;
     }
 
     /// Appends to the open requests, unless there is no room or no hope.

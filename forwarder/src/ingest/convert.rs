@@ -3,12 +3,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use bytes::Bytes;
 use spantap_proto::v1;
 
+use super::decode::{self, Events};
 use crate::{
     loss::Reason,
     model::{
-        ClockAnchor, Connection, Endpoints, EventKind, MonotonicNs, Process, ProcessId, SocketEvent, SocketId, UnixNs,
+        ClockAnchor, Connection, Endpoints, MonotonicNs, Process, ProcessId, SocketId, UnixNs,
     },
 };
 
@@ -26,8 +28,8 @@ pub struct Batch {
     pub processes: Vec<Process>,
     /// Connections that are new or told again.
     pub connections: Vec<Connection>,
-    /// Wire events in their order; made domain types one by one, so that no second list is held.
-    pub events: Vec<v1::SocketEvent>,
+    /// Events in their order; decoded one by one as they are taken, so that no list of them is held.
+    pub events: Events,
     /// Processes that have ended.
     pub ended: Vec<ProcessId>,
     /// Cumulative losses of the agent.
@@ -39,9 +41,12 @@ pub struct Batch {
 /// What broke a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
+    /// Bytes that are no batch.
+    #[error("bytes that are no batch")]
+    Malformed,
     /// An event of no known kind.
     #[error("an event of unknown kind {0}")]
-    Kind(i32),
+    Kind(u64),
     /// More captured bytes than bytes.
     #[error("an event with more captured bytes than bytes")]
     Head,
@@ -54,8 +59,13 @@ pub enum Invalid {
 }
 
 impl Batch {
-    /// Takes what is valid; what is not goes to `invalid`.
-    pub fn from_wire(wire: v1::Batch, invalid: &mut Vec<Invalid>) -> Self {
+    /// Takes what is valid of an encoded `Batch`; what is not goes to `invalid`. Also returns its sequence.
+    ///
+    /// # Errors
+    /// If the bytes are no batch at all.
+    pub fn decode(bytes: Bytes, invalid: &mut Vec<Invalid>) -> Result<(Self, u64), Invalid> {
+        let wire = decode::without_events(&bytes)?;
+        let sequence = wire.sequence;
         let mut keep = |result: Result<_, Invalid>| result.map_err(|error| invalid.push(error)).ok();
         let connections = wire.connections.into_iter().filter_map(|connection| keep(connection.try_into())).collect();
         let mut losses = Vec::new();
@@ -65,15 +75,16 @@ impl Batch {
                 Err(error) => invalid.push(error),
             }
         }
-        Self {
+        let batch = Self {
             clock: wire.clock.map(Into::into).unwrap_or_default(),
             processes: wire.processes.into_iter().map(Into::into).collect(),
             connections,
-            events: wire.events,
+            events: Events::new(bytes),
             ended: wire.ended_processes.into_iter().map(ProcessId).collect(),
             losses,
             status: wire.status,
-        }
+        };
+        Ok((batch, sequence))
     }
 }
 
@@ -123,43 +134,6 @@ impl TryFrom<v1::Connection> for Connection {
             _ => Endpoints::Unknown,
         };
         Ok(Self { socket: SocketId(wire.socket), endpoints, network_namespace: wire.network_namespace })
-    }
-}
-
-impl TryFrom<v1::SocketEvent> for SocketEvent {
-    type Error = Invalid;
-
-    fn try_from(wire: v1::SocketEvent) -> Result<Self, Invalid> {
-        let kind = match v1::EventKind::try_from(wire.kind) {
-            Ok(v1::EventKind::Send) => EventKind::Send,
-            Ok(v1::EventKind::Receive) => EventKind::Receive,
-            Ok(v1::EventKind::EndOfStream) => EventKind::EndOfStream,
-            Ok(v1::EventKind::PeerClosed) => EventKind::PeerClosed,
-            Ok(v1::EventKind::LocalClosed) => EventKind::LocalClosed,
-            Ok(v1::EventKind::Closed) => EventKind::Closed,
-            Ok(v1::EventKind::Reset) => EventKind::Reset,
-            Ok(v1::EventKind::Unspecified) | Err(_) => return Err(Invalid::Kind(wire.kind)),
-        };
-        if wire.head.len() > wire.length as usize || wire.tail.len() > 8 {
-            return Err(Invalid::Head);
-        }
-        Ok(Self {
-            socket: SocketId(wire.socket),
-            kind,
-            time: MonotonicNs(wire.time_ns),
-            began: MonotonicNs(wire.time_ns.saturating_sub(wire.began_before_ns)),
-            process: ProcessId(wire.process),
-            thread: wire.thread,
-            offset: wire.offset,
-            length: wire.length,
-            opposite_offset: wire.opposite_offset,
-            queued_ns: wire.queued_ns,
-            turn: wire.turn,
-            head: wire.head,
-            tail: wire.tail,
-            unreadable: wire.flags & v1::EventFlags::Unreadable as i32 != 0,
-            opaque: wire.flags & v1::EventFlags::Opaque as i32 != 0,
-        })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     exchange::{Exchange, Sink, Table},
     ingest::{Arrival, Batch},
     loss::{Losses, Reason},
-    model::{ClockAnchor, MonotonicNs, Process, ProcessId, ProcessRef, SocketEvent, UnixNs},
+    model::{ClockAnchor, MonotonicNs, Process, ProcessId, ProcessRef, UnixNs},
     pipeline::Pipeline,
     resource::HostFacts,
 };
@@ -101,13 +101,14 @@ impl Intake {
             }
             self.processes.insert(process.id, Arc::new(process));
         }
-        pipeline.telemetry().agent.events_received.add(batch.events.len() as u64);
         let mut out = Out { pipeline, losses: &self.losses, clock: self.clock };
         for connection in batch.connections {
             self.table.connection(Arc::new(connection), &mut out);
         }
+        let mut received = 0;
         for event in batch.events {
-            match SocketEvent::try_from(event) {
+            received += 1;
+            match event {
                 Ok(event) => {
                     let process = self.processes.get(&event.process).unwrap_or(&self.nobody);
                     self.table.event(event, process, &mut out);
@@ -118,6 +119,7 @@ impl Intake {
                 }
             }
         }
+        out.pipeline.telemetry().agent.events_received.add(received);
         for id in batch.ended {
             self.table.process_ended(id, self.clock.monotonic);
             self.processes.remove(&id);

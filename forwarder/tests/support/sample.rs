@@ -111,6 +111,7 @@ pub fn config() -> Config {
         socket: PathBuf::from("/nonexistent"),
         traces: None,
         metrics: None,
+        fallback: None,
         prometheus: None,
         console: Console::Off,
         admin: None,

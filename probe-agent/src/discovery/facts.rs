@@ -59,7 +59,7 @@ impl Reader {
 
     /// Identity and state of `pid`; [`ReadError::Gone`] also for what has ended and was not waited for yet.
     pub(crate) fn stat(&self, pid: u32) -> Result<Stat, ReadError> {
-        let bytes = self.procfs.read(pid, "stat", stat::MAX_BYTES)?;
+        let bytes = self.procfs.read_start(pid, "stat", stat::MAX_BYTES)?;
         Stat::parse(&bytes).filter(|stat| !stat.ended).ok_or(ReadError::Gone)
     }
 

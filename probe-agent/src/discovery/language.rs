@@ -20,7 +20,7 @@ use rustc_hash::FxHashMap;
 use super::{Counts, ProcFs, elf};
 
 /// Bytes of `/proc/PID/maps` that are read for the identity of the executable, whose mappings are the first.
-const MAX_MAPS_BYTES: u64 = 4096;
+const MAX_MAPS_BYTES: usize = 1024;
 /// Executables whose language is remembered. When they are more, all are forgotten and read again.
 const MAX_REMEMBERED: usize = 1024;
 /// How long one executable's content may take. It can lie on a file system that a watched process
@@ -96,7 +96,7 @@ impl Languages {
         if let Some(language) = Language::from_executable(&path) {
             return Some(language);
         }
-        let maps = procfs.read(pid, "maps", MAX_MAPS_BYTES).ok()?;
+        let maps = procfs.read_start(pid, "maps", MAX_MAPS_BYTES).ok()?;
         let identity = executable_mapping(&maps, link)?;
         if let Some(language) = self.remembered.get(&identity) {
             return *language;

@@ -22,30 +22,67 @@ const MAX_LISTENERS: usize = 65_536;
 /// Descriptors of a process that are looked at. Servers listen before they accept, so listening sockets have low numbers.
 const MAX_DESCRIPTORS: usize = 4096;
 
-/// Listening sockets of the whole host by inode, which is unique across network namespaces.
+/// After how many ordinary refreshes a namespace is due to be read again. The kernel goes through its whole hash table of
+/// connections for each table that it shows (some milliseconds), and new listeners are told by events.
+const ROUND: u64 = 60;
+
+/// Listening sockets of the whole host.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
+    /// What the tables of each network namespace held when they were read.
+    namespaces: FxHashMap<Vec<u8>, Table>,
+    /// All of them by inode, which is unique across network namespaces.
     ports: FxHashMap<u64, u16>,
+    refreshes: u64,
+}
+
+#[derive(Debug)]
+struct Table {
+    ports: FxHashMap<u64, u16>,
+    /// The refresh that read it.
+    read: u64,
 }
 
 impl Listeners {
-    /// Reads the tables again, of the namespaces that `pids` are in, keeping ports of `interest`.
+    /// Reads the tables of the namespaces that `pids` are in, keeping ports of `interest`: of all of them if `thorough`,
+    /// else of those that were not there before, and of a few that are due.
     /// True if there is a socket that was not there the last time.
-    pub(crate) fn refresh(&mut self, procfs: &ProcFs, pids: &[u32], interest: &PortSet, counts: &mut Counts) -> bool {
-        let mut namespaces = FxHashSet::default();
-        let mut ports = FxHashMap::default();
-        for &pid in pids {
-            match procfs.link(pid, "ns/net") {
-                Ok(namespace) if namespaces.contains(&namespace) => {}
-                Ok(namespace) => {
-                    // If this process is just ending, the next one of the namespace is asked.
-                    if read_tables(procfs, pid, interest, &mut ports, counts) {
-                        namespaces.insert(namespace);
-                    }
+    pub(crate) fn refresh(
+        &mut self,
+        procfs: &ProcFs,
+        pids: impl Iterator<Item = u32>,
+        interest: &PortSet,
+        thorough: bool,
+        counts: &mut Counts,
+    ) -> bool {
+        self.refreshes += 1;
+        // What is due at once, because it was first read at once, is spread over the refreshes.
+        let mut again = if thorough { u64::MAX } else { (self.namespaces.len() as u64).div_ceil(ROUND) };
+        let mut present = FxHashSet::default();
+        for pid in pids {
+            let namespace = match procfs.link(pid, "ns/net") {
+                Ok(namespace) => namespace,
+                Err(error) => {
+                    note(&error, counts);
+                    continue;
                 }
-                Err(error) => note(&error, counts),
+            };
+            if present.contains(&namespace) {
+                continue;
             }
+            let age = self.namespaces.get(&namespace).map(|table| self.refreshes - table.read);
+            let due = age.is_some_and(|age| thorough || age >= ROUND) && again > 0;
+            if age.is_none() || due {
+                again -= u64::from(due);
+                // If this process is just ending, the next one of the namespace is asked.
+                let Some(ports) = read_tables(procfs, pid, interest, counts) else { continue };
+                self.namespaces.insert(namespace.clone(), Table { ports, read: self.refreshes });
+            }
+            present.insert(namespace);
         }
+        self.namespaces.retain(|namespace, _| present.contains(namespace));
+        let tables = self.namespaces.values().flat_map(|table| &table.ports);
+        let ports: FxHashMap<u64, u16> = tables.map(|(&inode, &port)| (inode, port)).take(MAX_LISTENERS).collect();
         let new = ports.keys().any(|inode| !self.ports.contains_key(inode));
         self.ports = ports;
         new
@@ -72,26 +109,21 @@ impl Listeners {
     }
 }
 
-/// False if the process was not there any more.
-fn read_tables(
-    procfs: &ProcFs,
-    pid: u32,
-    interest: &PortSet,
-    ports: &mut FxHashMap<u64, u16>,
-    counts: &mut Counts,
-) -> bool {
+/// `None` if the process was not there any more.
+fn read_tables(procfs: &ProcFs, pid: u32, interest: &PortSet, counts: &mut Counts) -> Option<FxHashMap<u64, u16>> {
+    let mut ports = FxHashMap::default();
     for name in ["net/tcp", "net/tcp6"] {
         match procfs.open(pid, name) {
-            Ok(file) => read_table(BufReader::new(file.take(MAX_TABLE_BYTES)), interest, ports),
+            Ok(file) => read_table(BufReader::new(file.take(MAX_TABLE_BYTES)), interest, &mut ports),
             // Without IPv6 in the kernel there is no second table.
             Err(ReadError::Gone) if name == "net/tcp6" => {}
             Err(error) => {
                 note(&error, counts);
-                return false;
+                return None;
             }
         }
     }
-    true
+    Some(ports)
 }
 
 fn read_table(mut table: impl BufRead, interest: &PortSet, ports: &mut FxHashMap<u64, u16>) {

@@ -20,6 +20,8 @@ use std::{
 use rustc_hash::FxHashMap;
 use spantap_config::Discovery;
 
+pub(crate) use scan::Walk;
+
 use super::{
     Counts, Entry, ProcFs, Program, budget::Budget, clock::Ticks, facts::Reader, listeners::Listeners,
     selection::Selection,
@@ -136,7 +138,7 @@ pub(crate) struct Processes {
     /// Processes that are never selected: Spantap's own. Without a start if it was not known.
     own: Vec<(u32, Option<Ticks>)>,
     last_id: u32,
-    scans: u64,
+    walks: u64,
     counts: Counts,
 }
 
@@ -160,7 +162,7 @@ impl Processes {
             fresh: Vec::new(),
             own: Vec::new(),
             last_id: 0,
-            scans: 0,
+            walks: 0,
             counts: Counts::default(),
         };
         if let Some(pid) = own_pid {

@@ -12,6 +12,8 @@ use std::{
 /// Inode of the initial PID namespace on every Linux: `PROC_PID_INIT_INO` in `include/linux/proc_ns.h`.
 const INITIAL_PID_NAMESPACE: &[u8] = b"pid:[4026531836]";
 
+const PAGE: usize = 4096;
+
 /// Why something below `/proc` could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
@@ -68,8 +70,18 @@ impl ProcFs {
 
     /// The first `limit` bytes of `name` of the process `pid`.
     pub(crate) fn read(&self, pid: u32, name: &str, limit: u64) -> Result<Vec<u8>, ReadError> {
-        let mut bytes = Vec::new();
+        // Room from the start: the kernel builds the text anew for each small read.
+        let mut bytes = Vec::with_capacity(usize::try_from(limit).unwrap_or(PAGE).min(PAGE));
         self.open(pid, name)?.take(limit).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// What one read of `name` of the process `pid` gives, at most `limit` bytes: of a file that the kernel writes line by
+    /// line it is the first lines, and it does not go to the length of making the others.
+    pub(crate) fn read_start(&self, pid: u32, name: &str, limit: usize) -> Result<Vec<u8>, ReadError> {
+        let mut bytes = vec![0; limit];
+        let length = self.open(pid, name)?.read(&mut bytes)?;
+        bytes.truncate(length);
         Ok(bytes)
     }
 

@@ -5,7 +5,7 @@
 use super::clock::Ticks;
 
 /// Longest `stat` that is read, bytes: 52 numbers of 20 digits and a name of 64 bytes.
-pub(crate) const MAX_BYTES: u64 = 2048;
+pub(crate) const MAX_BYTES: usize = 2048;
 
 /// `PF_KTHREAD` in `include/linux/sched.h`: a thread of the kernel, without a program.
 const KERNEL_THREAD: u64 = 0x0020_0000;

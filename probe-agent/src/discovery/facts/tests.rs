@@ -33,7 +33,10 @@ fn reads_a_real_process() {
         .unwrap();
     let mut reader = Reader::new(ProcFs::default());
     let mut counts = Counts::default();
-    // spawn returns after exec was successful.
+    // spawn returns when exec can no longer fail, which is before the new arguments are in place.
+    while reader.command_line(child.id(), &mut counts).unwrap().is_empty() {
+        thread::yield_now();
+    }
     let stat = reader.stat(child.id()).unwrap();
     assert_eq!(stat.parent, std::process::id());
     assert!(!stat.kernel_thread);

@@ -50,7 +50,7 @@ fn finds_its_own_listeners_of_both_families() {
     let procfs = ProcFs::default();
     let mut listeners = Listeners::default();
     let mut counts = Counts::default();
-    assert!(listeners.refresh(&procfs, &[me], &all(), &mut counts));
+    assert!(listeners.refresh(&procfs, [me].into_iter(), &all(), true, &mut counts));
     let held = listeners.held_by(&procfs, me, &mut counts);
     for listener in [&v4, &v6] {
         assert!(held.contains(&listener.local_addr().unwrap().port()), "{held:?}");
@@ -70,15 +70,39 @@ fn each_namespace_is_read_once_and_ports_may_be_the_same() {
     interest.insert(PortRange { first: 7000, last: 8999 });
     let mut listeners = Listeners::default();
     let mut counts = Counts::default();
-    assert!(listeners.refresh(&procfs, &[1, 2, 3, 4], &interest, &mut counts));
+    assert!(listeners.refresh(&procfs, 1..=4, &interest, true, &mut counts));
     assert_eq!(counts, Counts { gone: 1, ..Counts::default() });
     for pid in 1..=3 {
         assert_eq!(listeners.held_by(&procfs, pid, &mut counts), [8080], "pid {pid}");
     }
-    assert!(!listeners.refresh(&procfs, &[1, 2, 3], &interest, &mut counts), "nothing new");
+    assert!(!listeners.refresh(&procfs, 1..=3, &interest, true, &mut counts), "nothing new");
     fs::write(root.path().join("2/net/tcp6"), line(8081, "0A", 77)).unwrap();
-    assert!(listeners.refresh(&procfs, &[1, 2, 3], &interest, &mut counts));
+    assert!(listeners.refresh(&procfs, 1..=3, &interest, true, &mut counts));
     assert_eq!(listeners.held_by(&procfs, 2, &mut counts), [8080, 8081]);
+}
+
+#[test]
+fn ordinary_refreshes_read_what_is_new_and_the_rest_now_and_then() {
+    const NAMESPACES: u32 = 150;
+    let root = tempfile::tempdir().unwrap();
+    for pid in 1..=NAMESPACES {
+        process(root.path(), pid, pid, &line(80, "0A", pid.into()), &[]);
+    }
+    let procfs = ProcFs::new(root.path());
+    let mut listeners = Listeners::default();
+    let mut counts = Counts::default();
+    let mut refresh = |pids: u32| listeners.refresh(&procfs, 1..=pids, &all(), false, &mut counts);
+    assert!(refresh(NAMESPACES - 1));
+    assert!(refresh(NAMESPACES), "a namespace that is new is read at once");
+    for pid in 1..=NAMESPACES {
+        fs::write(root.path().join(format!("{pid}/net/tcp")), line(80, "0A", u64::from(pid) + 1000)).unwrap();
+    }
+    let rounds: Vec<bool> = (0..ROUND + 200).map(|_| refresh(NAMESPACES)).collect();
+    assert_eq!(rounds.iter().position(|&new| new), Some(ROUND as usize - 2), "not before they are due");
+    assert_eq!(rounds.iter().filter(|&&new| new).count(), 50, "3 at a time");
+    assert!(listeners.ports.keys().all(|&inode| inode > 1000), "all in the end");
+    listeners.refresh(&procfs, 1..=1, &all(), false, &mut counts);
+    assert_eq!((listeners.ports.len(), listeners.namespaces.len()), (1, 1), "those that are gone are forgotten");
 }
 
 #[test]
@@ -89,7 +113,7 @@ fn a_process_that_ends_meanwhile_hides_no_namespace() {
     process(root.path(), 2, 100, &line(80, "0A", 5), &[5]);
     let procfs = ProcFs::new(root.path());
     let mut listeners = Listeners::default();
-    assert!(listeners.refresh(&procfs, &[1, 2], &all(), &mut Counts::default()));
+    assert!(listeners.refresh(&procfs, 1..=2, &all(), true, &mut Counts::default()));
     assert_eq!(listeners.held_by(&procfs, 2, &mut Counts::default()), [80]);
 }
 
@@ -125,7 +149,7 @@ fn descriptors_are_bounded_and_the_cut_is_counted() {
     let procfs = ProcFs::new(root.path());
     let mut listeners = Listeners::default();
     let mut counts = Counts::default();
-    listeners.refresh(&procfs, &[1], &all(), &mut counts);
+    listeners.refresh(&procfs, 1..=1, &all(), true, &mut counts);
     listeners.held_by(&procfs, 1, &mut counts);
     assert_eq!(counts.descriptors_capped, 1);
 }

@@ -97,6 +97,7 @@ impl Processes {
         if self.live.get(&pid).is_some_and(|live| live.start == start) {
             self.forget(pid, &mut changes);
         }
+        self.own.retain(|&own| own != (pid, Some(start)));
         changes
     }
 

@@ -229,7 +229,6 @@ impl Processes {
         let Some(live) = self.live.remove(&pid) else {
             return;
         };
-        self.own.retain(|&own| own != (pid, Some(live.start)));
         if let Some(id) = live.id {
             self.leave(id, pid, changes);
         }
@@ -240,6 +239,7 @@ impl Processes {
         if self.live.get(&pid).is_some_and(|live| live.start != start) {
             self.forget(pid, changes);
         }
+        self.own.retain(|&(own, own_start)| own != pid || own_start.is_none_or(|own_start| own_start == start));
     }
 
     fn leave(&mut self, id: ProcessId, pid: u32, changes: &mut Vec<Change>) {

@@ -4,10 +4,19 @@
 
 use std::time::Instant;
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Change, Processes, judge::Occasion};
 use crate::discovery::{ReadError, facts::note, stat::Stat};
+
+/// How much a walk takes for granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Walk {
+    /// Events told the rest: each `discovery.poll_interval`.
+    Periodic,
+    /// Nothing: at the start, and after process events were lost.
+    Thorough,
+}
 
 /// Every so many walks the descriptors of all processes are looked at, even if no listening socket is new: one may have
 /// been handed over to another process.
@@ -18,39 +27,45 @@ impl Processes {
     ///
     /// # Errors
     /// If `/proc` itself cannot be listed. The table is as it was.
-    pub(crate) fn scan(&mut self) -> Result<Vec<Change>, ReadError> {
+    pub(crate) fn scan(&mut self, walk: Walk) -> Result<Vec<Change>, ReadError> {
         let pids = self.reader.procfs.pids()?;
         let mut changes = self.reap(Instant::now());
         self.reader.forget_mount_namespaces();
-        let look_at_ports = self.selection.needs().ports && {
-            let new = self.listeners.refresh(&self.reader.procfs, &pids, self.selection.ports(), &mut self.counts);
-            new || self.scans.is_multiple_of(FULL_WALK)
-        };
-        self.scans += 1;
 
-        let mut present = FxHashSet::default();
+        let mut unreadable = FxHashSet::default();
+        let mut programs = FxHashMap::default();
         for pid in pids {
             match self.reader.stat(pid) {
-                Ok(stat) => {
-                    if !stat.kernel_thread {
-                        present.insert(pid);
-                        self.inspect(pid, stat, look_at_ports, &mut changes);
-                    }
-                }
-                Err(ReadError::Gone) => {}
+                Ok(stat) if !stat.kernel_thread => drop(programs.insert(pid, stat)),
+                Ok(_) | Err(ReadError::Gone) => {}
                 Err(error) => {
                     // It is there, and nothing more is known about it than before.
                     note(&error, &mut self.counts);
-                    present.insert(pid);
+                    unreadable.insert(pid);
                 }
             }
         }
-        let ended: Vec<u32> = self.live.keys().filter(|pid| !present.contains(pid)).copied().collect();
+        let look_at_ports = self.selection.needs().ports && self.look_for_listeners(walk, programs.keys().copied());
+        for (&pid, &stat) in &programs {
+            self.inspect(pid, stat, look_at_ports, &mut changes);
+        }
+        let here = |pid: &u32| programs.contains_key(pid) || unreadable.contains(pid);
+        let ended: Vec<u32> = self.live.keys().filter(|pid| !here(pid)).copied().collect();
         for pid in ended {
             self.forget(pid, &mut changes);
         }
+        self.own.retain(|(pid, _)| here(pid));
         self.settle(&mut changes);
         Ok(changes)
+    }
+
+    /// Whether the descriptors of processes that are known have to be looked at.
+    fn look_for_listeners(&mut self, walk: Walk, pids: impl Iterator<Item = u32>) -> bool {
+        let thorough = walk == Walk::Thorough;
+        let Self { reader, selection, listeners, counts, .. } = self;
+        let new = listeners.refresh(&reader.procfs, pids, selection.ports(), thorough, counts);
+        self.walks += 1;
+        new || thorough || self.walks.is_multiple_of(FULL_WALK)
     }
 
     fn inspect(&mut self, pid: u32, stat: Stat, look_at_ports: bool, changes: &mut Vec<Change>) {
@@ -59,11 +74,9 @@ impl Processes {
             return self.consider(pid, stat, &Occasion::default(), changes);
         };
         live.parent = stat.parent;
-        // Zero: the place is not known, because the process was forked by one that we did not see or may not be asked.
-        let new_program = live.image != stat.image && live.image != 0 && stat.image != 0;
-        if live.image == 0 {
-            live.image = stat.image;
-        }
+        // Zero: not known now, for want of permission or in the midst of exec. If it is known for the first time, what
+        // was told or read before may be incomplete.
+        let new_program = live.image != stat.image && stat.image != 0;
         let new_port = !new_program && look_at_ports && {
             let held = self.listeners.held_by(&self.reader.procfs, pid, &mut self.counts);
             held.iter().any(|port| live.ports.binary_search(port).is_err())
