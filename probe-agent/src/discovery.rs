@@ -25,7 +25,7 @@ mod wire;
 
 pub(crate) use counts::Counts;
 pub(crate) use ports::PortSet;
-pub(crate) use processes::{Change, Limits, Processes, Walk};
+pub(crate) use processes::{Change, Limits, Process, Processes, Walk};
 pub(crate) use procfs::{ProcFs, ReadError};
 pub(crate) use program::Program;
 pub(crate) use selection::{Entry, interesting_ports, provisional_exec};

@@ -184,8 +184,14 @@ fn apply(changes: Vec<Change>, probes: &Probes, untold: &mut BatchWriter) {
                 probes.selected.set(process.pid, true);
                 untold.process(&(&process).into());
             }
-            Change::Deselected { pid, .. } => probes.selected.set(pid, false),
-            Change::Ended { id, .. } => untold.process_ended(id.get()),
+            Change::Deselected { id, pid } => {
+                tracing::debug!(pid, id = id.get(), "no longer observed");
+                probes.selected.set(pid, false);
+            }
+            Change::Ended { id, pid } => {
+                tracing::debug!(pid, id = id.get(), "forgotten");
+                untold.process_ended(id.get());
+            }
         }
     }
 }

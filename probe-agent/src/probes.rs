@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The compiled kernel side.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/spantap.bpf.o"));
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/spantap.bpf.o"));
 
 /// Name of the only hook set so far.
 pub const HOOK_SET: &str = "btf-tracepoints";
@@ -308,4 +308,33 @@ fn classify(program: &'static str, error: &(dyn std::error::Error + 'static)) ->
         cause = current.source();
     }
     ProbeError::Unsupported { program, reason: error.to_string() }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// The verifier of the running kernel takes every program, with room to its limits.
+    #[test]
+    fn the_verifier_takes_every_program() {
+        if crate::privilege::check().is_err() || Btf::from_sys_fs().is_err() {
+            eprintln!("SKIP: loading the probes needs root and a kernel with BTF");
+            return;
+        }
+        let setup =
+            Setup { ring_buffer_bytes: 1 << 20, head_bytes: 4096, provisional_exec: false, ports: &[0; 1024] };
+        let probes = match Probes::load(setup) {
+            Err(ProbeError::Unsupported { program, reason }) => {
+                eprintln!("SKIP: this kernel has no {program}: {reason}");
+                return;
+            }
+            loaded => loaded.unwrap(),
+        };
+        for (program, instructions) in probes.verified_instructions() {
+            assert!(instructions < 20_000, "{program} takes {instructions} verified instructions");
+        }
+        assert_eq!(probes.losses(), [0; LOSSES]);
+        assert_eq!(probes.skipped_runs(), 0);
+    }
 }

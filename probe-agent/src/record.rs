@@ -133,3 +133,85 @@ impl ProcessEvent {
         self.arguments.get(..self.arguments_length as usize).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::mem::{offset_of, size_of};
+
+    use object::{Object as _, ObjectSection as _};
+
+    use super::*;
+
+    #[test]
+    fn the_layout_is_that_of_the_c_compiler() {
+        let object = object::File::parse(crate::probes::OBJECT).unwrap();
+        let section = object.section_by_name("layout").unwrap();
+        let laid_out: Vec<usize> =
+            section.data().unwrap().chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap()) as usize).collect();
+        let expected = [
+            size_of::<SocketEvent>(),
+            offset_of!(SocketEvent, kind),
+            offset_of!(SocketEvent, flags),
+            offset_of!(SocketEvent, head_length),
+            offset_of!(SocketEvent, pid),
+            offset_of!(SocketEvent, process_start),
+            offset_of!(SocketEvent, socket),
+            offset_of!(SocketEvent, time),
+            offset_of!(SocketEvent, offset),
+            offset_of!(SocketEvent, opposite_offset),
+            offset_of!(SocketEvent, length),
+            offset_of!(SocketEvent, thread),
+            offset_of!(SocketEvent, turn),
+            offset_of!(SocketEvent, began_before),
+            offset_of!(SocketEvent, queued),
+            offset_of!(SocketEvent, tail),
+            offset_of!(SocketEvent, tail_length),
+            // The path and its padding follow only for Unix sockets; Rust reads them as what follows.
+            size_of::<ConnectionEvent>() + 108 + 4,
+            offset_of!(ConnectionEvent, kind),
+            offset_of!(ConnectionEvent, family),
+            offset_of!(ConnectionEvent, path_length),
+            offset_of!(ConnectionEvent, network_namespace),
+            offset_of!(ConnectionEvent, socket),
+            offset_of!(ConnectionEvent, local_address),
+            offset_of!(ConnectionEvent, peer_address),
+            offset_of!(ConnectionEvent, local_port),
+            offset_of!(ConnectionEvent, peer_port),
+            size_of::<ConnectionEvent>(),
+            size_of::<ProcessEvent>(),
+            offset_of!(ProcessEvent, kind),
+            offset_of!(ProcessEvent, pid),
+            offset_of!(ProcessEvent, start),
+            offset_of!(ProcessEvent, parent),
+            offset_of!(ProcessEvent, port),
+            offset_of!(ProcessEvent, filename_length),
+            offset_of!(ProcessEvent, arguments_length),
+            offset_of!(ProcessEvent, filename),
+            offset_of!(ProcessEvent, arguments),
+            size_of::<Control>(),
+            offset_of!(Control, announce),
+            offset_of!(Control, head_bytes),
+            offset_of!(Control, tick),
+            offset_of!(Control, provisional_exec),
+            offset_of!(Control, wake_bytes),
+            HEAD_MAX,
+            LOSSES,
+            PID_WORDS,
+        ];
+        assert_eq!(laid_out, expected);
+    }
+
+    #[test]
+    fn a_record_that_says_more_than_it_has_is_refused() {
+        let mut item = [0u8; 96];
+        item[0] = kind::SEND;
+        item[2] = 8;
+        let aligned: Vec<u64> = item.chunks(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap())).collect();
+        let bytes = zerocopy::IntoBytes::as_bytes(&aligned[..]);
+        assert!(matches!(SocketRecord::read(bytes), Some(SocketRecord::Event(_, head)) if head.len() == 8));
+        assert!(SocketRecord::read(&bytes[..88]).is_none(), "the head is missing");
+        assert!(SocketRecord::read(&bytes[..80]).is_none(), "a part of the record is missing");
+        assert!(SocketRecord::read(&[]).is_none() && SocketRecord::read(&[200, 0, 0, 0]).is_none());
+    }
+}

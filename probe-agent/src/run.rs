@@ -103,8 +103,14 @@ pub fn main() -> Result<(), Failure> {
     let config = loaded.config;
     spantap_config::log::start(config.log, arguments.log_format.as_deref()).map_err(Failure::Configuration)?;
     privilege::check().map_err(|missing| Failure::Privilege(missing.to_string()))?;
+    let procfs = ProcFs::default();
+    if procfs.is_initial_pid_namespace() == Some(false) {
+        return Err(Failure::Unavailable(
+            "the agent must run in the PID namespace of the host (docker: pid: host, Kubernetes: hostPID: true)".to_owned(),
+        ));
+    }
 
-    let mut processes = Processes::new(ProcFs::default(), &config.discovery, Limits::default());
+    let mut processes = Processes::new(procfs, &config.discovery, Limits::default());
     for pid in arguments.exclude_pid.iter().copied() {
         processes.ignore(pid);
     }
@@ -215,6 +221,7 @@ async fn run(config: Config, stop_with_stdin: bool, probes: Probes, processes: P
         }
     }
     calibration.abort();
+    tracing::debug!(counts = ?drain.borrow().processes.counts(), "what discovery could not do");
     finish(&drain, &shared, config.shutdown_timeout).await;
     stream.abort();
     Ok(())

@@ -197,6 +197,7 @@ impl Processes {
     }
 
     /// The process with this id, as long as the id is not over.
+    #[cfg(test)]
     pub(crate) fn get(&self, id: ProcessId) -> Option<&Process> {
         self.known.get(&id)
     }
