@@ -50,9 +50,35 @@ impl IpText {
     /// Text of `address`, in the form of RFC 5952 for IPv6.
     pub fn new(address: IpAddr) -> Self {
         let mut text = Self { bytes: [0; 45], len: 0 };
-        // Cannot fail: 45 bytes hold every address.
-        let _ = write!(text, "{address}");
+        match address {
+            // On every exchange: the formatting machinery of the standard library takes five times as long.
+            IpAddr::V4(v4) => {
+                for (at, octet) in v4.octets().into_iter().enumerate() {
+                    if at > 0 {
+                        text.push(b'.');
+                    }
+                    if octet >= 100 {
+                        text.push(b'0' + octet / 100);
+                    }
+                    if octet >= 10 {
+                        text.push(b'0' + octet / 10 % 10);
+                    }
+                    text.push(b'0' + octet % 10);
+                }
+            }
+            // Cannot fail: 45 bytes hold every address.
+            IpAddr::V6(_) => {
+                let _ = write!(text, "{address}");
+            }
+        }
         text
+    }
+
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(self.len) {
+            *place = byte;
+            self.len += 1;
+        }
     }
 
     /// The text.
@@ -92,7 +118,7 @@ mod tests {
 
     #[test]
     fn longest_addresses_fit() {
-        for a in ["255.255.255.255", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::ffff:255.255.255.255", "::1"] {
+        for a in ["255.255.255.255", "0.0.0.0", "1.20.100.9", "10.0.205.110", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::ffff:255.255.255.255", "::1"] {
             let ip: IpAddr = a.parse().expect("address");
             assert_eq!(IpText::new(ip).as_str(), a);
         }

@@ -17,7 +17,7 @@ use crate::{
 
 /// The very first request goes out after this: a new user looks for it.
 const FIRST_TIMEOUT: Duration = Duration::from_millis(200);
-/// Space for spans that a process keeps between requests.
+/// Space for spans that a process may keep between requests however few it has.
 const KEPT_CAPACITY: usize = 64 << 10;
 
 #[derive(Debug)]
@@ -74,8 +74,12 @@ impl Batcher {
         for id in self.dirty.drain(..) {
             let Some(known) = processes.get_known(id) else { continue };
             append_resource(&mut body, &known.resource.encoded, &known.spans);
+            // A busy process keeps its buffer: growing it anew for each request costs more than the spans in it.
+            let used = known.spans.len();
             known.spans.clear();
-            known.spans.shrink_to(KEPT_CAPACITY);
+            if known.spans.capacity() / 4 > used {
+                known.spans.shrink_to(used.saturating_mul(2).max(KEPT_CAPACITY));
+            }
             (known.span_count, known.counted) = (0, 0);
         }
         let spans = std::mem::take(&mut self.spans);
