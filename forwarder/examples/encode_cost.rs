@@ -39,7 +39,11 @@ fn best(mut run: impl FnMut()) -> f64 {
 
 /// The usual way: values first, bytes afterwards.
 fn generated(seen: &Observation<'_>, id: &SpanIdentity) -> Span {
-    let attribute = |key: &str, value| KeyValue { key: key.into(), value: Some(AnyValue { value: Some(value) }), ..Default::default() };
+    let attribute = |key: &str, value| KeyValue {
+        key: key.into(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..Default::default()
+    };
     let text = |key, value: &str| attribute(key, Value::StringValue(value.into()));
     let int = |key, value| attribute(key, Value::IntValue(value));
     let host = |h: &Option<Host<'_>>| h.as_ref().map_or(String::new(), |h| h.as_str().to_owned());

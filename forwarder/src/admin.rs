@@ -24,7 +24,11 @@ fn answer(telemetry: &Telemetry, query: Query<'_>) -> Reply {
         },
         "/metrics" => {
             let format = Format::negotiate(query.accept);
-            Reply { status: 200, content_type: format.content_type(), body: render_own(format, &snapshot::measures(telemetry)) }
+            Reply {
+                status: 200,
+                content_type: format.content_type(),
+                body: render_own(format, &snapshot::measures(telemetry)),
+            }
         }
         _ => Reply::text(404, "served here: /healthz /readyz /metrics\n"),
     }

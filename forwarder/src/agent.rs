@@ -16,7 +16,9 @@ const PROGRAM: &str = "spantap-agent";
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// Not found.
-    #[error("{PROGRAM} is neither beside {beside} nor in PATH; install both, or start it yourself and run `spantap forward`")]
+    #[error(
+        "{PROGRAM} is neither beside {beside} nor in PATH; install both, or start it yourself and run `spantap forward`"
+    )]
     NotFound {
         /// Folder that was looked into.
         beside: PathBuf,

@@ -69,11 +69,28 @@ impl Console {
             write_all(&chunks, out, &counts);
             let _ = finished.send(()); // nobody may be waiting
         });
-        Self { mode, zone, number: 0, buffer: Vec::new(), exchanges: 0, due: None, handed_over: 0, writer, done, telemetry }
+        Self {
+            mode,
+            zone,
+            number: 0,
+            buffer: Vec::new(),
+            exchanges: 0,
+            due: None,
+            handed_over: 0,
+            writer,
+            done,
+            telemetry,
+        }
     }
 
     /// Prints one exchange. `identity` is that of its span, if there is one.
-    pub fn print(&mut self, seen: &Observation<'_>, identity: Option<&SpanIdentity>, resource: &Resource, rules: &Rules) {
+    pub fn print(
+        &mut self,
+        seen: &Observation<'_>,
+        identity: Option<&SpanIdentity>,
+        resource: &Resource,
+        rules: &Rules,
+    ) {
         self.number += 1;
         // Writing to memory does not fail.
         let _ = match self.mode {

@@ -54,7 +54,12 @@ impl Exporter {
         let client = Client::new(otlp)?;
         books.capacity.set(delivery.max_items);
         let queue = Arc::new(Queue::new(delivery.max_items, QUEUE_BYTES, delivery.keep, books.clone()));
-        let worker = tokio::spawn(worker::run(worker::Worker { queue: queue.clone(), client, backoff: delivery.backoff, books }));
+        let worker = tokio::spawn(worker::run(worker::Worker {
+            queue: queue.clone(),
+            client,
+            backoff: delivery.backoff,
+            books,
+        }));
         Ok(Self { queue, worker })
     }
 

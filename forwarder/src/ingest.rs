@@ -135,7 +135,10 @@ impl Service {
 impl Ingest for Service {
     type StreamStream = ReceiverStream<Result<Acknowledgement, Status>>;
 
-    async fn stream(&self, request: Request<Streaming<v1::AgentMessage>>) -> Result<Response<Self::StreamStream>, Status> {
+    async fn stream(
+        &self,
+        request: Request<Streaming<v1::AgentMessage>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
         self.check_peer(&request)?;
         let mut messages = request.into_inner();
         let hello = match messages.message().await? {

@@ -8,9 +8,9 @@
 //! identity · `resource` says who it was · `metric` measures it · `otlp` writes the bytes · `export` delivers them ·
 //! `prometheus` and `console` show the same · `telemetry` keeps the books · `admin` shows those; both serve over `serve`.
 
+pub mod admin;
 pub mod agent;
 pub mod cli;
-pub mod admin;
 pub mod console;
 pub mod exchange;
 pub mod export;

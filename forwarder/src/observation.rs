@@ -151,7 +151,9 @@ impl<'a> Observation<'a> {
             Some(field) if server_side => forwarded::parse(field),
             _ => Forwarded::default(),
         };
-        let proxied = |field: &'a Option<_>| field.as_ref().filter(|_| server_side).map(|f: &'a bytes::Bytes| forwarded::first(f));
+        let proxied = |field: &'a Option<_>| {
+            field.as_ref().filter(|_| server_side).map(|f: &'a bytes::Bytes| forwarded::first(f))
+        };
         let scheme = forwarded
             .scheme
             .or_else(|| proxied(&headers.x_forwarded_proto).and_then(Scheme::parse))

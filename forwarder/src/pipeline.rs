@@ -37,11 +37,8 @@ use crate::{
 /// Data points that may wait for a destination: a collection is replaced by the next, so this bounds one collection.
 const MAX_DATA_POINTS: u64 = 4_000_000;
 /// How metrics are tried again; a later collection ends it sooner.
-const METRICS_BACKOFF: Backoff = Backoff {
-    initial: Duration::from_secs(1),
-    max: Duration::from_secs(30),
-    max_elapsed: Duration::from_secs(300),
-};
+const METRICS_BACKOFF: Backoff =
+    Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(30), max_elapsed: Duration::from_secs(300) };
 
 /// Why the pipeline can not start.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +121,9 @@ impl Pipeline {
             None => None,
         };
         let admin = match config.admin {
-            Some(address) => Some(Server::start(&[address], admin::handler(telemetry.clone())).map_err(StartError::Admin)?),
+            Some(address) => {
+                Some(Server::start(&[address], admin::handler(telemetry.clone())).map_err(StartError::Admin)?)
+            }
             None => None,
         };
         let traces = match &config.traces {

@@ -114,9 +114,15 @@ impl ResourceBuilder {
 
     /// The resource of `process`.
     pub fn process(&self, process: &Process) -> Resource {
-        let variable = |name: &str| process.environment.iter().find(|(n, v)| n == name && !v.is_empty()).map(|(_, v)| v.as_str());
-        let own: BTreeMap<_, _> = variable("OTEL_RESOURCE_ATTRIBUTES").and_then(environment::attributes).unwrap_or_default().into_iter().collect();
-        let added = |name: &str| self.added.iter().rev().find(|(n, v)| n == name && !v.is_empty()).map(|(_, v)| v.as_str());
+        let variable =
+            |name: &str| process.environment.iter().find(|(n, v)| n == name && !v.is_empty()).map(|(_, v)| v.as_str());
+        let own: BTreeMap<_, _> = variable("OTEL_RESOURCE_ATTRIBUTES")
+            .and_then(environment::attributes)
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
+        let added =
+            |name: &str| self.added.iter().rev().find(|(n, v)| n == name && !v.is_empty()).map(|(_, v)| v.as_str());
         let own_value = |name: &str| own.get(name).map(String::as_str).filter(|v| !v.is_empty());
         let executable = base_name(&process.executable);
         let (host_name, host_id) = self.host();
@@ -137,7 +143,10 @@ impl ResourceBuilder {
         out.set(key::CONTAINER_ID, process.container_id.as_deref().unwrap_or_default());
         out.set(key::TELEMETRY_SDK_NAME, "spantap");
         out.set(key::TELEMETRY_SDK_VERSION, SCOPE_VERSION);
-        out.set(key::TELEMETRY_SDK_LANGUAGE, process.language.as_deref().filter(|l| !l.is_empty()).unwrap_or("unknown"));
+        out.set(
+            key::TELEMETRY_SDK_LANGUAGE,
+            process.language.as_deref().filter(|l| !l.is_empty()).unwrap_or("unknown"),
+        );
 
         let name = [
             self.service_name.as_deref(),
@@ -157,7 +166,12 @@ impl ResourceBuilder {
         out.0.remove(key::SERVICE_NAMESPACE);
         out.set(key::SERVICE_NAMESPACE, namespace.into_iter().flatten().find(|n| !n.is_empty()).unwrap_or_default());
         // A process that gives itself an instance id reports under it; else one that stays the same while it lives.
-        let derived = || Uuid::new_v5(&INSTANCE_NAMESPACE, format!("{host_id}/{host_name}/{}/{}", process.pid, process.start.0).as_bytes());
+        let derived = || {
+            Uuid::new_v5(
+                &INSTANCE_NAMESPACE,
+                format!("{host_id}/{host_name}/{}/{}", process.pid, process.start.0).as_bytes(),
+            )
+        };
         match own_value(key::SERVICE_INSTANCE_ID) {
             Some(id) => out.set(key::SERVICE_INSTANCE_ID, id),
             None => out.set(key::SERVICE_INSTANCE_ID, &derived().to_string()),
@@ -172,7 +186,10 @@ impl ResourceBuilder {
         out.set(key::SERVICE_NAME, "spantap");
         out.set(key::SERVICE_VERSION, SCOPE_VERSION);
         let pid = std::process::id();
-        out.set(key::SERVICE_INSTANCE_ID, &Uuid::new_v5(&INSTANCE_NAMESPACE, format!("{host_id}/{host_name}/spantap/{pid}").as_bytes()).to_string());
+        out.set(
+            key::SERVICE_INSTANCE_ID,
+            &Uuid::new_v5(&INSTANCE_NAMESPACE, format!("{host_id}/{host_name}/spantap/{pid}").as_bytes()).to_string(),
+        );
         out.set(key::HOST_NAME, host_name);
         out.set(key::HOST_ID, host_id);
         out.set(key::OS_TYPE, "linux");

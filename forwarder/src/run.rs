@@ -176,7 +176,9 @@ async fn run(config: Config, listener: UnixListener, mut agent: Option<Child>) -
     }
     let handed_over = Instant::now() + config.shutdown_timeout / 2;
     let started_here = agent.is_some() && ended.is_none();
-    while let Ok(Some(arrival)) = timeout_at(if started_here { handed_over } else { Instant::now() }, arriving.recv()).await {
+    while let Ok(Some(arrival)) =
+        timeout_at(if started_here { handed_over } else { Instant::now() }, arriving.recv()).await
+    {
         let over = matches!(arrival, ingest::Arrival::Ended);
         intake.take(arrival, &mut pipeline);
         if over {

@@ -100,7 +100,8 @@ impl Server {
                 Err(source) => return Err(error(source)),
             }
         }
-        let unknown = || ServeError { address: ([0, 0, 0, 0], 0).into(), source: std::io::ErrorKind::InvalidInput.into() };
+        let unknown =
+            || ServeError { address: ([0, 0, 0, 0], 0).into(), source: std::io::ErrorKind::InvalidInput.into() };
         Err(failed.unwrap_or_else(unknown))
     }
 

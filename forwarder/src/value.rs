@@ -118,7 +118,15 @@ mod tests {
 
     #[test]
     fn longest_addresses_fit() {
-        for a in ["255.255.255.255", "0.0.0.0", "1.20.100.9", "10.0.205.110", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::ffff:255.255.255.255", "::1"] {
+        for a in [
+            "255.255.255.255",
+            "0.0.0.0",
+            "1.20.100.9",
+            "10.0.205.110",
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+            "::ffff:255.255.255.255",
+            "::1",
+        ] {
             let ip: IpAddr = a.parse().expect("address");
             assert_eq!(IpText::new(ip).as_str(), a);
         }

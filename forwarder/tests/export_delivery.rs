@@ -103,7 +103,14 @@ async fn compression() {
 
 #[tokio::test]
 async fn transient_failures_are_tried_again() {
-    for step in [Step::Answer(503, "", vec![]), Step::Answer(429, "", vec![]), Step::Answer(502, "", vec![]), Step::Answer(504, "", vec![]), Step::Garbage, Step::Close] {
+    for step in [
+        Step::Answer(503, "", vec![]),
+        Step::Answer(429, "", vec![]),
+        Step::Answer(502, "", vec![]),
+        Step::Answer(504, "", vec![]),
+        Step::Garbage,
+        Step::Close,
+    ] {
         let what = format!("{step:?}");
         let (receiver, summary) = five_spans(vec![step.clone(), step, ok()]).await;
         assert_eq!((summary.traces.exported, summary.losses.len()), (5, 0), "{what}");
@@ -159,7 +166,10 @@ async fn partial_success_is_counted_and_not_repeated() {
     // ExportTraceServiceResponse{partial_success{rejected_spans: 2, error_message: "old"}}
     let body = b"\x0a\x07\x08\x02\x12\x03old".to_vec();
     let (receiver, summary) = five_spans(vec![Step::Answer(200, "", body)]).await;
-    assert_eq!((summary.traces.exported, lost(&summary.traces, Reason::ExportPartial), receiver.received().len()), (3, 2, 1));
+    assert_eq!(
+        (summary.traces.exported, lost(&summary.traces, Reason::ExportPartial), receiver.received().len()),
+        (3, 2, 1)
+    );
 }
 
 #[tokio::test]
@@ -167,7 +177,11 @@ async fn odd_answers() {
     let (_, summary) = five_spans(vec![Step::Answer(200, "", b"<html>".to_vec())]).await;
     assert_eq!(summary.traces.exported, 5, "the status says success");
     let (receiver, summary) = five_spans(vec![Step::Answer(503, "", vec![b'x'; 5 << 20]), ok()]).await;
-    assert_eq!((lost(&summary.traces, Reason::ExportRefused), receiver.received().len()), (5, 1), "too large to be retried");
+    assert_eq!(
+        (lost(&summary.traces, Reason::ExportRefused), receiver.received().len()),
+        (5, 1),
+        "too large to be retried"
+    );
 }
 
 #[tokio::test]
@@ -258,7 +272,8 @@ async fn processes_have_their_own_resource() {
     let mut names = Vec::new();
     for request in receiver.received() {
         for r in request.traces().resource_spans {
-            let name = r.resource.unwrap().attributes.into_iter().find(|a| a.key == "service.name").unwrap().value.unwrap();
+            let name =
+                r.resource.unwrap().attributes.into_iter().find(|a| a.key == "service.name").unwrap().value.unwrap();
             names.push((format!("{name:?}").contains("\"a\""), r.scope_spans[0].spans.len()));
         }
     }

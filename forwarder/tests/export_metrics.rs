@@ -63,7 +63,13 @@ async fn the_first_collection_comes_soon_and_the_last_at_stop() {
     assert_eq!(first.start_time_unix_nano, last.start_time_unix_nano);
     assert!(last.time_unix_nano > first.time_unix_nano);
     let own = requests[1].metrics();
-    let names: Vec<_> = own.resource_metrics.iter().flat_map(|r| &r.scope_metrics).flat_map(|s| &s.metrics).map(|m| m.name.clone()).collect();
+    let names: Vec<_> = own
+        .resource_metrics
+        .iter()
+        .flat_map(|r| &r.scope_metrics)
+        .flat_map(|s| &s.metrics)
+        .map(|m| m.name.clone())
+        .collect();
     assert!(names.contains(&"spantap.exchanges".to_owned()) && names.contains(&"spantap.losses".to_owned()));
 }
 
@@ -111,7 +117,8 @@ async fn an_ended_process_says_goodbye() {
     let mut pipeline = Pipeline::new(&config, Arc::default()).unwrap();
     report(&mut pipeline, 1);
     pipeline.process_ended(ProcessId(1));
-    let flags = || receiver.received().iter().filter_map(|r| server_points(r).first().map(|p| p.flags)).collect::<Vec<_>>();
+    let flags =
+        || receiver.received().iter().filter_map(|r| server_points(r).first().map(|p| p.flags)).collect::<Vec<_>>();
     ticking(&mut pipeline, "a point without value", || flags().last() == Some(&1)).await;
     let so_far = receiver.received().len();
     ticking(&mut pipeline, "more collections", || receiver.received().len() > so_far + 2).await;
@@ -125,8 +132,12 @@ async fn an_ended_process_says_goodbye() {
 async fn scrape_and_admin() {
     let receiver = Receiver::start(vec![ok()]).await;
     let mut config = config(&receiver);
-    config.prometheus =
-        Some(Prometheus { port: 0, path: "/metrics".into(), duration_buckets: sample::BUCKETS.to_vec(), ttl: Duration::from_secs(300) });
+    config.prometheus = Some(Prometheus {
+        port: 0,
+        path: "/metrics".into(),
+        duration_buckets: sample::BUCKETS.to_vec(),
+        ttl: Duration::from_secs(300),
+    });
     config.admin = Some(([127, 0, 0, 1], 0).into());
     let mut pipeline = Pipeline::new(&config, Arc::default()).unwrap();
     report(&mut pipeline, 4);
@@ -138,7 +149,12 @@ async fn scrape_and_admin() {
     let count = body.lines().find(|l| l.starts_with("http_server_request_duration_seconds_count{")).unwrap();
     assert!(count.ends_with(" 4"), "{count}");
     assert_eq!(get(scrape, "/").await.0, 404);
-    assert_eq!(exchange(scrape, "POST /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 3\r\n\r\nabc").await.0, 405);
+    assert_eq!(
+        exchange(scrape, "POST /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 3\r\n\r\nabc")
+            .await
+            .0,
+        405
+    );
     let huge = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(60_000));
     assert!(matches!(exchange(scrape, &huge).await.0, 414 | 431));
 
@@ -153,7 +169,10 @@ async fn scrape_and_admin() {
     config.admin = Some(admin);
     config.prometheus = None;
     let taken = Pipeline::new(&config, Arc::default()).err().unwrap().to_string();
-    assert!(taken.starts_with(&format!("spantap.admin: cannot listen on {admin}: ")) && taken.contains("in use"), "{taken}");
+    assert!(
+        taken.starts_with(&format!("spantap.admin: cannot listen on {admin}: ")) && taken.contains("in use"),
+        "{taken}"
+    );
     pipeline.drain(soon()).await;
 }
 

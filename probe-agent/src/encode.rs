@@ -258,8 +258,16 @@ mod tests {
     #[test]
     fn addresses_are_told_in_their_shortest_form() {
         let mut event = ConnectionEvent {
-            kind: 8, family: AF_INET6, path_length: 0, network_namespace: 5, socket: 9,
-            local_address: [0; 16], peer_address: [0; 16], local_port: 80, peer_port: 4000, pad: 0,
+            kind: 8,
+            family: AF_INET6,
+            path_length: 0,
+            network_namespace: 5,
+            socket: 9,
+            local_address: [0; 16],
+            peer_address: [0; 16],
+            local_port: 80,
+            peer_port: 4000,
+            pad: 0,
         };
         event.local_address[10..].copy_from_slice(&[0xff, 0xff, 127, 0, 0, 1]);
         event.peer_address[15] = 1;

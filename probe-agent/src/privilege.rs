@@ -9,7 +9,9 @@ const KEPT: [Capability; 2] = [Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_R
 
 /// A capability is missing.
 #[derive(Debug, thiserror::Error)]
-#[error("the agent needs {missing}; run it as root, or give it that capability (docker: cap_add, systemd: AmbientCapabilities)")]
+#[error(
+    "the agent needs {missing}; run it as root, or give it that capability (docker: cap_add, systemd: AmbientCapabilities)"
+)]
 pub struct Missing {
     missing: &'static str,
 }

@@ -3,7 +3,10 @@
 //! In: the embedded object, the wanted sizes. Out: [`Probes`]: programs that are attached as long as it lives, the ring
 //! buffers, counters of what was lost, and the list of features with the reason for each that is off.
 
-use std::{fs, io, os::fd::{AsFd, AsRawFd}};
+use std::{
+    fs, io,
+    os::fd::{AsFd, AsRawFd},
+};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -154,11 +157,9 @@ impl Probes {
                 .try_into()
                 .map_err(other)?;
             match (program.load(name, &btf), need) {
-                (Ok(()), Need::Optional { feature, .. }) => features.push(v1::Feature {
-                    name: (*feature).to_owned(),
-                    on: true,
-                    reason: String::new(),
-                }),
+                (Ok(()), Need::Optional { feature, .. }) => {
+                    features.push(v1::Feature { name: (*feature).to_owned(), on: true, reason: String::new() })
+                }
                 (Ok(()), Need::Required) => {}
                 (Err(error), Need::Optional { feature, without }) => {
                     tracing::debug!(program = name, %error, "optional probe is off");
@@ -322,8 +323,7 @@ mod tests {
             eprintln!("SKIP: loading the probes needs root and a kernel with BTF");
             return;
         }
-        let setup =
-            Setup { ring_buffer_bytes: 1 << 20, head_bytes: 4096, provisional_exec: false, ports: &[0; 1024] };
+        let setup = Setup { ring_buffer_bytes: 1 << 20, head_bytes: 4096, provisional_exec: false, ports: &[0; 1024] };
         let probes = match Probes::load(setup) {
             Err(ProbeError::Unsupported { program, reason }) => {
                 eprintln!("SKIP: this kernel has no {program}: {reason}");

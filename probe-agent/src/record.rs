@@ -147,8 +147,12 @@ mod tests {
     fn the_layout_is_that_of_the_c_compiler() {
         let object = object::File::parse(crate::probes::OBJECT).unwrap();
         let section = object.section_by_name("layout").unwrap();
-        let laid_out: Vec<usize> =
-            section.data().unwrap().chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap()) as usize).collect();
+        let laid_out: Vec<usize> = section
+            .data()
+            .unwrap()
+            .chunks(4)
+            .map(|word| u32::from_le_bytes(word.try_into().unwrap()) as usize)
+            .collect();
         let expected = [
             size_of::<SocketEvent>(),
             offset_of!(SocketEvent, kind),

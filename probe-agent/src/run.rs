@@ -3,7 +3,15 @@
 //! In: command line, environment, configuration file. Out: a stream to the forwarder until SIGTERM or SIGINT, then
 //! everything that was already observed, within the shutdown timeout.
 
-use std::{cell::RefCell, future::pending, io, os::fd::{AsFd, OwnedFd}, path::PathBuf, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    future::pending,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+    rc::Rc,
+    time::Duration,
+};
 
 use clap::Parser;
 use spantap_config::{Config, Environment};
@@ -106,7 +114,8 @@ pub fn main() -> Result<(), Failure> {
     let procfs = ProcFs::default();
     if procfs.is_initial_pid_namespace() == Some(false) {
         return Err(Failure::Unavailable(
-            "the agent must run in the PID namespace of the host (docker: pid: host, Kubernetes: hostPID: true)".to_owned(),
+            "the agent must run in the PID namespace of the host (docker: pid: host, Kubernetes: hostPID: true)"
+                .to_owned(),
         ));
     }
 
@@ -124,10 +133,12 @@ pub fn main() -> Result<(), Failure> {
     let kept = privilege::drop_unneeded().map_err(|error| Failure::Privilege(error.to_string()))?;
     announce(&probes, &kept);
 
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(LocalSet::new().run_until(run(config, arguments.stop_with_stdin, probes, processes)))
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(LocalSet::new().run_until(run(
+        config,
+        arguments.stop_with_stdin,
+        probes,
+        processes,
+    )))
 }
 
 /// Parses the command line; accepts Beyla's `-config` as well.

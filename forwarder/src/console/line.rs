@@ -141,7 +141,9 @@ pub(super) fn text(
     let query = seen.query.as_deref().map_or(String::new(), |q| format!("?{q}"));
     let end = |host: &Option<Host<'_>>, port: Option<u16>| {
         let host = host.as_ref().map_or("?", Host::as_str);
-        port.map_or(host.to_owned(), |port| if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+        port.map_or(host.to_owned(), |port| {
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+        })
     };
     let (peer, server) = (end(&seen.peer, seen.peer_port), end(&seen.server, seen.server_port));
     let (from, to) = if seen.exchange.side == Side::Server { (peer, server) } else { ("local".to_owned(), server) };
@@ -150,7 +152,8 @@ pub(super) fn text(
         "" => resource.text(key::SERVICE_NAME).to_owned(),
         namespace => format!("{namespace}/{}", resource.text(key::SERVICE_NAME)),
     };
-    let traceparent = identity.map_or("-".to_owned(), |i| format!("00-{}-{}-{:02x}", hex(&i.trace_id), hex(&i.span_id), i.flags));
+    let traceparent =
+        identity.map_or("-".to_owned(), |i| format!("00-{}-{}-{:02x}", hex(&i.trace_id), hex(&i.span_id), i.flags));
     let line = format!(
         "{} ({:.3?}) {} {status} {} {}{query}{route} [{from}]->[{to}] request:{} response:{} svc=[{service}:{}] traceparent=[{traceparent}]",
         time.strftime("%Y-%m-%d %H:%M:%S%.3f"),

@@ -59,7 +59,8 @@ impl Chunks {
                     let taken = left.min(left_of_piece);
                     used += taken;
                     data = data.saturating_add(taken);
-                    *self = if taken == left { Chunks::DataEnd { left: 2 } } else { Chunks::Data { left: left - taken } };
+                    *self =
+                        if taken == left { Chunks::DataEnd { left: 2 } } else { Chunks::Data { left: left - taken } };
                 }
                 // A bare LF is taken, as for lines; any other byte means that this is not where we thought to be.
                 (Chunks::DataEnd { .. }, Some(b'\n')) => {
@@ -96,12 +97,19 @@ impl Chunks {
         Some(match (self, byte) {
             (Chunks::Size { digits: 0, .. }, b'\r' | b'\n' | b';') => return None,
             (Chunks::Size { value, .. } | Chunks::Extension { value }, b'\n') => {
-                if value == 0 { Chunks::Trailer { empty: true } } else { Chunks::Data { left: value } }
+                if value == 0 {
+                    Chunks::Trailer { empty: true }
+                } else {
+                    Chunks::Data { left: value }
+                }
             }
             (Chunks::Size { value, .. }, b';' | b' ' | b'\t' | b'\r') => Chunks::Extension { value },
             (Chunks::Size { value, digits }, _) => {
                 let digit = char::from(byte).to_digit(16)?;
-                Chunks::Size { value: value.checked_mul(16)? | u64::from(digit), digits: digits.checked_add(1).filter(|&n| n <= 32)? }
+                Chunks::Size {
+                    value: value.checked_mul(16)? | u64::from(digit),
+                    digits: digits.checked_add(1).filter(|&n| n <= 32)?,
+                }
             }
             (Chunks::Extension { value }, _) => Chunks::Extension { value },
             (Chunks::Trailer { .. }, b'\n') => Chunks::Trailer { empty: true },
@@ -138,7 +146,10 @@ mod tests {
     #[test]
     fn unseen_data_is_skipped_exactly_and_an_unseen_size_is_not_guessed() {
         let mut chunks = Chunks::START;
-        assert_eq!(chunks.feed(b"ff00\r\nab", 6 + 0xff00 + 2), Fed { used: 6 + 0xff00 + 2, data: 0xff00, state: Progress::More });
+        assert_eq!(
+            chunks.feed(b"ff00\r\nab", 6 + 0xff00 + 2),
+            Fed { used: 6 + 0xff00 + 2, data: 0xff00, state: Progress::More }
+        );
         assert_eq!(chunks.feed(b"0\r\n\r\n", 5).state, Progress::Done);
         let mut chunks = Chunks::START;
         assert_eq!(chunks.feed(b"2\r\n", 3 + 2 + 2 + 1).state, Progress::Lost);

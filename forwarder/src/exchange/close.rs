@@ -152,7 +152,13 @@ impl Connection {
     }
 
     /// What becomes of the response under way.
-    fn conclude_response<S: Sink>(&mut self, requests: Direction, at: MonotonicNs, by: ClosedBy, ctx: &mut Context<'_, S>) {
+    fn conclude_response<S: Sink>(
+        &mut self,
+        requests: Direction,
+        at: MonotonicNs,
+        by: ClosedBy,
+        ctx: &mut Context<'_, S>,
+    ) {
         let server = self.is_server();
         let close = self.close;
         let responses = self.stream_mut(requests.other());
@@ -160,7 +166,9 @@ impl Connection {
         let mode = std::mem::replace(&mut responses.mode, Mode::Lost);
         let ended = match &mode {
             Mode::Start | Mode::Lost => return,
-            Mode::Head(buffer) => return self.conclude_head(&buffer.bytes.clone().freeze(), buffer.origin.clone(), at, by, ctx),
+            Mode::Head(buffer) => {
+                return self.conclude_head(&buffer.bytes.clone().freeze(), buffer.origin.clone(), at, by, ctx);
+            }
             Mode::Body { .. } | Mode::Chunked(_) => Some(false),
             // A reset or a client that stops reading ends the connection, but not the response.
             Mode::UntilClose if close.first == Some(ClosedBy::Reset) || !server && !close.end_of_stream => Some(false),

@@ -157,7 +157,13 @@ impl Connection {
     }
 
     /// Bytes were moved.
-    fn data<S: Sink>(&mut self, direction: Direction, event: SocketEvent, process: &ProcessRef, ctx: &mut Context<'_, S>) {
+    fn data<S: Sink>(
+        &mut self,
+        direction: Direction,
+        event: SocketEvent,
+        process: &ProcessRef,
+        ctx: &mut Context<'_, S>,
+    ) {
         if self.phase == Phase::New {
             self.begins(direction, &event);
         } else {
@@ -264,7 +270,19 @@ impl Connection {
         };
         let end = end.max(response_start.unwrap_or(start));
         let connection = self.connection.clone();
-        ctx.sink.exchange(Exchange { side, process, connection, thread, request, response, outcome, start, response_start, end, queued });
+        ctx.sink.exchange(Exchange {
+            side,
+            process,
+            connection,
+            thread,
+            request,
+            response,
+            outcome,
+            start,
+            response_start,
+            end,
+            queued,
+        });
     }
 
     /// Reports all open requests as unanswered, except those whose response may have been missed.

@@ -24,7 +24,13 @@ const UNIX_QUIET: u64 = 5_000_000_000;
 
 impl Connection {
     /// Reads `event`.
-    pub(super) fn apply<S: Sink>(&mut self, direction: Direction, event: &SocketEvent, process: &ProcessRef, ctx: &mut Context<'_, S>) {
+    pub(super) fn apply<S: Sink>(
+        &mut self,
+        direction: Direction,
+        event: &SocketEvent,
+        process: &ProcessRef,
+        ctx: &mut Context<'_, S>,
+    ) {
         if self.phase == Phase::Ignored {
             return;
         }
@@ -188,7 +194,9 @@ impl Connection {
         let wait = match &stream.mode {
             Mode::Unframed(_) if self.orphan => 0,
             Mode::Unframed(state) => quiet_after(state, stream.seen),
-            Mode::UntilClose if self.is_server() && matches!(self.connection.endpoints, Endpoints::Unix { .. }) => UNIX_QUIET,
+            Mode::UntilClose if self.is_server() && matches!(self.connection.endpoints, Endpoints::Unix { .. }) => {
+                UNIX_QUIET
+            }
             _ => 0,
         };
         self.quiet_due = if wait == 0 { 0 } else { now.saturating_add(wait) };

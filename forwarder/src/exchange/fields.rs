@@ -50,7 +50,12 @@ pub(super) struct BodyFields {
 /// Reads field lines from `start` to the empty line. `keep` takes the fields of a request that are used; none are
 /// kept of a response. Gives the first byte after the head, or `None` if the empty line is not there: then a last
 /// line without an end is left out, since it may be cut in its middle.
-pub(super) fn read(source: &Bytes, start: usize, mut keep: Option<&mut RequestHeaders>, body: &mut BodyFields) -> Option<usize> {
+pub(super) fn read(
+    source: &Bytes,
+    start: usize,
+    mut keep: Option<&mut RequestHeaders>,
+    body: &mut BodyFields,
+) -> Option<usize> {
     let mut at = start;
     loop {
         let rest = source.get(at..)?;

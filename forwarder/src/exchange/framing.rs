@@ -69,7 +69,11 @@ mod tests {
 
     #[test]
     fn follows_rfc_9112_section_6_3() {
-        let fields = |content_length, transfer_encoding| BodyFields { content_length, transfer_encoding, ..BodyFields::default() };
+        let fields = |content_length, transfer_encoding| BodyFields {
+            content_length,
+            transfer_encoding,
+            ..BodyFields::default()
+        };
         let (absent, length, invalid) = (ContentLength::Absent, ContentLength::Bytes(9), ContentLength::Invalid);
         let (none, chunked, other) = (TransferEncoding::Absent, TransferEncoding::Chunked, TransferEncoding::Other);
         let (v10, v11) = (HttpVersion::Http10, HttpVersion::Http11);
@@ -90,7 +94,11 @@ mod tests {
             ("GET", 200, v11, invalid, none, Framing::Unknown),
             ("GET", 200, v10, absent, none, Framing::UntilClose),
         ] {
-            assert_eq!(of_response(Some(method.as_bytes()), status, version, &fields(cl, te)), expected, "{method} {status}");
+            assert_eq!(
+                of_response(Some(method.as_bytes()), status, version, &fields(cl, te)),
+                expected,
+                "{method} {status}"
+            );
         }
         assert_eq!(of_response(None, 200, v11, &fields(length, none)), Framing::Length(9));
         for (method, version, cl, te, expected) in [

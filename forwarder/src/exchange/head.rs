@@ -100,8 +100,7 @@ fn method(bytes: &Bytes, end: usize) -> Bytes {
 /// Whether the empty line that ends a head begins at or after `from`; what lies before was searched already.
 pub(super) fn has_end(bytes: &[u8], from: usize) -> bool {
     let tail = bytes.get(from..).unwrap_or_default();
-    memchr::memchr_iter(b'\n', tail)
-        .any(|at| matches!(tail.get(at + 1..), Some([b'\n', ..] | [b'\r', b'\n', ..])))
+    memchr::memchr_iter(b'\n', tail).any(|at| matches!(tail.get(at + 1..), Some([b'\n', ..] | [b'\r', b'\n', ..])))
 }
 
 #[cfg(test)]
@@ -121,7 +120,9 @@ mod tests {
             let cut = text.slice(..end);
             assert!(matches!(request(&cut, false), Head::Partial { first_line } if first_line == (end >= 20)), "{end}");
             match request(&cut, true) {
-                Head::Whole(head, None) => assert!(end >= 20 && head.request.truncated && head.request.target == "/a?b"),
+                Head::Whole(head, None) => {
+                    assert!(end >= 20 && head.request.truncated && head.request.target == "/a?b")
+                }
                 other => assert!(end < 20 && matches!(other, Head::Partial { first_line: false }), "{end}"),
             }
         }
@@ -147,7 +148,15 @@ mod tests {
 
     /// A header name or value as a strict reader takes it.
     fn field() -> impl Strategy<Value = String> {
-        let names = prop::sample::select(vec!["Host", "hOST", "User-Agent", "Traceparent", "X-A", "Forwarded", "x-forwarded-for"]);
+        let names = prop::sample::select(vec![
+            "Host",
+            "hOST",
+            "User-Agent",
+            "Traceparent",
+            "X-A",
+            "Forwarded",
+            "x-forwarded-for",
+        ]);
         (names, "[ -~]{0,30}").prop_map(|(name, value)| format!("{name}:{value}\r\n"))
     }
 

@@ -67,7 +67,8 @@ impl Connection {
         let missing = event.opposite_offset.saturating_sub(self.stream(direction.other()).seen);
         let awaits_request = missing == 0 && self.is_early_on_unix(direction, &event);
         // Bytes that are surely inside of a request's body change nothing.
-        let skips = self.request_direction == Some(direction.other()) && self.stream(direction.other()).would_skip(missing);
+        let skips =
+            self.request_direction == Some(direction.other()) && self.stream(direction.other()).would_skip(missing);
         if (missing == 0 || skips) && !awaits_request || ctx.stats.events_held >= ctx.limits.events_held {
             return Some(event);
         }

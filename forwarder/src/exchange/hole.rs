@@ -7,8 +7,8 @@
 
 use super::{
     Sink,
-    connection::{Connection, Context},
     chunked::Progress,
+    connection::{Connection, Context},
     stream::{Direction, Mode, Recent, Unframed},
 };
 use crate::loss::Reason;

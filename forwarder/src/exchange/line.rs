@@ -55,7 +55,20 @@ const TOKEN: [bool; 256] = {
             table[byte] = c.is_ascii_alphanumeric()
                 || matches!(
                     c,
-                    b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+                    b'!' | b'#'
+                        | b'$'
+                        | b'%'
+                        | b'&'
+                        | b'\''
+                        | b'*'
+                        | b'+'
+                        | b'-'
+                        | b'.'
+                        | b'^'
+                        | b'_'
+                        | b'`'
+                        | b'|'
+                        | b'~'
                 );
         }
         byte += 1;
@@ -156,8 +169,13 @@ mod tests {
         for end in 0..line.len() {
             assert_eq!(status_line(&line[..end]), Line::Partial, "{end}");
         }
-        assert_eq!(status_line(line), Line::Whole(StatusLine { status: 404, version: HttpVersion::Http11, next: None }));
-        for (whole, next) in [(&b"HTTP/1.1 200\r\nX"[..], 14), (b"HTTP/1.1 200 O\xff\x00K\n", 18), (b"HTTP/1.1 200 \r\n", 15)] {
+        assert_eq!(
+            status_line(line),
+            Line::Whole(StatusLine { status: 404, version: HttpVersion::Http11, next: None })
+        );
+        for (whole, next) in
+            [(&b"HTTP/1.1 200\r\nX"[..], 14), (b"HTTP/1.1 200 O\xff\x00K\n", 18), (b"HTTP/1.1 200 \r\n", 15)]
+        {
             let Line::Whole(found) = status_line(whole) else { panic!("{whole:?}") };
             assert_eq!((found.status, found.next), (200, Some(next)));
         }
@@ -166,11 +184,30 @@ mod tests {
     #[test]
     fn other_protocols_are_no_request_and_no_response() {
         let others: &[&[u8]] = &[
-            b"*1\r\n$4\r\nPING\r\n", b"+PONG\r\n", b"PING\r\n", b"220 mail.example ESMTP\r\n", b"EHLO example\r\n",
-            b"\x00\x00\x00\x08\x04\xd2\x16\x2f", b"\x16\x03\x01\x02\x00", b"INVITE sip:a@b SIP/2.0\r\n", b"GET /\r\n",
-            b"GET / HTTP/1.2\r\n", b"GET / HTTP/2.0\r\n", b"GET  / HTTP/1.1\r\n", b"GET /a b HTTP/1.1\r\n", b" GET / HTTP/1.1\r\n",
-            b"GET / HTTP/1.1 \r\n", b"G(T / HTTP/1.1\r\n", b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.1 20 OK\r\n", b"HTTP/1.1 999 X\r\n",
-            b"HTTP/1.1 099 X\r\n", b"HTTP/1.1 2000 X\r\n", b"HTTP/2 200 OK\r\n", b"RTSP/1.0 200 OK\r\n", b"HTTP/1.1  200 OK\r\n",
+            b"*1\r\n$4\r\nPING\r\n",
+            b"+PONG\r\n",
+            b"PING\r\n",
+            b"220 mail.example ESMTP\r\n",
+            b"EHLO example\r\n",
+            b"\x00\x00\x00\x08\x04\xd2\x16\x2f",
+            b"\x16\x03\x01\x02\x00",
+            b"INVITE sip:a@b SIP/2.0\r\n",
+            b"GET /\r\n",
+            b"GET / HTTP/1.2\r\n",
+            b"GET / HTTP/2.0\r\n",
+            b"GET  / HTTP/1.1\r\n",
+            b"GET /a b HTTP/1.1\r\n",
+            b" GET / HTTP/1.1\r\n",
+            b"GET / HTTP/1.1 \r\n",
+            b"G(T / HTTP/1.1\r\n",
+            b"SSH-2.0-OpenSSH_9\r\n",
+            b"HTTP/1.1 20 OK\r\n",
+            b"HTTP/1.1 999 X\r\n",
+            b"HTTP/1.1 099 X\r\n",
+            b"HTTP/1.1 2000 X\r\n",
+            b"HTTP/2 200 OK\r\n",
+            b"RTSP/1.0 200 OK\r\n",
+            b"HTTP/1.1  200 OK\r\n",
         ];
         for bytes in others {
             assert_eq!(request_line(bytes), Line::Invalid, "{bytes:?}");

@@ -12,19 +12,16 @@ use std::time::Duration;
 
 use super::{
     Outcome, Response, Sink,
+    chunked::Chunks,
     connection::{Connection, Context, Phase},
     fields::{ContentLength, TransferEncoding},
     framing::{self, Framing},
     head::{RequestHead, ResponseHead},
-    chunked::Chunks,
     message::Beginning,
     requests::Open,
     stream::{Direction, Mode, Origin, Piece, Recent, Unframed},
 };
-use crate::{
-    loss::Reason,
-    model::MonotonicNs,
-};
+use crate::{loss::Reason, model::MonotonicNs};
 
 impl Connection {
     /// A request head was read at `piece`; `length` is that of the head, `None` if its end was not captured.
@@ -132,7 +129,8 @@ impl Connection {
         ctx: &mut Context<'_, S>,
     ) {
         let (offset, captured) = (piece.offset, piece.bytes.len() as u64);
-        let began = beginning.origin.as_ref().map_or((beginning.event.began, beginning.event.time), |o| (o.began, o.time));
+        let began =
+            beginning.origin.as_ref().map_or((beginning.event.began, beginning.event.time), |o| (o.began, o.time));
         piece.advance(length.map_or(piece.left, |n| n as u64));
         let first = self.request_direction.is_none();
         self.request_direction = Some(direction.other());
@@ -247,7 +245,10 @@ impl Connection {
     /// either a request, at the start of a turn, or that body.
     fn forget_awaited_body<S: Sink>(&mut self, ctx: &Context<'_, S>) {
         let Some(requests) = self.request_direction else { return };
-        let waits = ctx.requests.back(&self.queue).is_some_and(|newest| newest.expects_continue && newest.number == self.number);
+        let waits = ctx
+            .requests
+            .back(&self.queue)
+            .is_some_and(|newest| newest.expects_continue && newest.number == self.number);
         let stream = self.stream_mut(requests);
         if waits && stream.body == Some(0) && matches!(stream.mode, Mode::Body { .. } | Mode::Chunked(Chunks::START)) {
             stream.mode = Mode::Lost;

@@ -204,7 +204,8 @@ impl Piece {
     pub(super) fn of(event: &SocketEvent) -> Self {
         let length = event.length as usize;
         // A short end part may be all of the event.
-        let source = if event.head.len() < event.tail.len() && event.tail.len() == length { &event.tail } else { &event.head };
+        let source =
+            if event.head.len() < event.tail.len() && event.tail.len() == length { &event.tail } else { &event.head };
         let bytes = if source.len() > length { source.slice(..length) } else { source.clone() };
         Piece { bytes, offset: event.offset, left: u64::from(event.length), at_start: true }
     }

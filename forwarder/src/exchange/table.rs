@@ -161,7 +161,9 @@ impl Table {
         }
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.retain(|&(at, socket)| {
-            let Some(entry) = self.entries.get_mut(at as usize).filter(|entry| entry.socket == socket) else { return false };
+            let Some(entry) = self.entries.get_mut(at as usize).filter(|entry| entry.socket == socket) else {
+                return false;
+            };
             let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, &self.limits);
             let over = entry.connection.tick(ctx);
             entry.waiting = !over && entry.connection.needs_tick();
@@ -264,6 +266,12 @@ impl Table {
     }
 }
 
-fn context<'a, S>(requests: &'a mut Requests, stats: &'a mut Stats, sink: &'a mut S, now: u64, limits: &'a Limits) -> Context<'a, S> {
+fn context<'a, S>(
+    requests: &'a mut Requests,
+    stats: &'a mut Stats,
+    sink: &'a mut S,
+    now: u64,
+    limits: &'a Limits,
+) -> Context<'a, S> {
     Context { requests, stats, sink, now, limits }
 }

@@ -105,7 +105,11 @@ impl Client {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         let local = is_loopback(&url);
         if exposes_credentials(&url, otlp) {
-            tracing::warn!(endpoint = shown, headers = header_names, "credentials are sent without encryption: use https");
+            tracing::warn!(
+                endpoint = shown,
+                headers = header_names,
+                "credentials are sent without encryption: use https"
+            );
         }
         Ok(Self {
             http: http_client(otlp, &url, local)?,
@@ -157,7 +161,9 @@ impl Client {
         loop {
             match answer.chunk().await {
                 Ok(Some(chunk)) if body.len() + chunk.len() > MAX_RESPONSE => {
-                    return Answer::Refused(format!("status {status}: the response is larger than {MAX_RESPONSE} bytes"));
+                    return Answer::Refused(format!(
+                        "status {status}: the response is larger than {MAX_RESPONSE} bytes"
+                    ));
                 }
                 Ok(Some(chunk)) => body.extend_from_slice(&chunk),
                 Ok(None) => break,
@@ -201,7 +207,9 @@ fn exposes_credentials(url: &Url, otlp: &Otlp) -> bool {
 
 fn is_credential(header: &str) -> bool {
     let header = header.to_ascii_lowercase();
-    ["authorization", "token", "api-key", "apikey", "api_key", "secret", "cookie"].iter().any(|word| header.contains(word))
+    ["authorization", "token", "api-key", "apikey", "api_key", "secret", "cookie"]
+        .iter()
+        .any(|word| header.contains(word))
 }
 
 fn http_client(otlp: &Otlp, url: &Url, local: bool) -> Result<reqwest::Client, ClientError> {
@@ -238,7 +246,8 @@ fn http_client(otlp: &Otlp, url: &Url, local: bool) -> Result<reqwest::Client, C
         let mut pem = read(key)?;
         pem.push(b'\n');
         pem.extend(read(certificate)?);
-        let identity = Identity::from_pem(&pem).map_err(|_| ClientError::Pem { path: key.clone(), what: "client key and certificate" })?;
+        let identity = Identity::from_pem(&pem)
+            .map_err(|_| ClientError::Pem { path: key.clone(), what: "client key and certificate" })?;
         builder = builder.identity(identity);
     }
     if otlp.insecure_skip_verify {
@@ -292,7 +301,10 @@ mod tests {
         assert_eq!(error(|o| o.endpoint = "collector:4318".into()), "\"collector:4318\" is not an http or https URL");
         let shown = error(|o| o.headers = vec![("x-key".into(), Secret("s3cret\n".into()))]);
         assert!(shown.contains("x-key") && !shown.contains("s3cret"), "{shown}");
-        assert!(error(|o| o.certificate = Some("/nonexistent/ca.pem".into())).starts_with("cannot read /nonexistent/ca.pem"));
+        assert!(
+            error(|o| o.certificate = Some("/nonexistent/ca.pem".into()))
+                .starts_with("cannot read /nonexistent/ca.pem")
+        );
         let empty = tempfile::NamedTempFile::new().unwrap();
         let path = empty.path().to_owned();
         assert!(error(|o| o.certificate = Some(path.clone())).ends_with("holds no usable certificate"));
@@ -326,7 +338,12 @@ mod tests {
 
     #[test]
     fn loopback() {
-        for (endpoint, local) in [("http://localhost:1", true), ("http://127.9.9.9", true), ("http://[::1]:1", true), ("http://a.localhost.b", false)] {
+        for (endpoint, local) in [
+            ("http://localhost:1", true),
+            ("http://127.9.9.9", true),
+            ("http://[::1]:1", true),
+            ("http://a.localhost.b", false),
+        ] {
             assert_eq!(is_loopback(&Url::parse(endpoint).unwrap()), local, "{endpoint}");
         }
     }

@@ -74,7 +74,15 @@ pub enum Settlement {
 impl Queue {
     /// An empty queue.
     pub fn new(max_items: u64, max_bytes: usize, keep: Keep, books: Arc<Destination>) -> Self {
-        Self { state: Mutex::default(), changed: Notify::new(), stop: watch::Sender::default(), max_items, max_bytes, keep, books }
+        Self {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            stop: watch::Sender::default(),
+            max_items,
+            max_bytes,
+            keep,
+            books,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -105,9 +105,14 @@ mod tests {
         let all = Answer::Taken { rejected: 0, message: String::new() };
         assert_eq!(answer(200, None, b""), all);
         assert_eq!(answer(202, None, b"\x0a\x00"), all, "an empty partial success is none");
-        let partial = ExportResponse { partial_success: Some(PartialSuccess { rejected: 3, error_message: "too\nold".into() }) };
-        assert_eq!(answer(200, None, &partial.encode_to_vec()), Answer::Taken { rejected: 3, message: "too old".into() });
-        let odd = ExportResponse { partial_success: Some(PartialSuccess { rejected: -3, error_message: String::new() }) };
+        let partial =
+            ExportResponse { partial_success: Some(PartialSuccess { rejected: 3, error_message: "too\nold".into() }) };
+        assert_eq!(
+            answer(200, None, &partial.encode_to_vec()),
+            Answer::Taken { rejected: 3, message: "too old".into() }
+        );
+        let odd =
+            ExportResponse { partial_success: Some(PartialSuccess { rejected: -3, error_message: String::new() }) };
         assert_eq!(answer(200, None, &odd.encode_to_vec()), all);
         assert!(matches!(answer(200, None, b"<html>"), Answer::Taken { rejected: 0, message } if !message.is_empty()));
     }
@@ -121,7 +126,9 @@ mod tests {
             assert!(matches!(answer(status, None, b"\xff"), Answer::Retry { after: None, .. }), "{status}");
         }
         let said = Status { message: format!("bad{}", "é".repeat(300)) }.encode_to_vec();
-        assert!(matches!(answer(400, None, &said), Answer::Refused(what) if what.starts_with("status 400: badé") && what.len() < 300));
+        assert!(
+            matches!(answer(400, None, &said), Answer::Refused(what) if what.starts_with("status 400: badé") && what.len() < 300)
+        );
     }
 
     #[test]

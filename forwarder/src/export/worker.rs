@@ -103,8 +103,12 @@ impl Worker {
         if let Some(held_back) = log.due(kind, Instant::now()) {
             let (signal, endpoint, headers) = (self.books.name(), &self.client.shown, &self.client.header_names);
             match kind {
-                "retry" => tracing::warn!(signal, endpoint, headers, held_back, "export failed and is tried again: {what}"),
-                "refused" => tracing::error!(signal, endpoint, headers, held_back, "export refused, data is lost: {what}"),
+                "retry" => {
+                    tracing::warn!(signal, endpoint, headers, held_back, "export failed and is tried again: {what}")
+                }
+                "refused" => {
+                    tracing::error!(signal, endpoint, headers, held_back, "export refused, data is lost: {what}")
+                }
                 _ => tracing::warn!(signal, endpoint, headers, held_back, "export: {what}"),
             }
         }

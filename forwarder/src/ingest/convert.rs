@@ -9,9 +9,7 @@ use spantap_proto::v1;
 use super::decode::{self, Events};
 use crate::{
     loss::Reason,
-    model::{
-        ClockAnchor, Connection, Endpoints, MonotonicNs, Process, ProcessId, SocketId, UnixNs,
-    },
+    model::{ClockAnchor, Connection, Endpoints, MonotonicNs, Process, ProcessId, SocketId, UnixNs},
 };
 
 /// Characters kept of any text of the wire.
@@ -103,12 +101,7 @@ impl From<v1::Process> for Process {
             start: UnixNs(wire.start_realtime_ns),
             executable: text(&wire.executable),
             command_line: wire.command_line.iter().take(ENTRIES).map(|word| text(word)).collect(),
-            environment: wire
-                .environment
-                .iter()
-                .take(ENTRIES)
-                .map(|(name, value)| (text(name), text(value)))
-                .collect(),
+            environment: wire.environment.iter().take(ENTRIES).map(|(name, value)| (text(name), text(value))).collect(),
             container_id: optional(wire.container_id),
             language: optional(wire.language),
             service_name: optional(wire.service_name),

@@ -216,8 +216,8 @@ mod tests {
 
     fn wire_event() -> impl Strategy<Value = v1::SocketEvent> {
         let numbers = (any::<[u64; 4]>(), 1i32..=7, any::<[u32; 3]>(), 0u64..1 << 40, 0i32..4);
-        (numbers, proptest::collection::vec(any::<u8>(), 0..300), proptest::collection::vec(any::<u8>(), 0..=8)).prop_map(
-            |((wide, kind, narrow, began_before_ns, flags), head, tail)| v1::SocketEvent {
+        (numbers, proptest::collection::vec(any::<u8>(), 0..300), proptest::collection::vec(any::<u8>(), 0..=8))
+            .prop_map(|((wide, kind, narrow, began_before_ns, flags), head, tail)| v1::SocketEvent {
                 socket: wide[0],
                 time_ns: wide[1],
                 kind,
@@ -232,8 +232,7 @@ mod tests {
                 head: head.into(),
                 tail: tail.into(),
                 flags,
-            },
-        )
+            })
     }
 
     proptest! {

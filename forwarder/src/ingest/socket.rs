@@ -12,7 +12,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-
 /// Why there is no ingest socket.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -23,7 +22,9 @@ pub enum BindError {
     #[error("{0} is not a socket; it is left alone: remove it, or set spantap.socket (SPANTAP_SOCKET) to another path")]
     NotASocket(PathBuf),
     /// The file system says no.
-    #[error("cannot listen on {path}: {error}; set spantap.socket (SPANTAP_SOCKET) to a path that this user may create")]
+    #[error(
+        "cannot listen on {path}: {error}; set spantap.socket (SPANTAP_SOCKET) to a path that this user may create"
+    )]
     Io {
         /// Path of the socket.
         path: PathBuf,

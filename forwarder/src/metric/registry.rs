@@ -4,11 +4,7 @@
 //! [`SERIES_LIMIT`] series for each process and metric, the rest in one overflow series, so that nothing is lost; at most
 //! [`PROCESS_LIMIT`] processes, of which ended ones that were exported go first.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use hashbrown::HashMap;
 use tokio::time::Instant;
@@ -17,12 +13,7 @@ use super::{
     histogram::Histogram,
     series::{SeriesKey, SeriesRef},
 };
-use crate::{
-    exchange::Side,
-    model::UnixNs,
-    resource::Resource,
-    telemetry::Telemetry,
-};
+use crate::{exchange::Side, model::UnixNs, resource::Resource, telemetry::Telemetry};
 
 /// Series of one process and metric (metrics SDK specification, cardinality limit).
 pub const SERIES_LIMIT: usize = 2000;
@@ -99,7 +90,14 @@ impl Registry {
     }
 
     /// Measures an exchange of `seconds` that began at `start`.
-    pub fn record(&mut self, process: ProcessKey, resource: &Arc<Resource>, series: SeriesRef<'_>, start: UnixNs, seconds: f64) {
+    pub fn record(
+        &mut self,
+        process: ProcessKey,
+        resource: &Arc<Resource>,
+        series: SeriesRef<'_>,
+        start: UnixNs,
+        seconds: f64,
+    ) {
         if !self.processes.contains_key(&process) && self.processes.len() >= self.limit {
             self.evict_one();
         }

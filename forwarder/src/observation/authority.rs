@@ -33,9 +33,7 @@ pub fn parse(bytes: &[u8]) -> Option<Authority<'_>> {
             None => (text, None),
         },
     };
-    let valid = !host.is_empty()
-        && host.len() <= MAX_HOST
-        && host.bytes().all(is_host_byte);
+    let valid = !host.is_empty() && host.len() <= MAX_HOST && host.bytes().all(is_host_byte);
     if !valid {
         return None;
     }
@@ -74,7 +72,9 @@ mod tests {
 
     #[test]
     fn what_is_no_host_is_refused() {
-        for given in ["", ":80", "a b", "a/b", "h:0", "h:65536", "h:x", "[::1", "[::1]x", "[abc]", "a:b:c", "h\u{0}", "é", "@"] {
+        for given in
+            ["", ":80", "a b", "a/b", "h:0", "h:65536", "h:x", "[::1", "[::1]x", "[abc]", "a:b:c", "h\u{0}", "é", "@"]
+        {
             assert_eq!(parse(given.as_bytes()), None, "{given:?}");
         }
         assert_eq!(parse(b"\xff"), None);

@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn first_match_wins() {
-        let r = Routes::new(&["/user/me", "/user/{id}", "/user/:id/posts", "/static/*", "/a/*/c", "/"].map(String::from));
+        let r =
+            Routes::new(&["/user/me", "/user/{id}", "/user/:id/posts", "/static/*", "/a/*/c", "/"].map(String::from));
         assert_eq!(route(&r, "/user/me"), Some("/user/me"));
         assert_eq!(route(&r, "/user/7"), Some("/user/{id}"));
         assert_eq!(route(&r, "/user/7/posts"), Some("/user/:id/posts"));

@@ -85,7 +85,8 @@ impl Redactor {
     pub fn redact<'a>(&self, query: &'a [u8]) -> Cow<'a, str> {
         // Cutting first is safe: a name that is cut has no value left.
         let query = text(query, MAX_PART);
-        let secret = |parameter: &str| parameter.split_once('=').is_some_and(|(name, _)| self.is_secret(name.as_bytes()));
+        let secret =
+            |parameter: &str| parameter.split_once('=').is_some_and(|(name, _)| self.is_secret(name.as_bytes()));
         if !query.split(['&', ';']).any(secret) {
             return query;
         }

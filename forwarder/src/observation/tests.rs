@@ -62,7 +62,8 @@ fn ends_of_a_client() {
     });
     assert_eq!(tunnel, ("t.example".into(), Some(8443), none.clone(), "http"));
     let unknown = ends(Side::Client, |e| {
-        e.connection = std::sync::Arc::new(crate::model::Connection { endpoints: Endpoints::Unknown, ..(*e.connection).clone() });
+        e.connection =
+            std::sync::Arc::new(crate::model::Connection { endpoints: Endpoints::Unknown, ..(*e.connection).clone() });
     });
     assert_eq!(unknown, (none.clone(), None, none, "http"));
 }

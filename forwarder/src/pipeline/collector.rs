@@ -39,10 +39,26 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    pub(super) fn new(interval: Duration, registry: Arc<Mutex<Registry>>, telemetry: Arc<Telemetry>, rules: Arc<Rules>, start: UnixNs) -> Self {
+    pub(super) fn new(
+        interval: Duration,
+        registry: Arc<Mutex<Registry>>,
+        telemetry: Arc<Telemetry>,
+        rules: Arc<Rules>,
+        start: UnixNs,
+    ) -> Self {
         let now = Instant::now();
         let interval = interval.max(Duration::from_millis(10));
-        Self { interval, due: now + interval, measured: false, last: now, start, last_time: start, registry, telemetry, rules }
+        Self {
+            interval,
+            due: now + interval,
+            measured: false,
+            last: now,
+            start,
+            last_time: start,
+            registry,
+            telemetry,
+            rules,
+        }
     }
 
     pub(super) fn registry(&self) -> &Arc<Mutex<Registry>> {

@@ -5,7 +5,10 @@
 use std::fmt::Write;
 
 use crate::{
-    metric::{histogram::Histogram, registry::{MetricSeries, ProcessSeries, Registry}},
+    metric::{
+        histogram::Histogram,
+        registry::{MetricSeries, ProcessSeries, Registry},
+    },
     observation::Rules,
     resource::Resource,
     semconv::{HTTP_CLIENT_REQUEST_DURATION, HTTP_SERVER_REQUEST_DURATION, SCOPE_NAME, SCOPE_VERSION, key},
@@ -25,7 +28,13 @@ impl Format {
     /// The format that `accept` prefers; text if it says nothing.
     pub fn negotiate(accept: &str) -> Self {
         let quality = |wanted: &str| {
-            accept.split(',').take(32).map(str::trim).filter(|range| range.split(';').next().unwrap_or_default().trim() == wanted).map(q).fold(0.0, f32::max)
+            accept
+                .split(',')
+                .take(32)
+                .map(str::trim)
+                .filter(|range| range.split(';').next().unwrap_or_default().trim() == wanted)
+                .map(q)
+                .fold(0.0, f32::max)
         };
         let text = quality("text/plain").max(quality("text/*")).max(quality("*/*"));
         if quality("application/openmetrics-text") > text { Self::OpenMetrics } else { Self::Text }
@@ -52,7 +61,13 @@ pub fn render(format: Format, registry: &Registry, rules: &Rules) -> String {
     let mut processes: Vec<_> = registry.processes().collect();
     // One process may stand under two keys for a while; the name of a target must not.
     processes.sort_by_cached_key(|p| target(&p.resource));
-    out.family("target", "target_info", "Resource of the observed process.", if format == Format::Text { "gauge" } else { "info" }, "");
+    out.family(
+        "target",
+        "target_info",
+        "Resource of the observed process.",
+        if format == Format::Text { "gauge" } else { "info" },
+        "",
+    );
     let mut last = None;
     for process in &processes {
         let target = target(&process.resource);
@@ -62,7 +77,11 @@ pub fn render(format: Format, registry: &Registry, rules: &Rules) -> String {
         last = Some(target);
     }
     for (name, help, pick) in [
-        (HTTP_SERVER_REQUEST_DURATION, "Duration of HTTP server requests.", (|p| &p.server) as fn(&ProcessSeries) -> &MetricSeries),
+        (
+            HTTP_SERVER_REQUEST_DURATION,
+            "Duration of HTTP server requests.",
+            (|p| &p.server) as fn(&ProcessSeries) -> &MetricSeries,
+        ),
         (HTTP_CLIENT_REQUEST_DURATION, "Duration of HTTP client requests.", |p| &p.client),
     ] {
         let name = metric_name(name, "s");
@@ -70,7 +89,8 @@ pub fn render(format: Format, registry: &Registry, rules: &Rules) -> String {
         for process in &processes {
             let base = base_labels(&process.resource);
             let of = pick(process);
-            let overflow = of.overflow.as_ref().map(|h| (format!("{base},{}=\"true\"", label_name(key::OTEL_METRIC_OVERFLOW)), h));
+            let overflow =
+                of.overflow.as_ref().map(|h| (format!("{base},{}=\"true\"", label_name(key::OTEL_METRIC_OVERFLOW)), h));
             let named = of.series.iter().map(|(key, histogram)| {
                 let mut labels = base.clone();
                 for (key, value) in key.attributes(rules) {

@@ -77,7 +77,8 @@ fn environments_add_but_do_not_lie() {
     let r = build(|c, p| {
         let own = "deployment.environment.name=dev,host.name=lie,process.pid=1,container.id=lie,team=a";
         p.environment.push(("OTEL_RESOURCE_ATTRIBUTES".into(), own.into()));
-        c.resource_attributes = vec![("deployment.environment.name".into(), "prod".into()), ("telemetry.sdk.name".into(), "x".into())];
+        c.resource_attributes =
+            vec![("deployment.environment.name".into(), "prod".into()), ("telemetry.sdk.name".into(), "x".into())];
     });
     assert_eq!(r.text("deployment.environment.name"), "prod");
     assert_eq!(r.text("team"), "a");

@@ -8,8 +8,13 @@ use super::Counter;
 use crate::loss::{Losses, Reason};
 
 /// Reasons for which items of a destination can be lost.
-pub const REASONS: [Reason; 5] =
-    [Reason::ExportQueueFull, Reason::ExportRefused, Reason::ExportGivenUp, Reason::ExportPartial, Reason::ExportAtStop];
+pub const REASONS: [Reason; 5] = [
+    Reason::ExportQueueFull,
+    Reason::ExportRefused,
+    Reason::ExportGivenUp,
+    Reason::ExportPartial,
+    Reason::ExportAtStop,
+];
 
 /// Books of one destination. Items are spans or data points.
 #[derive(Debug)]

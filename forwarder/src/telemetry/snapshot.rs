@@ -42,11 +42,13 @@ pub fn measures(t: &Telemetry) -> Vec<Measure> {
     let counter = |name, description, unit, points| Measure { name, description, unit, kind: Kind::Counter, points };
     let gauge = |name, description, unit, points| Measure { name, description, unit, kind: Kind::Gauge, points };
     let one = |value: u64| vec![(vec![], value)];
-    let side = |server, client| vec![(vec![("side", text("server"))], server), (vec![("side", text("client"))], client)];
+    let side =
+        |server, client| vec![(vec![("side", text("server"))], server), (vec![("side", text("client"))], client)];
     let each = |value: fn(&super::destination::Destination) -> u64| -> Vec<_> {
         [&t.traces, &t.metrics].iter().map(|d| (vec![("signal", text(d.name()))], value(d))).collect()
     };
-    let losses = Reason::ALL.iter().map(|r| (vec![("reason", text(r.name())), ("unit", text(r.unit()))], t.losses.get(*r)));
+    let losses =
+        Reason::ALL.iter().map(|r| (vec![("reason", text(r.name())), ("unit", text(r.unit()))], t.losses.get(*r)));
     let requests = [&t.traces, &t.metrics].into_iter().flat_map(|d| {
         let point = |result, n: u64| (vec![("signal", text(d.name())), ("result", text(result))], n);
         [point("ok", d.requests_ok.get()), point("failed", d.requests_failed.get())]
@@ -55,28 +57,113 @@ pub fn measures(t: &Telemetry) -> Vec<Measure> {
         d.losses().map(|(r, n)| (vec![("signal", text(d.name())), ("reason", text(r.name()))], n)).collect::<Vec<_>>()
     });
     vec![
-        counter("spantap.exchanges", "HTTP exchanges reported.", "{exchange}", side(t.server_exchanges.get(), t.client_exchanges.get())),
+        counter(
+            "spantap.exchanges",
+            "HTTP exchanges reported.",
+            "{exchange}",
+            side(t.server_exchanges.get(), t.client_exchanges.get()),
+        ),
         counter("spantap.losses", "What was lost, by reason.", "{item}", losses.collect()),
-        counter("spantap.spans.unsampled", "Exchanges that the sampler made no span of.", "{span}", one(t.spans_unsampled.get())),
-        counter("spantap.spans.unwanted", "Exchanges whose span nobody asked for.", "{span}", one(t.spans_unwanted.get())),
-        counter("spantap.export.accepted", "Spans and data points handed over for export.", "{item}", each(|d| d.accepted.get())),
-        counter("spantap.export.exported", "Spans and data points that the destination took.", "{item}", each(|d| d.exported.get())),
-        counter("spantap.export.superseded", "Data points replaced by later ones before they were sent.", "{item}", each(|d| d.superseded.get())),
+        counter(
+            "spantap.spans.unsampled",
+            "Exchanges that the sampler made no span of.",
+            "{span}",
+            one(t.spans_unsampled.get()),
+        ),
+        counter(
+            "spantap.spans.unwanted",
+            "Exchanges whose span nobody asked for.",
+            "{span}",
+            one(t.spans_unwanted.get()),
+        ),
+        counter(
+            "spantap.export.accepted",
+            "Spans and data points handed over for export.",
+            "{item}",
+            each(|d| d.accepted.get()),
+        ),
+        counter(
+            "spantap.export.exported",
+            "Spans and data points that the destination took.",
+            "{item}",
+            each(|d| d.exported.get()),
+        ),
+        counter(
+            "spantap.export.superseded",
+            "Data points replaced by later ones before they were sent.",
+            "{item}",
+            each(|d| d.superseded.get()),
+        ),
         counter("spantap.export.lost", "Spans and data points lost on export, by reason.", "{item}", lost.collect()),
-        counter("spantap.export.requests", "Export requests by result, retries included.", "{request}", requests.collect()),
-        gauge("spantap.export.queue.size", "Spans and data points waiting or on their way.", "{item}", each(|d| d.queued.get() + d.pending.get())),
-        gauge("spantap.export.queue.bytes", "Encoded bytes waiting or on their way.", "By", each(|d| d.queued_bytes.get())),
-        gauge("spantap.export.queue.capacity", "Spans and data points that may wait.", "{item}", each(|d| d.capacity.get())),
-        counter("spantap.metric.overflow", "Measurements that went to an overflow series.", "{measurement}", one(t.metric_overflow.get())),
-        counter("spantap.metric.evicted", "Processes whose series went early because there were too many.", "{process}", one(t.metric_evicted.get())),
-        counter("spantap.console.printed", "Exchanges printed on standard output.", "{exchange}", one(t.console.printed.get())),
-        counter("spantap.console.dropped", "Exchanges not printed: standard output was slow or closed.", "{exchange}", one(t.console.dropped.get())),
+        counter(
+            "spantap.export.requests",
+            "Export requests by result, retries included.",
+            "{request}",
+            requests.collect(),
+        ),
+        gauge(
+            "spantap.export.queue.size",
+            "Spans and data points waiting or on their way.",
+            "{item}",
+            each(|d| d.queued.get() + d.pending.get()),
+        ),
+        gauge(
+            "spantap.export.queue.bytes",
+            "Encoded bytes waiting or on their way.",
+            "By",
+            each(|d| d.queued_bytes.get()),
+        ),
+        gauge(
+            "spantap.export.queue.capacity",
+            "Spans and data points that may wait.",
+            "{item}",
+            each(|d| d.capacity.get()),
+        ),
+        counter(
+            "spantap.metric.overflow",
+            "Measurements that went to an overflow series.",
+            "{measurement}",
+            one(t.metric_overflow.get()),
+        ),
+        counter(
+            "spantap.metric.evicted",
+            "Processes whose series went early because there were too many.",
+            "{process}",
+            one(t.metric_evicted.get()),
+        ),
+        counter(
+            "spantap.console.printed",
+            "Exchanges printed on standard output.",
+            "{exchange}",
+            one(t.console.printed.get()),
+        ),
+        counter(
+            "spantap.console.dropped",
+            "Exchanges not printed: standard output was slow or closed.",
+            "{exchange}",
+            one(t.console.dropped.get()),
+        ),
         counter("spantap.prometheus.scrapes", "Scrapes answered.", "{scrape}", one(t.scrapes.get())),
         gauge("spantap.agent.connected", "Whether an agent's stream is up.", "1", one(t.agent.is_connected().into())),
         counter("spantap.agent.streams", "Streams that agents have opened.", "{stream}", one(t.agent.streams.get())),
-        counter("spantap.agent.events.received", "Socket events received from the agent.", "{event}", one(t.agent.events_received.get())),
-        gauge("spantap.agent.events.seen", "Socket events that the agent has taken from the kernel in this run.", "{event}", one(t.agent.events_seen.get())),
-        gauge("spantap.agent.processes", "Processes that the agent observes.", "{process}", one(t.agent.processes.get())),
+        counter(
+            "spantap.agent.events.received",
+            "Socket events received from the agent.",
+            "{event}",
+            one(t.agent.events_received.get()),
+        ),
+        gauge(
+            "spantap.agent.events.seen",
+            "Socket events that the agent has taken from the kernel in this run.",
+            "{event}",
+            one(t.agent.events_seen.get()),
+        ),
+        gauge(
+            "spantap.agent.processes",
+            "Processes that the agent observes.",
+            "{process}",
+            one(t.agent.processes.get()),
+        ),
         gauge("spantap.agent.ring.bytes", "Bytes in the agent's ring buffer.", "By", one(t.agent.ring_bytes.get())),
         gauge("spantap.agent.queue.bytes", "Bytes in the agent's queue.", "By", one(t.agent.queue_bytes.get())),
     ]

@@ -63,7 +63,8 @@ impl Summary {
     /// Whether everything adds up: each exchange became a span, was not sampled or was not wanted, and each span and
     /// data point was exported, superseded, lost by a reason, or is queued.
     pub fn adds_up(&self) -> bool {
-        let spans = self.server_exchanges + self.client_exchanges == self.traces.accepted + self.unsampled + self.unwanted;
+        let spans =
+            self.server_exchanges + self.client_exchanges == self.traces.accepted + self.unsampled + self.unwanted;
         spans && self.traces.imbalance == 0 && self.metrics.imbalance == 0
     }
 }
@@ -84,7 +85,13 @@ impl DestinationSummary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} exchanges reported ({} server, {} client)", self.server_exchanges + self.client_exchanges, self.server_exchanges, self.client_exchanges)?;
+        write!(
+            f,
+            "{} exchanges reported ({} server, {} client)",
+            self.server_exchanges + self.client_exchanges,
+            self.server_exchanges,
+            self.client_exchanges
+        )?;
         for (items, books) in [("spans", &self.traces), ("data points", &self.metrics)] {
             if books.accepted > 0 {
                 write!(f, "; {items}: {} exported of {}", books.exported, books.accepted)?;

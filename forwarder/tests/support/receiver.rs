@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use opentelemetry_proto::tonic::collector::{metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest};
+use opentelemetry_proto::tonic::collector::{
+    metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest,
+};
 use prost::Message;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -105,8 +107,12 @@ async fn serve(mut stream: TcpStream, received: Arc<Mutex<Vec<Received>>>, scrip
             }
         };
         let head = String::from_utf8(buffer[..head_end].to_vec()).unwrap();
-        let headers: HashMap<_, _> =
-            head.lines().skip(1).filter_map(|l| l.split_once(':')).map(|(k, v)| (k.to_lowercase(), v.trim().to_owned())).collect();
+        let headers: HashMap<_, _> = head
+            .lines()
+            .skip(1)
+            .filter_map(|l| l.split_once(':'))
+            .map(|(k, v)| (k.to_lowercase(), v.trim().to_owned()))
+            .collect();
         let length: usize = headers["content-length"].parse().unwrap();
         while buffer.len() < head_end + length {
             if stream.read_buf(&mut buffer).await.unwrap_or(0) == 0 {

@@ -87,7 +87,14 @@ fn close_delimited_responses() {
 #[test]
 fn a_client_that_half_closes_gets_its_response() {
     let mut s = Socket::new();
-    s.recv(GET).state(PeerClosed).state(EndOfStream).wait(2000).send(PART).send("4567890").state(LocalClosed).state(Closed);
+    s.recv(GET)
+        .state(PeerClosed)
+        .state(EndOfStream)
+        .wait(2000)
+        .send(PART)
+        .send("4567890")
+        .state(LocalClosed)
+        .state(Closed);
     assert_eq!(s.seen().lines(), ["GET /a 200 complete"]);
     let mut s = Socket::new();
     s.send(GET).state(LocalClosed).wait(2000).recv(PART).recv("4567890").state(EndOfStream).state(Closed);
@@ -104,7 +111,11 @@ fn an_aborted_body_counts_what_was_moved() {
 #[test]
 fn several_open_requests() {
     let mut s = Socket::new();
-    s.recv(GET.repeat(3)).send(PART).send("4567890HTTP/1.1 201 x\r\nContent-Length: 9\r\n\r\n").state(LocalClosed).state(Closed);
+    s.recv(GET.repeat(3))
+        .send(PART)
+        .send("4567890HTTP/1.1 201 x\r\nContent-Length: 9\r\n\r\n")
+        .state(LocalClosed)
+        .state(Closed);
     assert_eq!(s.seen().lines(), ["GET /a 200 complete", "GET /a 201 aborted by Local", "GET /a - no response, Local"]);
 }
 
@@ -148,13 +159,21 @@ fn a_request_head_that_never_ended() {
     s.recv("GET /a HTTP/1.1\r\nHost: a\r\n").state(PeerClosed).state(LocalClosed).state(Closed);
     assert_eq!(s.seen().lines(), ["protocol_unknown 1"]);
     let mut s = Socket::new();
-    s.recv(GET).send(PART).send("4567890").recv("GET /b HTTP/1.1\r\nHost: a\r\n").state(PeerClosed).state(LocalClosed).state(Closed);
+    s.recv(GET)
+        .send(PART)
+        .send("4567890")
+        .recv("GET /b HTTP/1.1\r\nHost: a\r\n")
+        .state(PeerClosed)
+        .state(LocalClosed)
+        .state(Closed);
     assert_eq!(s.seen().lines(), ["GET /a 200 complete", "GET /b - no response, Peer"]);
 }
 
 #[test]
 fn unix_sockets_end_with_their_process() {
-    for (response, expected) in [("", "GET /a - no response, Local"), (PART, "GET /a 200 aborted by Local"), (OPEN, "GET /a 200 complete")] {
+    for (response, expected) in
+        [("", "GET /a - no response, Local"), (PART, "GET /a 200 aborted by Local"), (OPEN, "GET /a 200 complete")]
+    {
         let mut s = Socket::new();
         s.recv(GET);
         if !response.is_empty() {

@@ -76,7 +76,11 @@ fn a_hole_within_a_known_body_is_body() {
 #[test]
 fn an_upload_that_ends_unseen_is_still_answered() {
     let mut s = Socket::new();
-    s.recv("POST /a HTTP/1.1\r\nContent-Length: 9000\r\n\r\n").unseen(In, 9000).send(OK).recv("GET /b HTTP/1.1\r\n\r\n").send(OK);
+    s.recv("POST /a HTTP/1.1\r\nContent-Length: 9000\r\n\r\n")
+        .unseen(In, 9000)
+        .send(OK)
+        .recv("GET /b HTTP/1.1\r\n\r\n")
+        .send(OK);
     let seen = s.seen();
     assert_eq!(seen.lines(), ["POST /a 200 complete", "GET /b 200 complete"]);
     assert_eq!(seen.exchanges[0].request.body_size, Some(9000));
@@ -89,7 +93,11 @@ fn a_response_that_ends_unseen_has_no_duration() {
         s.recv("GET /a HTTP/1.1\r\n\r\n").send(format!("HTTP/1.1 200 OK\r\n{framing}"));
         s.unseen(Out, if framing.contains("chunked") { 9007 } else { 9000 });
         s.recv("GET /b HTTP/1.1\r\n\r\n").send(OK).recv("GET /c HTTP/1.1\r\n\r\n").send(OK);
-        assert_eq!(s.seen().lines(), ["GET /b 200 complete", "GET /c 200 complete", "response_not_observed 1"], "{framing}");
+        assert_eq!(
+            s.seen().lines(),
+            ["GET /b 200 complete", "GET /c 200 complete", "response_not_observed 1"],
+            "{framing}"
+        );
     }
     let mut s = Socket::new();
     s.recv("GET /a HTTP/1.0\r\n\r\n").send("HTTP/1.0 200 OK\r\n\r\nabc").send("def").dropped();
@@ -116,7 +124,10 @@ fn the_rest_of_a_message_is_never_a_message() {
     s.recv("POST /1 HTTP/1.1\r\nContent-Length: 22\r\n\r\n").dropped().recv("GET /fake HTTP/1.1\r\n\r\n");
     s.send("HTTP/1.1 201 OK\r\nContent-Length: 19\r\n\r\n").dropped().send("HTTP/1.1 500 X\r\n\r\nab");
     s.recv("GET /2 HTTP/1.1\r\n\r\n").send(OK).recv("GET /3 HTTP/1.1\r\n\r\n").send(OK);
-    assert_eq!(s.seen().lines(), ["GET /0 200 complete", "GET /2 200 complete", "GET /3 200 complete", "exchange_not_observed 1"]);
+    assert_eq!(
+        s.seen().lines(),
+        ["GET /0 200 complete", "GET /2 200 complete", "GET /3 200 complete", "exchange_not_observed 1"]
+    );
 }
 
 #[test]

@@ -36,7 +36,16 @@ pub(super) struct Socket {
 
 impl Socket {
     pub(super) fn new() -> Self {
-        Socket { id: 7, now: 1000 * MS, moved: [0; 2], turn: 0, last: None, capture: 4096, captured: 0, events: Vec::new() }
+        Socket {
+            id: 7,
+            now: 1000 * MS,
+            moved: [0; 2],
+            turn: 0,
+            last: None,
+            capture: 4096,
+            captured: 0,
+            events: Vec::new(),
+        }
     }
 
     fn event(&mut self, kind: EventKind) -> SocketEvent {

@@ -107,7 +107,10 @@ fn conflicting_lengths_end_with_the_turn() {
 #[test]
 fn garbage_where_a_head_should_stand() {
     let mut s = Socket::new();
-    s.recv("GET /a HTTP/1.1\r\n\r\n").send(OK).recv("garbage garbage\r\n\r\n").send("HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n\r\n");
+    s.recv("GET /a HTTP/1.1\r\n\r\n")
+        .send(OK)
+        .recv("garbage garbage\r\n\r\n")
+        .send("HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n\r\n");
     s.recv("GET /b HTTP/1.1\r\n\r\n").send(OK);
     assert_eq!(s.seen().lines(), ["GET /a 200 complete", "GET /b 200 complete", "parse_error 1"]);
     let mut s = Socket::new();
@@ -115,14 +118,20 @@ fn garbage_where_a_head_should_stand() {
     assert_eq!(s.seen().lines(), ["GET /b 200 complete", "parse_error 1"]);
     // A body where none may be, without an open request: nothing is lost by it.
     let mut s = Socket::new();
-    s.recv("HEAD /a HTTP/1.1\r\n\r\n").send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").recv("GET /b HTTP/1.1\r\n\r\n").send(OK);
+    s.recv("HEAD /a HTTP/1.1\r\n\r\n")
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+        .recv("GET /b HTTP/1.1\r\n\r\n")
+        .send(OK);
     assert_eq!(s.seen().lines(), ["HEAD /a 200 complete", "GET /b 200 complete"]);
 }
 
 #[test]
 fn a_response_nobody_asked_for() {
     let mut s = Socket::new();
-    s.recv("GET /a HTTP/1.1\r\n\r\n").send(OK).wait(60_000).send("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n");
+    s.recv("GET /a HTTP/1.1\r\n\r\n")
+        .send(OK)
+        .wait(60_000)
+        .send("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n");
     s.state(crate::model::EventKind::LocalClosed).state(crate::model::EventKind::Closed);
     assert_eq!(s.seen().lines(), ["GET /a 200 complete"]);
 }

@@ -68,7 +68,10 @@ fn waiting_ends() {
     bench.feed(std::mem::take(&mut s.events));
     assert_eq!(bench.check().events_held, 1);
     bench.pass(2100);
-    assert_eq!((bench.check().events_held, bench.seen.lines()), (0, vec!["GET /0 200 complete".to_owned(), "request_not_observed 1".to_owned()]));
+    assert_eq!(
+        (bench.check().events_held, bench.seen.lines()),
+        (0, vec!["GET /0 200 complete".to_owned(), "request_not_observed 1".to_owned()])
+    );
     // What is late beyond that changes nothing.
     s.send("GET /2 HTTP/1.1\r\n\r\n").recv(OK);
     bench.feed(s.events);

@@ -46,7 +46,10 @@ fn open_requests_are_bounded() {
     let mut s = Socket::new();
     s.recv("GET /a HTTP/1.1\r\n\r\n".repeat(5)).send(OK.repeat(5)).recv("GET /b HTTP/1.1\r\n\r\n").send(OK);
     bench.feed(s.events);
-    assert_eq!(bench.seen.lines(), ["GET /a 200 complete", "GET /a 200 complete", "GET /a 200 complete", "pipeline_limit 3"]);
+    assert_eq!(
+        bench.seen.lines(),
+        ["GET /a 200 complete", "GET /a 200 complete", "GET /a 200 complete", "pipeline_limit 3"]
+    );
     let mut bench = Bench::new(Limits { requests: 2, ..Limits::default() });
     (0..5).for_each(|n| bench.feed(request(n).events));
     assert_eq!((bench.check().requests_open, bench.seen.losses["pipeline_limit"]), (2, 3));
@@ -107,7 +110,8 @@ fn what_is_told_of_a_connection_is_used() {
     bench.feed(events[..2].to_vec());
     bench.table.connection(tcp(1), &mut bench.seen);
     bench.feed(events[2..].to_vec());
-    let endpoints: Vec<_> = bench.seen.exchanges.iter().map(|e| (e.connection.socket, e.connection.endpoints.clone())).collect();
+    let endpoints: Vec<_> =
+        bench.seen.exchanges.iter().map(|e| (e.connection.socket, e.connection.endpoints.clone())).collect();
     assert_eq!(endpoints[0], (SocketId(1), Endpoints::Unknown));
     assert_eq!(endpoints[1], (SocketId(1), tcp(1).endpoints.clone()));
 }

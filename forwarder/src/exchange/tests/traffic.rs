@@ -61,7 +61,10 @@ fn times_sizes_and_who() {
     s.events[0].queued_ns = 5;
     let times: Vec<_> = s.events.iter().map(|event| event.time.0).collect();
     let exchange = s.seen().exchanges.remove(0);
-    assert_eq!((exchange.start.0, exchange.response_start.unwrap().0, exchange.end.0), (times[0] - 100_000, times[1], times[1]));
+    assert_eq!(
+        (exchange.start.0, exchange.response_start.unwrap().0, exchange.end.0),
+        (times[0] - 100_000, times[1], times[1])
+    );
     assert_eq!((exchange.queued, exchange.request.version), (None, HttpVersion::Http10));
 }
 
@@ -69,14 +72,26 @@ fn times_sizes_and_who() {
 fn pipelined() {
     both_sides(
         |s, request, response| {
-            request(s, b"GET /1 HTTP/1.1\r\n\r\nHEAD /2 HTTP/1.1\r\n\r\nPOST /3 HTTP/1.1\r\nContent-Length: 3\r\n\r\nab");
+            request(
+                s,
+                b"GET /1 HTTP/1.1\r\n\r\nHEAD /2 HTTP/1.1\r\n\r\nPOST /3 HTTP/1.1\r\nContent-Length: 3\r\n\r\nab",
+            );
             request(s, b"cGET /4 HTTP/1.1\r\n\r\n");
-            response(s, b"HTTP/1.1 201 x\r\nContent-Length: 1\r\n\r\naHTTP/1.1 202 x\r\nContent-Length: 99\r\n\r\nHTTP/1.1 20");
+            response(
+                s,
+                b"HTTP/1.1 201 x\r\nContent-Length: 1\r\n\r\naHTTP/1.1 202 x\r\nContent-Length: 99\r\n\r\nHTTP/1.1 20",
+            );
             request(s, b"GET /5 HTTP/1.1\r\n\r\n");
             response(s, b"3 x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\nHTTP/1.1 204 x\r\n\r\n");
             response(s, b"HTTP/1.1 205 x\r\nContent-Length: 0\r\n\r\n");
         },
-        &["GET /1 201 complete", "HEAD /2 202 complete", "POST /3 203 complete", "GET /4 204 complete", "GET /5 205 complete"],
+        &[
+            "GET /1 201 complete",
+            "HEAD /2 202 complete",
+            "POST /3 203 complete",
+            "GET /4 204 complete",
+            "GET /5 205 complete",
+        ],
     );
 }
 
@@ -88,7 +103,11 @@ fn a_pipelined_head_that_was_not_captured() {
         let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
         let mut s = Socket::new();
         s.recv(&heads).send(ok).send(ok).recv("GET /3 HTTP/1.1\r\n\r\n").send(ok);
-        assert_eq!(s.seen().lines(), ["GET /1 200 complete", "GET /3 200 complete", "request_not_observed 1"], "{filler}");
+        assert_eq!(
+            s.seen().lines(),
+            ["GET /1 200 complete", "GET /3 200 complete", "request_not_observed 1"],
+            "{filler}"
+        );
     }
 }
 
@@ -119,7 +138,9 @@ fn a_request_head_beyond_what_is_captured() {
             for part in head.as_bytes().chunks(8192) {
                 s.recv(part);
             }
-            s.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").recv("GET /next HTTP/1.1\r\n\r\n").send("HTTP/1.1 204 x\r\n\r\n");
+            s.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                .recv("GET /next HTTP/1.1\r\n\r\n")
+                .send("HTTP/1.1 204 x\r\n\r\n");
             let seen = s.seen();
             assert_eq!(seen.lines(), ["GET /long 200 complete", "GET /next 204 complete"], "{size} {capture}");
             let request = &seen.exchanges[0].request;
@@ -200,7 +221,8 @@ fn the_end_is_the_last_byte_of_the_response() {
 
 #[test]
 fn chunked_responses() {
-    let small = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;a=b\r\n world\r\n0\r\nTrailer: x\r\n\r\n";
+    let small =
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;a=b\r\n world\r\n0\r\nTrailer: x\r\n\r\n";
     let mut s = Socket::new();
     s.recv("GET /a HTTP/1.1\r\n\r\n").send(small);
     let end = s.now;
@@ -213,7 +235,11 @@ fn chunked_responses() {
 #[test]
 fn a_chunked_response_beyond_what_is_captured_ends_with_its_last_chunk() {
     let chunk = format!("2000\r\n{}\r\n", "x".repeat(0x2000));
-    for last in [vec![chunk.clone() + "0\r\n\r\n"], vec![chunk.clone(), "0\r\n\r\n".into()], vec![chunk.clone() + "0\r\n", "\r\n".into()]] {
+    for last in [
+        vec![chunk.clone() + "0\r\n\r\n"],
+        vec![chunk.clone(), "0\r\n\r\n".into()],
+        vec![chunk.clone() + "0\r\n", "\r\n".into()],
+    ] {
         for next in [true, false] {
             let mut s = Socket::new();
             s.recv("GET /a HTTP/1.1\r\n\r\n").send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -228,7 +254,8 @@ fn a_chunked_response_beyond_what_is_captured_ends_with_its_last_chunk() {
                 s.wait(5).recv("GET /b HTTP/1.1\r\n\r\n").send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
             }
             let seen = s.seen();
-            let expected = if next { vec!["GET /a 200 complete", "GET /b 200 complete"] } else { vec!["GET /a 200 complete"] };
+            let expected =
+                if next { vec!["GET /a 200 complete", "GET /b 200 complete"] } else { vec!["GET /a 200 complete"] };
             assert_eq!(seen.lines(), expected);
             assert_eq!((seen.exchanges[0].end.0, seen.exchanges[0].response.as_ref().unwrap().body_size), (end, None));
         }
@@ -246,7 +273,10 @@ fn uploads_with_look_alikes() {
                 request(s, part);
             }
             response(s, b"HTTP/1.1 201 OK\r\nContent-Length: 0\r\n\r\n");
-            request(s, format!("PUT /chunked HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n", body.len()).as_bytes());
+            request(
+                s,
+                format!("PUT /chunked HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n", body.len()).as_bytes(),
+            );
             for part in body.as_bytes().chunks(fake.len() * 50) {
                 request(s, part);
             }
@@ -344,7 +374,10 @@ fn upgrades_and_tunnels_end_http() {
 #[test]
 fn http2_after_an_upgrade_is_counted() {
     let mut s = Socket::new();
-    s.recv("GET / HTTP/1.1\r\nUpgrade: h2c\r\n\r\n").send("HTTP/1.1 101 x\r\n\r\n").recv("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").send("\0\0");
+    s.recv("GET / HTTP/1.1\r\nUpgrade: h2c\r\n\r\n")
+        .send("HTTP/1.1 101 x\r\n\r\n")
+        .recv("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .send("\0\0");
     assert_eq!(s.seen().lines(), ["GET / 101 complete", "http2_not_read 1"]);
 }
 
@@ -420,5 +453,10 @@ fn ten_thousand_paths_and_methods() {
     }
     let seen = s.seen();
     assert_eq!((seen.exchanges.len(), seen.lost()), (10_000, 0));
-    assert!(seen.exchanges.iter().enumerate().all(|(n, e)| e.request.target == format!("/{n}") && e.request.method == format!("m{n}")));
+    assert!(
+        seen.exchanges
+            .iter()
+            .enumerate()
+            .all(|(n, e)| e.request.target == format!("/{n}") && e.request.method == format!("m{n}"))
+    );
 }

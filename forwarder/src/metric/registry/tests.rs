@@ -30,7 +30,13 @@ impl Fixture {
 
     fn record(&mut self, key: u64, exchange: &Exchange) {
         let seen = Observation::new(exchange, sample::clock(), &self.rules);
-        self.registry.record(ProcessKey(key), &self.resource, SeriesRef::of(&seen), seen.start, seen.duration().as_secs_f64());
+        self.registry.record(
+            ProcessKey(key),
+            &self.resource,
+            SeriesRef::of(&seen),
+            seen.start,
+            seen.duration().as_secs_f64(),
+        );
     }
 }
 

@@ -25,7 +25,8 @@ use crate::{
 const NOW: UnixNs = UnixNs(sample::EPOCH + 9_000_000_000);
 
 fn registry(exchanges: &[Exchange], rules: &Rules) -> Registry {
-    let mut registry = Registry::new(&sample::BUCKETS, Duration::from_secs(60), Arc::new(Telemetry::new(Arc::default())));
+    let mut registry =
+        Registry::new(&sample::BUCKETS, Duration::from_secs(60), Arc::new(Telemetry::new(Arc::default())));
     let resource = Arc::new(ResourceBuilder::new(&sample::config()).process(&sample::process(1, "shop")));
     for e in exchanges {
         let seen = Observation::new(e, sample::clock(), rules);
@@ -37,7 +38,8 @@ fn registry(exchanges: &[Exchange], rules: &Rules) -> Registry {
 fn decode(requests: &[(Bytes, u64)]) -> Vec<Metric> {
     let [(body, points)] = requests else { panic!("{} requests", requests.len()) };
     let request = ExportMetricsServiceRequest::decode(body.clone()).unwrap();
-    let metrics: Vec<_> = request.resource_metrics.into_iter().flat_map(|r| r.scope_metrics).flat_map(|s| s.metrics).collect();
+    let metrics: Vec<_> =
+        request.resource_metrics.into_iter().flat_map(|r| r.scope_metrics).flat_map(|s| s.metrics).collect();
     let found: usize = metrics
         .iter()
         .map(|m| match m.data.as_ref().unwrap() {
@@ -54,11 +56,17 @@ fn decode(requests: &[(Bytes, u64)]) -> Vec<Metric> {
 #[test]
 fn histograms_of_both_sides() {
     let rules = Rules { routes: Routes::new(&["/cart/{id}".into()]), ..Default::default() };
-    let registry = registry(&[sample::exchange(Side::Server), sample::exchange(Side::Server), sample::exchange(Side::Client)], &rules);
+    let registry = registry(
+        &[sample::exchange(Side::Server), sample::exchange(Side::Server), sample::exchange(Side::Client)],
+        &rules,
+    );
     let mut encoder = MetricsEncoder::new(&rules, registry.bounds(), NOW);
     encoder.process(registry.processes().next().unwrap(), false);
     let metrics = decode(&encoder.finish());
-    assert_eq!(metrics.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), [HTTP_SERVER_REQUEST_DURATION, HTTP_CLIENT_REQUEST_DURATION]);
+    assert_eq!(
+        metrics.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(),
+        [HTTP_SERVER_REQUEST_DURATION, HTTP_CLIENT_REQUEST_DURATION]
+    );
     assert!(metrics.iter().all(|m| m.unit == "s" && !m.description.is_empty()));
     let Some(Data::Histogram(server)) = &metrics[0].data else { panic!() };
     assert_eq!(server.aggregation_temporality(), AggregationTemporality::Cumulative);
@@ -69,20 +77,25 @@ fn histograms_of_both_sides() {
     assert_eq!((point.start_time_unix_nano, point.time_unix_nano), (sample::EPOCH + 1_000_000, NOW.0));
     let text = |metric: &Metric| {
         let Some(Data::Histogram(h)) = &metric.data else { panic!() };
-        h.data_points[0].attributes.iter().map(|a| format!("{}={:?}", a.key, a.value.as_ref().unwrap().value.as_ref().unwrap())).collect::<Vec<_>>()
+        h.data_points[0]
+            .attributes
+            .iter()
+            .map(|a| format!("{}={:?}", a.key, a.value.as_ref().unwrap().value.as_ref().unwrap()))
+            .collect::<Vec<_>>()
     };
     let string = |k: &str, v: &str| format!("{k}={:?}", Any::StringValue(v.into()));
     let int = |k: &str, v| format!("{k}={:?}", Any::IntValue(v));
-    let common = [
-        string("http.request.method", "GET"),
-        string("url.scheme", "http"),
-        int("http.response.status_code", 200),
-    ];
+    let common =
+        [string("http.request.method", "GET"), string("url.scheme", "http"), int("http.response.status_code", 200)];
     let mut want = common.to_vec();
     want.extend([string("http.route", "/cart/{id}"), string("network.protocol.version", "1.1")]);
     assert_eq!(text(&metrics[0]), want);
     let mut want = common.to_vec();
-    want.extend([string("network.protocol.version", "1.1"), string("server.address", "shop.example"), int("server.port", 8080)]);
+    want.extend([
+        string("network.protocol.version", "1.1"),
+        string("server.address", "shop.example"),
+        int("server.port", 8080),
+    ]);
     assert_eq!(text(&metrics[1]), want);
 }
 

@@ -7,8 +7,8 @@ use opentelemetry_proto::tonic::{
     common::v1::{KeyValue, any_value::Value as Any},
     trace::v1::{Span, span::SpanKind, status::StatusCode},
 };
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 use spantap_config::Sampler;
 
 use super::*;
@@ -66,28 +66,34 @@ fn expect(exchange: &Exchange, want: &[(&str, &str)]) -> Span {
 fn server_span_in_full() {
     let mut e = sample::exchange(Side::Server);
     e.queued = Some(std::time::Duration::from_micros(250));
-    let span = expect(&e, &[
-        ("http.request.method", "GET"),
-        ("http.route", "/cart/{id}"),
-        ("url.scheme", "http"),
-        ("url.path", "/cart/7"),
-        ("url.query", "item=3"),
-        ("user_agent.original", "curl/8.5.0"),
-        ("http.request.body.size", "i0"),
-        ("server.address", "shop.example"),
-        ("server.port", "i8080"),
-        ("client.address", "10.0.0.2"),
-        ("network.peer.address", "10.0.0.2"),
-        ("network.peer.port", "i40000"),
-        ("network.protocol.version", "1.1"),
-        ("thread.id", "i4242"),
-        ("http.response.status_code", "i200"),
-        ("http.response.body.size", "i1234"),
-        ("spantap.server.queue.duration", "d0.00025"),
-    ]);
+    let span = expect(
+        &e,
+        &[
+            ("http.request.method", "GET"),
+            ("http.route", "/cart/{id}"),
+            ("url.scheme", "http"),
+            ("url.path", "/cart/7"),
+            ("url.query", "item=3"),
+            ("user_agent.original", "curl/8.5.0"),
+            ("http.request.body.size", "i0"),
+            ("server.address", "shop.example"),
+            ("server.port", "i8080"),
+            ("client.address", "10.0.0.2"),
+            ("network.peer.address", "10.0.0.2"),
+            ("network.peer.port", "i40000"),
+            ("network.protocol.version", "1.1"),
+            ("thread.id", "i4242"),
+            ("http.response.status_code", "i200"),
+            ("http.response.body.size", "i1234"),
+            ("spantap.server.queue.duration", "d0.00025"),
+        ],
+    );
     assert_eq!(span.name, "GET /cart/{id}");
     assert_eq!(span.kind(), SpanKind::Server);
-    assert_eq!((span.start_time_unix_nano, span.end_time_unix_nano), (sample::EPOCH + 1_000_000, sample::EPOCH + 4_000_000));
+    assert_eq!(
+        (span.start_time_unix_nano, span.end_time_unix_nano),
+        (sample::EPOCH + 1_000_000, sample::EPOCH + 4_000_000)
+    );
     assert_eq!((span.trace_id.len(), span.span_id.len(), span.parent_span_id.len()), (16, 8, 0));
     assert_eq!(span.status, None);
     assert_eq!(span.flags, 0x103);
@@ -96,25 +102,29 @@ fn server_span_in_full() {
 #[test]
 fn client_span_in_full() {
     let mut e = sample::exchange(Side::Client);
-    e.request.headers.traceparent = vec![Bytes::from_static(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")];
+    e.request.headers.traceparent =
+        vec![Bytes::from_static(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")];
     e.request.headers.tracestate = vec![Bytes::from_static(b"a=1")];
     e.response.as_mut().unwrap().status = 404;
-    let span = expect(&e, &[
-        ("http.request.method", "GET"),
-        ("url.scheme", "http"),
-        ("url.full", "http://shop.example:8080/cart/7?item=3"),
-        ("user_agent.original", "curl/8.5.0"),
-        ("http.request.body.size", "i0"),
-        ("server.address", "shop.example"),
-        ("server.port", "i8080"),
-        ("network.peer.address", "10.0.0.2"),
-        ("network.peer.port", "i40000"),
-        ("network.protocol.version", "1.1"),
-        ("thread.id", "i4242"),
-        ("http.response.status_code", "i404"),
-        ("http.response.body.size", "i1234"),
-        ("error.type", "404"),
-    ]);
+    let span = expect(
+        &e,
+        &[
+            ("http.request.method", "GET"),
+            ("url.scheme", "http"),
+            ("url.full", "http://shop.example:8080/cart/7?item=3"),
+            ("user_agent.original", "curl/8.5.0"),
+            ("http.request.body.size", "i0"),
+            ("server.address", "shop.example"),
+            ("server.port", "i8080"),
+            ("network.peer.address", "10.0.0.2"),
+            ("network.peer.port", "i40000"),
+            ("network.protocol.version", "1.1"),
+            ("thread.id", "i4242"),
+            ("http.response.status_code", "i404"),
+            ("http.response.body.size", "i1234"),
+            ("error.type", "404"),
+        ],
+    );
     assert_eq!((span.name.as_str(), span.kind()), ("GET", SpanKind::Client));
     let status = span.status.unwrap();
     assert_eq!((status.code(), status.message.as_str()), (StatusCode::Error, ""));
@@ -125,7 +135,8 @@ fn client_span_in_full() {
 #[test]
 fn a_remote_parent_is_marked() {
     let mut e = sample::exchange(Side::Server);
-    e.request.headers.traceparent = vec![Bytes::from_static(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03")];
+    e.request.headers.traceparent =
+        vec![Bytes::from_static(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03")];
     assert_eq!(span(&e).flags, 0x303);
 }
 
@@ -137,7 +148,10 @@ fn no_response_has_no_status() {
     let left = span(&e);
     let found = attributes(&left.attributes);
     assert!(!found.contains_key("http.response.status_code"));
-    assert_eq!((found["error.type"].as_str(), found["spantap.outcome"].as_str()), ("client_disconnected", "no_response"));
+    assert_eq!(
+        (found["error.type"].as_str(), found["spantap.outcome"].as_str()),
+        ("client_disconnected", "no_response")
+    );
     assert_eq!(left.status, None, "no fault of the server");
     e.outcome = Outcome::NoResponse(ClosedBy::Local);
     assert_eq!(span(&e).status.unwrap().code(), StatusCode::Error);

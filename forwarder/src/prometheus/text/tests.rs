@@ -65,15 +65,32 @@ fn series_of_two_processes() {
     let (registry, rules) = filled();
     let text = render(Format::Text, &registry, &rules);
     let samples = parse(&text);
-    assert_eq!(find(&samples, &["target_info{", "job=\"n/shop\"", "process_pid=\"1001\"", "a_b=\"x\\\"y\\\\\\nz;1\""]), [1.0]);
+    assert_eq!(
+        find(&samples, &["target_info{", "job=\"n/shop\"", "process_pid=\"1001\"", "a_b=\"x\\\"y\\\\\\nz;1\""]),
+        [1.0]
+    );
     assert_eq!(find(&samples, &["target_info{"]).len(), 2);
     let server = "http_server_request_duration_seconds";
     let bucket = format!("{server}_bucket{{");
     assert_eq!(find(&samples, &[&bucket, "le=\"0.001\""]), [0.0, 0.0]);
     assert_eq!(find(&samples, &[&bucket, "le=\"1\""]), [1.0, 1.0]);
-    assert_eq!(find(&samples, &[&bucket, "le=\"+Inf\"", "http_route=\"/cart/{id}\"", "http_response_status_code=\"200\""]), [1.0, 1.0]);
+    assert_eq!(
+        find(&samples, &[&bucket, "le=\"+Inf\"", "http_route=\"/cart/{id}\"", "http_response_status_code=\"200\""]),
+        [1.0, 1.0]
+    );
     assert_eq!(find(&samples, &[&format!("{server}_sum{{")]), [0.003, 0.003]);
-    assert_eq!(find(&samples, &["http_client_request_duration_seconds_count{", "server_address=\"h\"", "server_port=\"1\"", "otel_scope_name=\"spantap\""]), [1.0, 1.0]);
+    assert_eq!(
+        find(
+            &samples,
+            &[
+                "http_client_request_duration_seconds_count{",
+                "server_address=\"h\"",
+                "server_port=\"1\"",
+                "otel_scope_name=\"spantap\""
+            ]
+        ),
+        [1.0, 1.0]
+    );
 }
 
 #[test]
@@ -95,7 +112,10 @@ fn negotiation() {
         ("", Format::Text),
         ("*/*", Format::Text),
         ("application/openmetrics-text", Format::OpenMetrics),
-        ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1", Format::OpenMetrics),
+        (
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
+            Format::OpenMetrics,
+        ),
         ("text/plain;q=0.9, application/openmetrics-text; q=0.8", Format::Text),
         ("application/openmetrics-text;q=x", Format::Text),
     ] {
@@ -120,7 +140,12 @@ fn promtool_finds_nothing_to_say() {
     let (registry, rules) = filled();
     let own = render_own(Format::Text, &snapshot::measures(&Telemetry::new(Arc::default())));
     for text in [render(Format::Text, &registry, &rules), own] {
-        let child = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let child = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
         let Ok(mut child) = child else {
             eprintln!("SKIPPED: promtool is not installed; the format was checked by this test's own parser only");
             return;
