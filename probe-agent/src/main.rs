@@ -4,6 +4,7 @@ mod clock;
 mod discovery;
 mod drain;
 mod encode;
+mod memory;
 mod privilege;
 mod probes;
 mod queue;
@@ -13,10 +14,6 @@ mod selected;
 mod stream;
 
 use std::process::ExitCode;
-
-/// Loading needs tens of megabytes for a moment; this allocator gives them back.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match run::main() {

@@ -30,6 +30,7 @@ use crate::{
     discovery::{Limits, ProcFs, Processes, Walk, interesting_ports, provisional_exec},
     drain::Drain,
     encode::BatchWriter,
+    memory,
     privilege,
     probes::{HOOK_SET, ProbeError, Probes, Setup},
     queue::Queue,
@@ -132,6 +133,7 @@ pub fn main() -> Result<(), Failure> {
     probes.attach()?;
     let kept = privilege::drop_unneeded().map_err(|error| Failure::Privilege(error.to_string()))?;
     announce(&probes, &kept);
+    memory::give_back();
 
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(LocalSet::new().run_until(run(
         config,

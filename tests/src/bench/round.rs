@@ -114,14 +114,14 @@ impl Scene {
                 Signals::MetricsOnly => Ok(server_exchanges(&spantap)? - exchanges),
             }
         };
-        // What is late is waited for; what is lost does not come.
-        let mut last = 0;
+        // What is late is waited for, longer than a span waits for others (1 s); what is lost does not come.
+        let (mut last, mut unchanged) = (0, 0);
         let _ = host::wait_for("all spans", ARRIVAL, || {
             std::thread::sleep(Duration::from_millis(480));
             let now = reported().ok()?;
-            let done = now >= due || now == last;
+            unchanged = if now == last { unchanged + 1 } else { 0 };
             last = now;
-            done.then_some(())
+            (now >= due || unchanged == 5).then_some(())
         });
         let (cpu_after, bpf_after) = (cpu(), measure::bpf(agent));
         let per_request = |at: usize| -> f64 {
