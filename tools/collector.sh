@@ -9,7 +9,8 @@ manifest=$root/collector-config/builder.yaml
 version=$(sed -n 's/^  version: //p' "$manifest")
 key=$(sha256sum "$manifest" | cut -c1-12)
 cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/spantap
-program=$cache/otelcol-$version-$key
+# Its name is what Spantap leaves alone by default, as Beyla does.
+program=$cache/otelcol-$version-$key/otelcol
 
 say() { echo "collector: $*" >&2; }
 
@@ -49,6 +50,7 @@ step "1/3 its builder" builder.log env GOBIN="$work/bin" go install "go.opentele
 step "2/3 sources and modules" generate.log "$work/bin/builder" --skip-compilation --config "$manifest"
 cd build
 step "3/3 compiling" compile.log go build -trimpath -ldflags="-s -w" -o "$work/otelcol" .
+mkdir -p "${program%/*}"
 mv "$work/otelcol" "$program"
 say "done: $program"
 echo "$program"

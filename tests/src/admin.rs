@@ -74,9 +74,11 @@ pub fn losses(text: &str) -> Losses {
     losses
 }
 
-/// Sum of all samples of a metric of Spantap's own.
-pub fn sum(text: &str, name: &str) -> u64 {
-    samples(text).iter().filter(|sample| sample.name == name).map(|sample| sample.value as u64).sum()
+/// Spans that were made and then lost on their way out.
+pub fn spans_lost(text: &str) -> u64 {
+    let of_traces =
+        |s: &&Sample| s.name == "spantap_export_lost_total" && s.labels.get("signal").is_some_and(|s| s == "traces");
+    samples(text).iter().filter(of_traces).map(|sample| sample.value as u64).sum()
 }
 
 /// Losses that are counted in exchanges: these and the reported ones together are what happened.
@@ -101,27 +103,31 @@ pub struct Summary {
     pub server: u64,
     /// Exchanges reported at clients.
     pub client: u64,
+    /// Whether Spantap itself says that its books are right.
+    pub adds_up: bool,
     /// Losses by reason.
     pub losses: Losses,
 }
 
-/// Reads `… N exchanges reported (S server, C client) … ; lost: REASON N (UNIT), …` from the end of a log.
+/// Reads the line `summary: … server=S client=C …` of a log and the lines `lost reason=R count=N …` that follow it.
 pub fn summary(log: &str) -> Option<Summary> {
-    let line = log.lines().rev().find(|line| line.contains(" exchanges reported ("))?;
-    let number_before = |text: &str, mark: &str| -> Option<u64> {
-        text.split_once(mark)?.0.rsplit(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty())?.parse().ok()
-    };
-    let (_, sides) = line.split_once(" exchanges reported (")?;
-    let list = line.split_once("; lost: ").map_or("", |(_, list)| list.split(';').next().unwrap_or_default());
-    let losses = list.split(", ").filter_map(|entry| {
-        let (reason, rest) = entry.split_once(' ')?;
-        Some((reason.to_owned(), rest.split(' ').next()?.parse().ok()?))
-    });
+    let lines: Vec<&str> = log.lines().collect();
+    let at = lines.iter().rposition(|line| line.contains("summary: "))?;
+    let line = lines.get(at)?;
+    let lost = lines.get(at + 1..)?.iter().filter(|line| line.contains(" lost "));
+    let losses = lost.filter_map(|line| Some((field(line, "reason")?.to_owned(), field(line, "count")?.parse().ok()?)));
     Some(Summary {
-        server: number_before(sides, " server")?,
-        client: number_before(sides, " client")?,
+        server: field(line, "server")?.parse().ok()?,
+        client: field(line, "client")?.parse().ok()?,
+        adds_up: field(line, "adds_up")? == "true",
         losses: losses.collect(),
     })
+}
+
+/// Value of `name=value` or `name="value"` in a log line.
+fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let value = line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?;
+    Some(value.trim_matches('"'))
 }
 
 /// What was lost between two readings; reasons that did not move are left out.
@@ -156,11 +162,11 @@ mod tests {
 
     #[test]
     fn reads_the_summary() {
-        let log = "INFO start\nINFO stopped: 30 exchanges reported (20 server, 10 client); spans: 30 exported of 30; \
-            lost: parse_error 2 (exchanges), ring_buffer_full 7 (events)\n";
+        let log = "INFO start\nINFO summary: exchanges reported and exported requests_seen=31 server=20 client=10 adds_up=true\n\
+            INFO lost reason=\"parse_error\" count=2 unit=\"exchange\"\nINFO lost reason=\"ring_buffer_full\" count=7 unit=\"event\"\n";
         let books = summary(log).unwrap();
-        assert_eq!((books.server, books.client, exchanges(&books.losses)), (20, 10, 2));
-        assert_eq!(summary("0 exchanges reported (0 server, 0 client); nothing lost").unwrap().losses, Losses::new());
+        assert_eq!((books.server, books.client, books.adds_up, exchanges(&books.losses)), (20, 10, true, 2));
+        assert_eq!(books.losses.get("ring_buffer_full"), Some(&7));
         assert_eq!(summary("INFO stopped"), None);
     }
 }

@@ -131,8 +131,11 @@ pub fn spans(telemetry: &Telemetry, service: &str, kind: Kind, expected: &[Expec
         *have.entry(key(span)).or_default() += 1;
     }
     let mut due: BTreeMap<Key, usize> = BTreeMap::new();
+    let mut wanted: BTreeMap<Key, &Expected> = BTreeMap::new();
     for e in expected {
-        *due.entry((e.method.clone(), e.path.clone(), e.status, e.outcome)).or_default() += e.times;
+        let key = (e.method.clone(), e.path.clone(), e.status, e.outcome);
+        *due.entry(key.clone()).or_default() += e.times;
+        wanted.insert(key, e);
     }
     if have != due {
         let only = |a: &BTreeMap<Key, usize>, b: &BTreeMap<Key, usize>| -> Vec<String> {
@@ -143,8 +146,7 @@ pub fn spans(telemetry: &Telemetry, service: &str, kind: Kind, expected: &[Expec
     }
     for span in &found {
         well_formed(span)?;
-        let wanted = expected.iter().find(|e| (e.method.clone(), e.path.clone(), e.status, e.outcome) == key(span));
-        if let Some(wanted) = wanted {
+        if let Some(wanted) = wanted.get(&key(span)) {
             details(span, wanted)?;
         }
     }

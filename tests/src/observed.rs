@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Longest time from the end of a request to its telemetry at the Collector, with the short intervals of the tests.
-pub const ARRIVAL: Duration = Duration::from_secs(8);
+pub const ARRIVAL: Duration = Duration::from_secs(5);
 
 /// Selects the `subject` programs of this crate.
 pub const SUBJECTS: &str = "exe_path: \"*/subject\"";

@@ -20,17 +20,12 @@ use anyhow::{Context, Result, bail};
 
 use crate::script::{Script, Slot, Step, Task};
 
-/// After this a subject gives up, so that none is left behind.
+/// So long after it got its task a subject gives up, so that none is left behind.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The `subject` program: plays the task in the first line of standard input, or, with `child JSON`, a
 /// script on the connection that is its standard input; with `load PORT PATH REQUESTS CONNECTIONS` it makes that load.
 pub fn main() -> ExitCode {
-    std::thread::spawn(|| {
-        std::thread::sleep(LIMIT);
-        eprintln!("gave up after {LIMIT:?}");
-        std::process::exit(2);
-    });
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -61,6 +56,11 @@ fn run() -> Result<()> {
         }
     };
     let task: Task = serde_json::from_str(&task).context("reading the task")?;
+    std::thread::spawn(|| {
+        std::thread::sleep(LIMIT);
+        say(&format!("error gave up after {LIMIT:?}"));
+        std::process::exit(2);
+    });
     let mut player = Player { task: task.clone(), signals, ..Player::default() };
     if let Some(connection) = inherited {
         player.sockets.insert(crate::script::CONN, connection);

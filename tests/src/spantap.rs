@@ -41,12 +41,19 @@ pub struct Setup {
     own_keys: String,
     environment: Vec<(String, String)>,
     mode: Mode,
+    ready_page: &'static str,
 }
 
 impl Setup {
     /// A configuration of the user's, without the `spantap:` section: the harness adds that with free ports.
     pub fn new(yaml: impl Into<String>) -> Self {
-        Self { yaml: yaml.into(), own_keys: String::new(), environment: Vec::new(), mode: Mode::OneCommand }
+        Self {
+            yaml: yaml.into(),
+            own_keys: String::new(),
+            environment: Vec::new(),
+            mode: Mode::OneCommand,
+            ready_page: "/readyz",
+        }
     }
 
     /// Observes the processes of these entries of `discovery.instrument` (YAML flow mappings) and exports both signals to
@@ -73,6 +80,13 @@ impl Setup {
     #[must_use]
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Waits only until it is alive: for destinations that refuse everything, with which it never gets ready.
+    #[must_use]
+    pub fn never_ready(mut self) -> Self {
+        self.ready_page = "/healthz";
         self
     }
 
@@ -133,8 +147,9 @@ impl Spantap {
     }
 
     fn wait_ready(&mut self) -> Result<()> {
-        let admin = self.admin;
-        self.forwarder.wait_ready(READY, |_| http::get(admin, "/readyz").is_ok_and(|a| a.status == 200))
+        let (admin, page) = (self.admin, self.setup.ready_page);
+        let ready = self.forwarder.wait_ready(READY, |_| http::get(admin, page).is_ok_and(|a| a.status == 200));
+        ready.with_context(|| self.agent.as_ref().map(Process::tail).unwrap_or_default())
     }
 
     /// The forwarder's process; in one-command mode the one that was started.
@@ -266,7 +281,13 @@ fn launch(setup: &Setup, programs: &Path, folder: &Path, role: Role, start: u32)
     let config = folder.join("spantap.yml");
     let (name, mut command) = match role {
         Role::OneCommand => ("spantap", Command::new(programs.join("spantap"))),
-        Role::Agent => ("spantap-agent", Command::new(programs.join("spantap-agent"))),
+        Role::Agent => {
+            // The socket is its owner's and its group's: an agent that has given up its right to override modes
+            // needs the group.
+            let mut command = Command::new("setpriv");
+            command.args(["--groups", NOBODY, "--"]).arg(programs.join("spantap-agent"));
+            ("spantap-agent", command)
+        }
         Role::Forward => {
             let mut command = Command::new("setpriv");
             command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--no-new-privs", "--"]);

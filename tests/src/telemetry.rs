@@ -56,8 +56,8 @@ impl Attributes {
 /// A span with its resource.
 #[derive(Debug, Clone)]
 pub struct Span {
-    /// Resource attributes.
-    pub resource: Attributes,
+    /// Resource attributes; shared by the spans of a batch.
+    pub resource: Arc<Attributes>,
     /// Name of the instrumentation scope.
     pub scope: String,
     /// Span name.
@@ -167,12 +167,12 @@ impl Telemetry {
     pub fn add_traces(&mut self, line: &str) -> Result<()> {
         let document: Value = serde_json::from_str(line).context("a line of traces is no JSON")?;
         for group in list(&document, "resourceSpans") {
-            let resource = Attributes::read(group.pointer("/resource/attributes"));
+            let resource = Arc::new(Attributes::read(group.pointer("/resource/attributes")));
             for scope in list(group, "scopeSpans") {
                 let scope_name = text(scope.pointer("/scope/name"));
                 for span in list(scope, "spans") {
                     self.spans.push(Arc::new(Span {
-                        resource: resource.clone(),
+                        resource: Arc::clone(&resource),
                         scope: scope_name.clone(),
                         name: text(span.get("name")),
                         kind: match span.get("kind").and_then(Value::as_u64) {

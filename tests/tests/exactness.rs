@@ -52,11 +52,12 @@ fn full_speed(world: &mut Observed, many_clients: bool) -> Result<()> {
     let Observed { collector, spantap, .. } = world;
     let spantap = spantap.as_ref().context("Spantap was stopped")?;
     let check = |telemetry: &Telemetry| {
-        let lost = admin::lost_between(&before, &spantap.losses()?);
+        let own = spantap.own_metrics()?;
+        let lost = admin::lost_between(&before, &admin::losses(&own));
         let of = |kind| telemetry.spans.iter().filter(|s| s.kind == kind && s.path() == path).count() as u64;
         let (server, client) = (of(Kind::Server), of(Kind::Client));
         ensure!(server <= REQUESTS && client <= REQUESTS, "{server} server and {client} client spans of {REQUESTS}");
-        let counted = admin::exchanges(&lost);
+        let counted = admin::exchanges(&lost) + admin::spans_lost(&own);
         ensure!(
             server + client + counted == 2 * REQUESTS,
             "{server} server and {client} client spans of {REQUESTS} each, {counted} counted as lost: {lost:?}"
@@ -73,6 +74,7 @@ fn full_speed(world: &mut Observed, many_clients: bool) -> Result<()> {
 fn summary(world: &mut Observed) -> Result<()> {
     let log = world.spantap.take().context("Spantap was stopped")?.stop()?;
     let books = admin::summary(&log).context("no summary at the end of the log")?;
+    ensure!(books.adds_up, "the books are not right: {books:?}");
     let telemetry = world.collector.telemetry()?;
     let of = |kind| telemetry.spans.iter().filter(|s| s.kind == kind).count() as u64;
     ensure!(

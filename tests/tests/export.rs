@@ -123,17 +123,16 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 /// The environment of the contract alone: endpoint and headers for both signals, no exporter in the file.
-fn direct(collector: &Collector, headers: &str) -> Result<Spantap> {
+fn direct(collector: &Collector, headers: &str) -> Setup {
     Setup::new(ONLY_SUBJECTS)
         .environment("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint())
         .environment("OTEL_EXPORTER_OTLP_HEADERS", headers)
         .environment("BEYLA_METRICS_INTERVAL", "300ms")
-        .start()
 }
 
 fn direct_with_headers() -> Result<()> {
     let mut collector = Collector::start_authenticated()?;
-    let spantap = direct(&collector, &authorization(CREDENTIALS.0, CREDENTIALS.1))?;
+    let spantap = direct(&collector, &authorization(CREDENTIALS.0, CREDENTIALS.1)).start()?;
     let _chatter = Chatter::start("direct")?;
     collector.wait_until(ARRIVAL, |telemetry| {
         both_kinds(telemetry, "direct")?;
@@ -145,12 +144,14 @@ fn direct_with_headers() -> Result<()> {
 fn wrong_credentials() -> Result<()> {
     let mut collector = Collector::start_authenticated()?;
     let secret = authorization(CREDENTIALS.0, "not-the-password");
-    let spantap = direct(&collector, &secret)?;
+    let spantap = direct(&collector, &secret).never_ready().start()?;
     let _chatter = Chatter::start("refused")?;
     host::wait_for("export_refused to be counted", ARRIVAL, || {
         spantap.losses().ok()?.get("export_refused").filter(|n| **n > 0).copied()
     })?;
     ensure!(collector.telemetry()?.spans.is_empty(), "spans came in spite of wrong credentials");
+    let ready = http::get(spantap.admin, "/readyz")?;
+    ensure!(ready.status == 503, "ready, although everything is refused");
     let own = spantap.own_metrics()?;
     let log = spantap.stop()?;
     let basic = base64(format!("{}:not-the-password", CREDENTIALS.0).as_bytes());

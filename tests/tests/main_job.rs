@@ -294,7 +294,11 @@ fn curl_without_any_selection(job: &mut Job) -> Result<()> {
         ensure!(span.service() == "curl", "service {}", span.service());
     }
     let telemetry = job.collector.telemetry()?;
-    let own = |s: &&Arc<Span>| s.service().contains("spantap") || s.service().contains("otelcol");
-    ensure!(telemetry.spans.iter().find(own).is_none(), "Spantap or the Collector observed themselves");
+    let own = |s: &&Arc<Span>| {
+        let executable = s.resource.text("process.executable.name").unwrap_or_default();
+        ["spantap", "spantap-agent"].contains(&executable) || executable.starts_with("otelcol")
+    };
+    let own = telemetry.spans.iter().find(own);
+    ensure!(own.is_none(), "Spantap or the Collector observed themselves: {own:?}");
     Ok(())
 }

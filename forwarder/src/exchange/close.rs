@@ -211,7 +211,11 @@ impl Connection {
                         front.response = Some((response, began));
                         self.report(Outcome::Aborted(by), at, ctx);
                     }
-                    None => ctx.stats.responses_unmatched += 1,
+                    // Whose it is cannot be told.
+                    None => {
+                        ctx.stats.responses_unmatched += 1;
+                        self.doubt(u64::MAX, ctx);
+                    }
                 }
             }
             Head::Whole(..) => {}

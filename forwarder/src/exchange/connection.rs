@@ -85,6 +85,8 @@ pub(super) struct Connection {
     pub(super) owed: u32,
     /// Requests that were not seen and whose responses were not seen either, so far.
     pub(super) unseen: u32,
+    /// Stream offset of the responses up to which any message may have been missed.
+    pub(super) lost_to: u64,
     /// Turn of the newest event, and its direction.
     pub(super) turn: u32,
     pub(super) turn_direction: Direction,
@@ -114,6 +116,7 @@ impl Connection {
             blind: None,
             owed: 0,
             unseen: 0,
+            lost_to: 0,
             turn: 0,
             turn_direction: Direction::Received,
             number: 0,
@@ -288,7 +291,7 @@ impl Connection {
     /// Reports all open requests as unanswered, except those whose response may have been missed.
     pub(super) fn report_unanswered<S: Sink>(&mut self, by: ClosedBy, at: MonotonicNs, ctx: &mut Context<'_, S>) {
         while let Some(front) = ctx.requests.front(&self.queue) {
-            if front.doubtful {
+            if front.doubtful || front.response.is_some() {
                 self.lose_front(Reason::ResponseNotObserved, ctx);
             } else {
                 self.report(Outcome::NoResponse(by), at, ctx);

@@ -67,6 +67,7 @@ impl Connection {
         stream.turn = event.turn;
         stream.boundary = false;
         if self.request_direction == Some(other) {
+            self.doubt_orphan(ctx);
             self.schedule_quiet(ctx.now);
         }
     }
@@ -97,15 +98,18 @@ impl Connection {
             match &mut stream.mode {
                 Mode::Start => self.start(direction, piece, event, process, false, ctx),
                 Mode::Lost if trusted => self.start(direction, piece, event, process, true, ctx),
-                Mode::Unframed(_) if over => self.start(direction, piece, event, process, true, ctx),
-                Mode::Lost => piece.advance(piece.left),
+                Mode::Unframed(_) if over => {
+                    self.end_by_response(direction, ctx);
+                    self.start(direction, piece, event, process, true, ctx);
+                }
+                Mode::Lost => self.pass_over(direction, piece, ctx),
                 Mode::UntilClose => {
                     stream.count(piece.left);
                     piece.advance(piece.left);
                 }
                 Mode::Unframed(state) => {
                     state.recent.push(piece.end(event), piece.left);
-                    piece.advance(piece.left);
+                    self.pass_over(direction, piece, ctx);
                 }
                 Mode::Head(_) => self.continue_head(direction, piece, event, process, ctx),
                 Mode::Body { left } => {
@@ -154,7 +158,24 @@ impl Connection {
                 Mode::Unframed(state) => state.recent.push(piece.end(event), piece.left),
                 mode => *mode = Mode::Lost,
             }
-            piece.advance(piece.left);
+            self.pass_over(direction, piece, ctx);
+        }
+    }
+
+    /// Passes over bytes that cannot be told apart: any message may have been among them.
+    fn pass_over<S: Sink>(&mut self, direction: Direction, piece: &mut Piece, ctx: &mut Context<'_, S>) {
+        piece.advance(piece.left);
+        match self.request_direction {
+            Some(requests) if requests == direction => self.gap = true,
+            Some(_) => self.doubt(piece.offset, ctx),
+            None => {}
+        }
+    }
+
+    /// A response without a request may be one to HEAD: what is taken for its body may be other responses.
+    pub(super) fn doubt_orphan<S: Sink>(&mut self, ctx: &mut Context<'_, S>) {
+        if let Some(requests) = self.request_direction.filter(|_| self.orphan && !self.pipelined) {
+            self.doubt(self.stream(requests.other()).seen, ctx);
         }
     }
 
@@ -182,7 +203,11 @@ impl Connection {
     fn may_be_over<S: Sink>(&self, direction: Direction, piece: &Piece, ctx: &Context<'_, S>) -> bool {
         match self.stream(direction).mode {
             Mode::Unframed(_) if self.request_direction == Some(direction) => self.is_answered(ctx),
-            Mode::Unframed(_) => piece.bytes.starts_with(b"HTTP/1."),
+            Mode::Unframed(_) => {
+                const BEGINNING: &[u8] = b"HTTP/1.";
+                let start = piece.bytes.get(..BEGINNING.len()).unwrap_or(&piece.bytes);
+                !start.is_empty() && BEGINNING.starts_with(start)
+            }
             _ => false,
         }
     }

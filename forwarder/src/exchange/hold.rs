@@ -62,7 +62,7 @@ impl Connection {
             if event.offset > self.stream(direction).seen {
                 self.release_until(event.offset, ctx);
             }
-            return Some(event);
+            return self.after_held(direction, event, process, ctx);
         }
         let missing = event.opposite_offset.saturating_sub(self.stream(direction.other()).seen);
         let awaits_request = missing == 0 && self.is_early_on_unix(direction, &event);
@@ -76,6 +76,32 @@ impl Connection {
         let events = VecDeque::from([(event, process.clone())]);
         ctx.stats.events_held += 1;
         self.held = Some(Box::new(Held { direction, awaits_request, due, events }));
+        None
+    }
+
+    /// Gives `event` back if it goes before the events that wait, else reads those first.
+    fn after_held<S: Sink>(
+        &mut self,
+        direction: Direction,
+        event: SocketEvent,
+        process: &ProcessRef,
+        ctx: &mut Context<'_, S>,
+    ) -> Option<SocketEvent> {
+        let seen = self.stream(direction.other()).seen;
+        // Each was recorded after the other's bytes had moved. Then what began first goes first.
+        let later = |held: &Held| {
+            event.opposite_offset > seen && held.events.front().is_some_and(|(first, _)| first.began < event.began)
+        };
+        let Some(held) = self.held.take_if(|held| later(held)) else { return Some(event) };
+        let due = held.due;
+        let events = VecDeque::from([(event, process.clone())]);
+        ctx.stats.events_held += 1;
+        self.held = Some(Box::new(Held { direction, awaits_request: false, due, events }));
+        for (event, process) in held.events {
+            ctx.stats.events_held = ctx.stats.events_held.saturating_sub(1);
+            self.apply(held.direction, &event, &process, ctx);
+        }
+        self.release(false, ctx);
         None
     }
 

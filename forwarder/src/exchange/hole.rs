@@ -51,7 +51,13 @@ impl Connection {
                 self.done_unseen(direction, ctx);
                 self.lost(direction, to, turn, ctx);
             }
-            Mode::Unframed(state) => state.recent.push(&[], missing),
+            // It may also be over, and another have begun.
+            Mode::Unframed(state) => {
+                state.recent.push(&[], missing);
+                if self.request_direction == Some(direction.other()) {
+                    self.doubt(to, ctx);
+                }
+            }
             Mode::UntilClose => stream.count(missing),
             Mode::Head(_) => {
                 if self.request_direction == Some(direction) {
@@ -62,6 +68,7 @@ impl Connection {
             Mode::Start | Mode::Lost => self.lost(direction, to, turn, ctx),
         }
         self.stream_mut(direction).seen = to;
+        self.doubt_orphan(ctx);
     }
 
     /// The message under way ended, and its last byte was not seen.
@@ -95,19 +102,28 @@ impl Connection {
         }
     }
 
-    /// The responses to requests that were there before stream offset `to` of the responses may have been missed.
+    /// The responses to requests that were there before stream offset `to` of the responses may have been missed;
+    /// with [`u64::MAX`], to all that are open.
     pub(super) fn doubt<S: Sink>(&mut self, to: u64, ctx: &mut Context<'_, S>) {
-        let mut doubtful = 0_u32;
+        if to != u64::MAX {
+            self.lost_to = self.lost_to.max(to);
+        }
+        let mut doubtful = false;
         ctx.requests.each(&self.queue, |open| {
             if open.opposite < to && open.response.is_none() {
                 open.doubtful = true;
-                doubtful += 1;
+                doubtful = true;
             }
         });
-        if self.pipelined && doubtful > 0 {
-            self.blind.get_or_insert(Reason::ResponseNotObserved);
-            self.owed = self.owed.saturating_add(doubtful);
-            self.lose_all(Reason::ResponseNotObserved, ctx);
+        if self.pipelined && (doubtful || to == u64::MAX) {
+            self.go_blind(ctx);
         }
+    }
+
+    /// Nothing tells any more which of the open requests the next response belongs to, now or later.
+    pub(super) fn go_blind<S: Sink>(&mut self, ctx: &mut Context<'_, S>) {
+        let reason = *self.blind.get_or_insert(Reason::ResponseNotObserved);
+        self.owed = self.owed.saturating_add(u32::try_from(self.queue.len()).unwrap_or(u32::MAX));
+        self.lose_all(reason, ctx);
     }
 }

@@ -247,6 +247,7 @@ impl Connection {
             Some(_) => {
                 if !self.queue.is_empty() {
                     self.lose_front(Reason::ParseError, ctx);
+                    self.owed = self.owed.saturating_add(u32::from(self.pipelined));
                     self.doubt(u64::MAX, ctx);
                 }
             }

@@ -80,6 +80,8 @@ impl Connection {
         self.number = self.number.wrapping_add(1);
         open.number = self.number;
         open.after_gap = self.gap;
+        // It was only now taken for a request.
+        open.doubtful = open.opposite < self.lost_to;
         let newest = ctx.requests.back(&self.queue);
         self.pipelined |= newest.is_some_and(|newest| !newest.doubtful && !newest.after_gap);
         if self.blind.is_none() {
@@ -135,9 +137,6 @@ impl Connection {
         let first = self.request_direction.is_none();
         self.request_direction = Some(direction.other());
         self.phase = Phase::Http;
-        if !first {
-            self.end_by_response(ctx);
-        }
         if (100..=199).contains(&head.status) && head.status != 101 {
             self.stream_mut(direction).mode = if length.is_some() { Mode::Start } else { Mode::Lost };
             return;
@@ -191,7 +190,16 @@ impl Connection {
         }
         match ctx.requests.front(&self.queue) {
             None => return false,
+            // It has one already, of which the end was not recognised.
+            Some(front) if front.response.is_some() => {
+                self.lose_front(Reason::ResponseNotObserved, ctx);
+                return self.choose(offset, opposite, ctx);
+            }
             Some(front) if !front.after_gap && !front.doubtful => return true,
+            Some(_) if self.pipelined => {
+                self.go_blind(ctx);
+                return false;
+            }
             Some(_) => {}
         }
         // No pipelining, so it answers the last request that had been sent.
@@ -208,6 +216,8 @@ impl Connection {
         // Another request may have been sent, unseen, and this may be its response.
         if doubtful && (self.gap || self.queue.len() > 1) {
             self.lose_front(Reason::ResponseNotObserved, ctx);
+            // If no other was missed, it is the lost one's.
+            self.owed = self.owed.saturating_add(u32::from(self.unseen == 0));
             return false;
         }
         true
@@ -268,29 +278,29 @@ impl Connection {
             if going_on {
                 self.pipelined = true;
             } else {
-                self.end_by_response(ctx);
+                self.end_by_response(responses, ctx);
             }
         }
     }
 
-    /// The other direction, or another response, shows that a response without usable framing is over.
-    fn end_by_response<S: Sink>(&mut self, ctx: &mut Context<'_, S>) {
-        let Some(responses) = self.request_direction.map(Direction::other) else { return };
-        let stream = self.stream_mut(responses);
-        if !matches!(stream.mode, Mode::Unframed(_)) {
+    /// A request, or another response, shows that a response without usable framing is over.
+    pub(super) fn end_by_response<S: Sink>(&mut self, direction: Direction, ctx: &mut Context<'_, S>) {
+        if self.request_direction == Some(direction) {
             return;
         }
+        let stream = self.stream_mut(direction);
         stream.mode = Mode::Start;
-        let (at, end_seen) = (stream.last, stream.end_seen);
+        let (at, end_seen, seen) = (stream.last, stream.end_seen, stream.seen);
         if std::mem::take(&mut self.orphan) {
             return;
         }
-        if end_seen && self.queue.len() == 1 {
+        // Several responses may lie in what was taken for one.
+        let alone = !ctx.requests.iter(&self.queue).skip(1).any(|open| open.opposite < seen);
+        if end_seen && alone {
             self.report(Outcome::Complete, at, ctx);
         } else {
-            // Several responses may lie in what was taken for one.
             self.lose_front(Reason::ResponseNotObserved, ctx);
-            self.doubt(u64::MAX, ctx);
+            self.doubt(seen, ctx);
         }
     }
 }

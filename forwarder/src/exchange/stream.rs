@@ -225,11 +225,10 @@ impl Piece {
         self.left > self.bytes.len() as u64
     }
 
-    /// The last captured bytes, up to the end of the event.
+    /// The last captured bytes, up to the end of the event. Some of them may be consumed already.
     pub(super) fn end<'a>(&'a self, event: &'a SocketEvent) -> &'a [u8] {
         if self.is_cut() {
-            let skip = (event.tail.len() as u64).saturating_sub(self.left);
-            usize::try_from(skip).ok().and_then(|skip| event.tail.get(skip..)).unwrap_or_default()
+            &event.tail
         } else {
             self.bytes.get(self.bytes.len().saturating_sub(8)..).unwrap_or_default()
         }

@@ -6,6 +6,7 @@ mod holes;
 mod kit;
 mod odd;
 mod properties;
+mod recorder;
 mod reorder;
 mod table;
 mod traffic;

@@ -29,6 +29,8 @@ impl Server {
 pub(crate) enum Due {
     /// Exactly these spans at the server and at the client, and histograms that agree.
     Spans(Vec<Expected>, Vec<Expected>),
+    /// No span at the server, whose sampler follows the parent, and a histogram that counts one all the same.
+    Unsampled,
     /// This many exchanges, both sides counted: each is reported, or counted under [`EXCHANGE_LOSSES`].
     ReportedOrLost(u64),
 }
@@ -97,6 +99,12 @@ impl Case {
     /// Each exchange is reported or counted; `total` of both sides.
     pub(crate) fn reported_or_lost(mut self, total: u64) -> Self {
         (self.due, self.lost) = (Due::ReportedOrLost(total), Lost::May(&EXCHANGE_LOSSES));
+        self
+    }
+
+    /// The request says that its trace is not sampled.
+    pub(crate) fn unsampled(mut self) -> Self {
+        self.due = Due::Unsampled;
         self
     }
 

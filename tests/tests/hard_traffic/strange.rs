@@ -122,7 +122,7 @@ fn trace_context() -> Vec<Case> {
         with("traceparent", &valid, true),
         with(
             "traceparent_odd_case",
-            &format!("TraceParent:   00-{TRACE}-{PARENT}-00\r\ntracestate: a=1,b=2\r\n"),
+            &format!("TraceParent:   00-{TRACE}-{PARENT}-01\r\ntracestate: a=1,b=2\r\n"),
             true,
         ),
         with(
@@ -130,6 +130,7 @@ fn trace_context() -> Vec<Case> {
             &format!("traceparent: cc-{TRACE}-{PARENT}-01-what-the-future-brings\r\n"),
             true,
         ),
+        with("traceparent_not_sampled", &format!("traceparent: 00-{TRACE}-{PARENT}-00\r\n"), true).unsampled(),
         with("traceparent_twice", &valid.repeat(2), false),
         with("traceparent_zero", &format!("traceparent: 00-{}-{PARENT}-01\r\n", "0".repeat(32)), false),
         with("traceparent_upper_case", &format!("traceparent: 00-{}-{PARENT}-01\r\n", TRACE.to_uppercase()), false),

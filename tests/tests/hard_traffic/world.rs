@@ -153,6 +153,7 @@ impl Table {
         let spantap = self.world.spantap.take().context("Spantap was stopped")?;
         let log = spantap.stop()?;
         let books = admin::summary(&log).context("no summary at the end of the log")?;
+        ensure!(books.adds_up, "the books are not right: {books:?}");
         let telemetry = self.world.collector.telemetry()?;
         let of = |kind| telemetry.spans.iter().filter(|span| span.kind == kind).count() as u64;
         let (server, client) = (of(Kind::Server), of(Kind::Client));
@@ -191,6 +192,12 @@ fn due(case: &Case, telemetry: &Telemetry, lost: &Losses) -> Result<()> {
             // Nobody is both here.
             expect::spans(telemetry, &server, Kind::Client, &[])?;
             expect::spans(telemetry, &client, Kind::Server, &[])?;
+        }
+        Due::Unsampled => {
+            expect::spans(telemetry, &server, Kind::Server, &[])?;
+            let count = telemetry.count("http.server.request.duration", &server);
+            ensure!(count == 1, "metrics count before sampling: {count}, not 1");
+            return Ok(());
         }
         Due::ReportedOrLost(total) => {
             let spans = [telemetry.spans_of(&server), telemetry.spans_of(&client)].concat();

@@ -113,6 +113,14 @@ impl Socket {
         self
     }
 
+    /// The process closes the connection; the event tells how much was moved, and the FIN has a number of its own.
+    pub(super) fn close(&mut self) -> &mut Self {
+        let mut event = self.event(EventKind::LocalClosed);
+        (event.offset, event.opposite_offset) = (self.moved[1] + 1, self.moved[0]);
+        self.events.push(event);
+        self.state(EventKind::Closed)
+    }
+
     /// Makes the last event unreadable.
     pub(super) fn unreadable(&mut self) -> &mut Self {
         let event = self.events.last_mut().unwrap();

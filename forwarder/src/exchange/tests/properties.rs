@@ -1,1 +1,396 @@
+//! What must hold for any traffic: split, interleaved, reordered, with losses, random.
 
+use bytes::Bytes;
+use proptest::{collection::vec, prelude::*, sample::Index};
+
+use super::{kit::*, recorder::*};
+use crate::{
+    exchange::{Exchange, Limits},
+    model::*,
+};
+
+const FAKES: [&str; 4] = [
+    "GET /fake HTTP/1.1\r\nHost: fake\r\n\r\n",
+    "HTTP/1.1 599 FAKE\r\nContent-Length: 3\r\n\r\n",
+    "0\r\n\r\n",
+    "plain text, no head\r\n",
+];
+
+/// Status of exchange 0: none of those that follow means that there is no body.
+const FIRST: usize = 210;
+
+/// A body and how it is framed.
+#[derive(Clone)]
+enum Body {
+    None,
+    Length(Vec<u8>),
+    Chunked(Vec<Vec<u8>>),
+}
+
+/// Content that looks like heads, at every place.
+fn content() -> impl Strategy<Value = Vec<u8>> {
+    vec((0..FAKES.len(), 0..40_usize), 1..6).prop_map(|parts| {
+        parts
+            .into_iter()
+            .flat_map(|(fake, filler)| [FAKES[fake].as_bytes().to_vec(), vec![b'x'; filler]].concat())
+            .collect()
+    })
+}
+
+fn body() -> impl Strategy<Value = Body> {
+    prop_oneof![Just(Body::None), content().prop_map(Body::Length), vec(content(), 1..4).prop_map(Body::Chunked)]
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.fields_and_bytes()))
+    }
+}
+
+impl Body {
+    fn fields_and_bytes(&self) -> Vec<u8> {
+        match self {
+            Body::None => b"Content-Length: 0\r\n\r\n".to_vec(),
+            Body::Length(bytes) => [format!("Content-Length: {}\r\n\r\n", bytes.len()).as_bytes(), bytes].concat(),
+            Body::Chunked(chunks) => {
+                let mut all = b"Transfer-Encoding: chunked\r\n\r\n".to_vec();
+                for chunk in chunks {
+                    all.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                    all.extend_from_slice(chunk);
+                    all.extend_from_slice(b"\r\n");
+                }
+                all.extend_from_slice(b"0\r\n\r\n");
+                all
+            }
+        }
+    }
+}
+
+/// An exchange; its number stands in its target and in its status.
+#[derive(Debug, Clone)]
+struct Plan {
+    request: Body,
+    response: Body,
+    interim: bool,
+    head: bool,
+}
+
+fn plan() -> impl Strategy<Value = Plan> {
+    (body(), body(), prop::bool::weighted(0.2), prop::bool::weighted(0.1))
+        .prop_map(|(request, response, interim, head)| Plan { request, response, interim, head })
+}
+
+impl Plan {
+    fn request(&self, n: usize) -> Vec<u8> {
+        let method = if self.head { "HEAD" } else { "POST" };
+        [format!("{method} /{n} HTTP/1.1\r\nHost: h\r\n").as_bytes(), &self.request.fields_and_bytes()].concat()
+    }
+
+    fn response(&self, n: usize) -> Vec<u8> {
+        let interim = if self.interim { "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" } else { "" };
+        let rest = self.response.fields_and_bytes();
+        let end = rest.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+        let rest = if self.head { &rest[..end] } else { &rest };
+        [format!("{interim}HTTP/1.1 {} OK\r\n", FIRST + n).as_bytes(), rest].concat()
+    }
+}
+
+/// Cuts `bytes` at the given places.
+fn pieces<'a>(bytes: &'a [u8], cuts: &[Index]) -> Vec<&'a [u8]> {
+    let mut at: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len())).chain([0, bytes.len()]).collect();
+    at.sort_unstable();
+    at.dedup();
+    at.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
+}
+
+/// Number of an exchange, by its target; fails for a target that nobody sent.
+fn number(exchange: &Exchange) -> usize {
+    std::str::from_utf8(&exchange.request.target).unwrap().strip_prefix('/').unwrap().parse().unwrap()
+}
+
+/// Each exchange has the response to its request.
+fn assert_paired(seen: &Seen) -> Result<(), TestCaseError> {
+    for exchange in &seen.exchanges {
+        let status = exchange.response.as_ref().map(|response| response.status);
+        prop_assert_eq!(status, Some((FIRST + number(exchange)) as u16), "{:?}", seen.lines());
+    }
+    Ok(())
+}
+
+/// All but the times.
+fn timeless(mut seen: Seen) -> Seen {
+    for exchange in &mut seen.exchanges {
+        (exchange.start, exchange.end, exchange.response_start) = (MonotonicNs(0), MonotonicNs(0), None);
+    }
+    seen
+}
+
+/// The events, to read.
+fn trace(events: &[SocketEvent]) -> String {
+    let line = |event: &SocketEvent| {
+        let head = event.head.escape_ascii().to_string();
+        format!(
+            "{:?} turn {} at {}+{} opposite {} {:.60}",
+            event.kind, event.turn, event.offset, event.length, event.opposite_offset, head
+        )
+    };
+    events.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Which side is observed.
+fn ways(client: bool) -> (Way, Way) {
+    if client { (Out, In) } else { (In, Out) }
+}
+
+fn play(plans: &[Plan], cuts: &[Vec<Index>], client: bool, capture: usize) -> Socket {
+    let (request, response) = ways(client);
+    let mut s = Socket::new();
+    s.capture = capture;
+    for (n, plan) in plans.iter().enumerate() {
+        let no_cuts = vec![];
+        let cuts = cuts.get(n).unwrap_or(&no_cuts);
+        pieces(&plan.request(n), cuts).into_iter().for_each(|piece| _ = s.moves(request, piece));
+        pieces(&plan.response(n), cuts).into_iter().for_each(|piece| _ = s.moves(response, piece));
+    }
+    s
+}
+
+proptest! {
+    /// However messages are split into calls, the exchanges are the same; and right.
+    #[test]
+    fn any_split(plans in vec(plan(), 1..5), cuts in vec(vec(any::<Index>(), 0..12), 5), client: bool) {
+        let whole = timeless(play(&plans, &[], client, 1 << 20).seen());
+        prop_assert_eq!(whole.exchanges.len(), plans.len());
+        prop_assert_eq!(whole.lost(), 0);
+        assert_paired(&whole)?;
+        let split = timeless(play(&plans, &cuts, client, 1 << 20).seen());
+        prop_assert_eq!(&split, &whole);
+        // With little captured, sizes may be unknown, but not the exchanges.
+        let little = play(&plans, &cuts, client, 200).seen();
+        prop_assert_eq!(little.lines(), whole.lines());
+    }
+
+    /// A client may send requests before it has the responses, a server may read them when it likes.
+    #[test]
+    fn any_interleaving(
+        plans in vec(plan(), 1..6),
+        cuts in vec(any::<Index>(), 0..30),
+        order in vec(any::<bool>(), 200),
+        client: bool,
+    ) {
+        let (way_in, way_out) = ways(client);
+        let (mut requests, mut responses) = (Vec::new(), Vec::new());
+        // A piece of a response may go once this much of the requests has come.
+        let mut needs = Vec::new();
+        for (n, plan) in plans.iter().enumerate() {
+            requests.extend(plan.request(n));
+            let response = plan.response(n);
+            needs.extend(std::iter::repeat_n(requests.len(), response.len()));
+            responses.extend(response);
+        }
+        let mut s = Socket::new();
+        s.capture = 1 << 20;
+        let (mut ins, mut outs) = (pieces(&requests, &cuts).into_iter(), pieces(&responses, &cuts).into_iter().peekable());
+        let (mut came, mut went, mut order) = (0, 0, order.into_iter().cycle());
+        while went < responses.len() {
+            let ready = outs.peek().is_some_and(|piece| needs[went + piece.len() - 1] <= came);
+            if ready && (order.next().unwrap() || came == requests.len()) {
+                let piece = outs.next().unwrap();
+                went += piece.len();
+                s.moves(way_out, piece);
+            } else {
+                let piece = ins.next().unwrap();
+                came += piece.len();
+                s.moves(way_in, piece);
+            }
+        }
+        let events = trace(&s.events);
+        let seen = s.seen();
+        prop_assert_eq!(seen.lost(), 0);
+        prop_assert_eq!(seen.exchanges.len(), plans.len());
+        assert_paired(&seen).map_err(|error| TestCaseError::fail(format!("{error}\n{events}")))?;
+        prop_assert!(seen.exchanges.iter().enumerate().all(|(n, exchange)| number(exchange) == n));
+    }
+
+    /// Whatever events are lost: no wrong pair, nothing invented, and as many exchanges counted as there were.
+    #[test]
+    fn any_loss(
+        plans in vec(plan(), 1..8),
+        cuts in vec(vec(any::<Index>(), 0..3), 8),
+        keep in vec(prop::bool::weighted(0.8), 100),
+        client: bool,
+        ends: bool,
+        capture in prop::sample::select(vec![200_usize, 4096]),
+    ) {
+        let mut s = play(&plans, &cuts, client, capture);
+        let mut keep = keep.into_iter().cycle();
+        s.events.retain(|_| keep.next().unwrap());
+        if ends {
+            s.close();
+        } else {
+            // An exchange that is seen, so that what is missing before it shows.
+            let (request, response) = ways(client);
+            let n = plans.len();
+            s.moves(request, format!("GET /{n} HTTP/1.1\r\n\r\n").as_bytes());
+            s.moves(response, format!("HTTP/1.1 {} OK\r\nContent-Length: 0\r\n\r\n", FIRST + n).as_bytes());
+        }
+        let events = trace(&s.events);
+        let seen = s.seen();
+        assert_paired(&seen).map_err(|error| TestCaseError::fail(format!("{error}\n{events}")))?;
+        let all = plans.len() as u64 + u64::from(!ends);
+        prop_assert!(seen.exchanges.len() as u64 + seen.lost() <= all, "{:?}\n{}", seen.lines(), events);
+    }
+
+    /// The same with one event for each message: then the numbers are exact.
+    #[test]
+    fn losses_are_counted_exactly(keep in vec(prop::bool::weighted(0.6), 2..60), client: bool, ends: bool) {
+        let plan = Plan { request: Body::None, response: Body::None, interim: false, head: false };
+        let all = keep.len() / 2;
+        let mut s = play(&vec![plan; all], &[], client, 4096);
+        let (first, mut at) = (2, 0);
+        s.events.retain(|_| {
+            at += 1;
+            at <= first || keep[at - 1]
+        });
+        if ends {
+            s.close();
+        } else {
+            s.events.truncate(s.events.len().max(first));
+            let last = s.events.last().unwrap().clone();
+            s.turn = last.turn.max(s.turn);
+            let (request, response) = ways(client);
+            s.moves(request, format!("GET /{all} HTTP/1.1\r\n\r\n").as_bytes());
+            s.moves(response, format!("HTTP/1.1 {} OK\r\nContent-Length: 0\r\n\r\n", FIRST + all).as_bytes());
+        }
+        let events = trace(&s.events);
+        let seen = s.seen();
+        assert_paired(&seen).map_err(|error| TestCaseError::fail(format!("{error}\n{events}")))?;
+        prop_assert_eq!(seen.exchanges.len() as u64 + seen.lost(), all as u64 + u64::from(!ends), "{:?}\n{}", seen.lines(), events);
+    }
+
+    /// Responses of a client that pipelines are lost: no wrong pair.
+    #[test]
+    fn lost_responses_while_pipelining(batches in vec(1..5_usize, 1..8), keep in vec(prop::bool::weighted(0.8), 40), joined: bool) {
+        let mut s = Socket::new();
+        let (mut n, mut dropped, mut keep) = (0, Vec::new(), keep.into_iter().cycle());
+        for batch in batches {
+            let heads: String = (n..n + batch).map(|n| format!("GET /{n} HTTP/1.1\r\n\r\n")).collect();
+            s.recv(heads);
+            // With `joined`, the last response goes after the next batch came.
+            let left = if joined { 1 } else { 0 };
+            let ready = dropped.len() / 2..n + batch - left;
+            for n in ready {
+                s.send(format!("HTTP/1.1 {} OK\r\nContent-Length: 2\r\n\r\n", FIRST + n)).send("ok");
+                dropped.extend([!keep.next().unwrap(), !keep.next().unwrap()]);
+            }
+            n += batch;
+        }
+        let mut dropped = dropped.into_iter();
+        s.events.retain(|event| event.kind == EventKind::Receive || !dropped.next().unwrap());
+        let events = trace(&s.events);
+        assert_paired(&s.seen()).map_err(|error| TestCaseError::fail(format!("{error}\n{events}")))?;
+    }
+
+    /// Calls that are recorded late change nothing.
+    #[test]
+    fn late_records(plans in vec(plan(), 1..6), cuts in vec(vec(any::<Index>(), 0..3), 6), late in vec(0..8_u64, 100), client: bool) {
+        let (request, response) = ways(client);
+        let mut recorder = Recorder::default();
+        let mut late = late.into_iter().cycle();
+        for (n, plan) in plans.iter().enumerate() {
+            for (way, message) in [(request, plan.request(n)), (response, plan.response(n))] {
+                for piece in pieces(&message, &cuts[n]) {
+                    // What is received is acted upon only after it is recorded; what is sent may be received
+                    // elsewhere before the call returns.
+                    recorder.call(way, piece, if way == Out { late.next().unwrap() } else { 0 });
+                }
+            }
+        }
+        let events = recorder.events();
+        let (seen, events) = (run(events.clone()), trace(&events));
+        prop_assert_eq!(seen.lost(), 0, "{:?}\n{}", seen.lines(), events);
+        prop_assert_eq!(seen.exchanges.len(), plans.len());
+        assert_paired(&seen).map_err(|error| TestCaseError::fail(format!("{error}\n{events}")))?;
+    }
+
+    /// Events that no kernel would send: no panic, no invented status, and the numbers add up.
+    #[test]
+    fn random_events(events in vec(random_event(), 0..60)) {
+        let mut bench = Bench::new(Limits { connections: 2, pipeline: 3, ..Limits::default() });
+        bench.feed(events.clone());
+        bench.pass(3000);
+        bench.table.process_ended(ProcessId(1), MonotonicNs(0));
+        bench.pass(3000);
+        bench.table.drain(&mut bench.seen);
+        bench.check();
+        for exchange in &bench.seen.exchanges {
+            if let Some(response) = &exchange.response {
+                prop_assert!([200, 204, 404, 101].contains(&response.status));
+            }
+        }
+    }
+}
+
+/// Pieces of heads and bodies, anywhere.
+fn random_event() -> impl Strategy<Value = SocketEvent> {
+    let texts = prop::sample::select(vec![
+        "GET / HTTP/1.1\r\n\r\n",
+        "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n",
+        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "CONNECT a:1 HTTP/1.1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
+        "HTTP/1.1 204 N\r\n\r\n",
+        "HTTP/1.0 404 N\r\n\r\n",
+        "HTTP/1.1 101 S\r\n\r\n",
+        "HTTP/1.1 100 C\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "3\r\nabc\r\n0\r\n\r\n",
+        "GE",
+        "HTTP/1.1 2",
+        "\r\n",
+        "\0\u{1}garbage",
+        "",
+    ]);
+    let kinds = prop::sample::select(vec![
+        EventKind::Send,
+        EventKind::Send,
+        EventKind::Send,
+        EventKind::Receive,
+        EventKind::Receive,
+        EventKind::Receive,
+        EventKind::EndOfStream,
+        EventKind::PeerClosed,
+        EventKind::LocalClosed,
+        EventKind::Closed,
+        EventKind::Reset,
+    ]);
+    let offsets = prop_oneof![0..100_u64, Just(u64::MAX)];
+    let numbers = (
+        0..4_u64,
+        offsets.clone(),
+        offsets,
+        prop_oneof![0..6_u32, Just(u32::MAX)],
+        prop_oneof![0..4_u32, Just(u32::MAX)],
+    );
+    (texts, kinds, numbers, 0..5000_u64, prop::bool::weighted(0.02)).prop_map(|(text, kind, numbers, ms, opaque)| {
+        let (socket, offset, opposite_offset, turn, extra) = numbers;
+        let time = MonotonicNs((1000 + ms) * MS);
+        SocketEvent {
+            socket: SocketId(socket),
+            kind,
+            time,
+            began: time,
+            process: ProcessId(1),
+            thread: 1,
+            offset,
+            length: (text.len() as u32).saturating_add(extra),
+            opposite_offset,
+            queued_ns: ms,
+            turn,
+            head: Bytes::from_static(text.as_bytes()),
+            tail: Bytes::from_static(&text.as_bytes()[..text.len().min(8)]),
+            unreadable: false,
+            opaque,
+        }
+    })
+}
