@@ -503,8 +503,9 @@ static __always_inline int state_changed(struct sock *sk, int old, int new)
 	scratch->event.socket = state->cookie;
 	scratch->event.time = bpf_ktime_get_ns();
 	scratch->event.turn = state->turn;
-	scratch->event.offset = state->received;
-	scratch->event.opposite_offset = state->sent;
+	/* Of the direction that has ended. */
+	scratch->event.offset = kind == RECORD_LOCAL_CLOSED ? state->sent : state->received;
+	scratch->event.opposite_offset = kind == RECORD_LOCAL_CLOSED ? state->received : state->sent;
 	submit(sk, state, scratch, control, false);
 	return 0;
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::{
     collector::Collector,
     pair::Pair,
-    script::{connect, read_head, send, serve},
+    script::{Step, connect, read_head, send, serve},
     spantap::{Setup, Spantap},
     suite::World,
     telemetry::Kind,
@@ -63,16 +63,15 @@ impl Observed {
     pub fn wait_observing(&mut self) -> Result<()> {
         self.probes += 1;
         let name = format!("probe-{}", self.probes);
-        let pair = Pair::prepare(&name)?;
+        let mut pair = Pair::prepare(&name)?;
         let request = format!("GET /{name} HTTP/1.1\r\nHost: probe\r\n\r\n");
         let response = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-        // It asks again until a request was seen: a probe that started a moment ago may not be found yet.
-        let again = |steps: Vec<_>| vec![crate::script::Step::Repeat(100, steps)];
-        let pause = crate::script::Step::Pause(50);
+        // It asks again until a request was seen: a subject that started a moment ago may not be found yet.
+        let until = |steps| vec![Step::Until("enough".to_owned(), steps)];
         let folder = self.collector.folder().to_path_buf();
         pair.begin(
-            &serve(again(vec![read_head(), send(response)])),
-            &connect(again(vec![send(request), read_head(), pause])),
+            &serve(until(vec![read_head(), send(response)])),
+            &connect(until(vec![send(request), read_head(), Step::Pause(30)])),
             &folder,
         )?;
         let (server, client) = (format!("{name}-server"), format!("{name}-client"));
@@ -84,7 +83,11 @@ impl Observed {
             );
             Ok(())
         });
-        seen.context("no span of a subject that was started as a probe")
+        seen.context("no span of a subject that was started as a probe")?;
+        // It leaves between two requests, so that nothing of it is lost; its server may be waiting for another one.
+        pair.signal("enough")?;
+        pair.client.finish(Duration::from_secs(10))?;
+        self.collector.settle(Duration::from_millis(300), ARRIVAL)
     }
 }
 

@@ -106,6 +106,10 @@ impl Signals {
         signals
     }
 
+    fn has(&self, name: &str) -> bool {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
+    }
+
     fn wait(&self, name: &str) -> Result<()> {
         let set = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.0.1.wait_timeout_while(set, LIMIT / 3, |set| !set.contains(name));
@@ -182,6 +186,11 @@ impl Player {
             Step::Wait(name) => self.signals.wait(name)?,
             Step::Pause(milliseconds) => std::thread::sleep(Duration::from_millis(*milliseconds)),
             Step::Repeat(times, script) => (0..*times).try_for_each(|round| self.play(script, round))?,
+            Step::Until(name, script) => {
+                while !self.signals.has(name) {
+                    self.play(script, round)?;
+                }
+            }
             Step::Exit => {
                 say("done");
                 std::process::exit(0);

@@ -155,6 +155,8 @@ pub enum Step {
     Pause(u64),
     /// Repeats steps.
     Repeat(u32, Script),
+    /// Repeats steps until a signal has come.
+    Until(String, Script),
     /// Ends the process at once, with its sockets open.
     Exit,
 }

@@ -5,6 +5,7 @@ prefork:      two children forked before accept take turns on one listener; both
 In: mode and number of connections as arguments. Out: "listening PORT" and "done" on standard output.
 """
 import os
+import signal
 import socket
 import sys
 
@@ -33,6 +34,7 @@ mode, connections = sys.argv[1], int(sys.argv[2])
 say("ready")
 if not sys.stdin.readline():
     sys.exit(0)
+signal.alarm(60)  # none is left behind, whatever happens
 listener = socket.create_server(("127.0.0.1", 0))
 children = []
 if mode == "after-accept":
@@ -41,6 +43,7 @@ if mode == "after-accept":
         connection, _ = listener.accept()
         child = os.fork()
         if child == 0:
+            signal.alarm(60)
             listener.close()
             answer(connection)
             os._exit(0)
@@ -50,6 +53,7 @@ else:
     for _ in range(2):
         child = os.fork()
         if child == 0:
+            signal.alarm(60)
             for _ in range(connections // 2):
                 connection, _ = listener.accept()
                 answer(connection)

@@ -19,8 +19,7 @@ const CONNECTIONS: u64 = 64;
 const ARRIVAL: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
-    let listed = std::env::args().any(|argument| argument == "--list");
-    let no_collector = if listed { None } else { collector::lacks_collector() };
+    let no_collector = collector::lacks_collector();
     let lacks = [host::lacks_root_and_btf(), host::lacks("nginx"), no_collector];
     Suite::new("exactness", lacks, || {
         Observed::start(|c| Ok(Setup::observing(&[SUBJECTS, "exe_path: \"*/nginx\""], c)))
@@ -45,7 +44,7 @@ fn full_speed(world: &mut Observed, many_clients: bool) -> Result<()> {
     }
     // They and nginx's workers were started before this call, so they are observed when it returns.
     world.wait_observing()?;
-    let before = world.spantap()?.losses()?;
+    let before = world.spantap()?.own_metrics()?;
     loads.iter().try_for_each(|load| load.tell("begin"))?;
     loads.iter_mut().try_for_each(|load| load.finish(Duration::from_secs(60)))?;
 
@@ -53,11 +52,11 @@ fn full_speed(world: &mut Observed, many_clients: bool) -> Result<()> {
     let spantap = spantap.as_ref().context("Spantap was stopped")?;
     let check = |telemetry: &Telemetry| {
         let own = spantap.own_metrics()?;
-        let lost = admin::lost_between(&before, &admin::losses(&own));
+        let lost = admin::lost_between(&admin::losses(&before), &admin::losses(&own));
         let of = |kind| telemetry.spans.iter().filter(|s| s.kind == kind && s.path() == path).count() as u64;
         let (server, client) = (of(Kind::Server), of(Kind::Client));
         ensure!(server <= REQUESTS && client <= REQUESTS, "{server} server and {client} client spans of {REQUESTS}");
-        let counted = admin::exchanges(&lost) + admin::spans_lost(&own);
+        let counted = admin::exchanges(&lost) + admin::spans_lost(&own) - admin::spans_lost(&before);
         ensure!(
             server + client + counted == 2 * REQUESTS,
             "{server} server and {client} client spans of {REQUESTS} each, {counted} counted as lost: {lost:?}"

@@ -23,8 +23,7 @@ const ARRIVAL: Duration = Duration::from_secs(15);
 const ONLY_SUBJECTS: &str = "discovery:\n  instrument:\n    - exe_path: \"*/subject\"\n";
 
 fn main() -> ExitCode {
-    let listed = std::env::args().any(|argument| argument == "--list");
-    let no_collector = if listed { None } else { collector::lacks_collector() };
+    let no_collector = collector::lacks_collector();
     Suite::new("export", [host::lacks_root_and_btf(), no_collector], || Ok(()))
         .case("traces_alone", |()| traces_alone())
         .case("metrics_alone", |()| metrics_alone())

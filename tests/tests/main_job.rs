@@ -40,8 +40,7 @@ impl World for Job {
 }
 
 fn main() -> ExitCode {
-    let listed = std::env::args().any(|argument| argument == "--list");
-    let no_collector = if listed { None } else { collector::lacks_collector() };
+    let no_collector = collector::lacks_collector();
     let lacks =
         [host::lacks_root_and_btf(), no_collector, host::lacks("nginx"), host::lacks("curl"), host::lacks("python3")];
     Suite::new("main_job", lacks, start)

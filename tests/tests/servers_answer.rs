@@ -12,8 +12,7 @@ use spantap_tests::{
 };
 
 fn main() -> ExitCode {
-    let listed = std::env::args().any(|argument| argument == "--list");
-    let no_collector = if listed { None } else { collector::lacks_collector() };
+    let no_collector = collector::lacks_collector();
     Suite::new("servers_answer", [], || Ok(()))
         .case_unless(host::lacks("nginx").or(host::lacks("python3")), "nginx", |()| nginx())
         .case_unless(host::lacks("python3"), "python_asyncio", |()| hello(&Server::python_async()?))

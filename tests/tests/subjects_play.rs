@@ -2,6 +2,8 @@
 //! failure of that table is Spantap's. Needs no privilege.
 #![allow(missing_docs, dead_code)]
 
+#[path = "hard_traffic/bodies.rs"]
+mod bodies;
 #[path = "hard_traffic/case.rs"]
 mod case;
 #[path = "hard_traffic/endings.rs"]
@@ -25,7 +27,9 @@ use spantap_tests::{
 };
 
 fn main() -> ExitCode {
-    let cases = [framing::cases(), endings::cases(), sockets::cases(), processes::cases(), strange::cases()].concat();
+    let cases =
+        [framing::cases(), bodies::cases(), endings::cases(), sockets::cases(), processes::cases(), strange::cases()]
+            .concat();
     let names: HashSet<String> = cases.iter().map(|case| case.name.clone()).collect();
     let distinct = names.len() == cases.len();
     let mut suite = Suite::new("subjects_play", [], || Ok(()));

@@ -88,7 +88,7 @@ impl Connection {
     fn note_end_turn<S: Sink>(&mut self, turn: u32, ctx: &mut Context<'_, S>) {
         let missing = turn.saturating_sub(self.turn);
         let last = if missing.is_multiple_of(2) { self.turn_direction } else { self.turn_direction.other() };
-        self.note_missing(missing, last);
+        self.note_missing(missing, last, ctx);
         // Among them are the responses to what is open.
         if missing > 1 || self.request_direction == Some(last.other()) {
             self.doubt(u64::MAX, ctx);

@@ -169,11 +169,13 @@ impl Connection {
     ) {
         if self.phase == Phase::New {
             self.begins(direction, &event);
-        } else {
-            self.note_turn(direction, event.turn);
         }
-        if let Some(event) = self.hold(direction, event, process, ctx) {
-            self.apply(direction, &event, process, ctx);
+        let missing = event.turn.saturating_sub(self.turn).saturating_sub(1);
+        if event.turn >= self.turn {
+            (self.turn, self.turn_direction) = (event.turn, direction);
+        }
+        if let Some(event) = self.hold(direction, event, missing, process, ctx) {
+            self.apply(direction, &event, missing, process, ctx);
             self.release(false, ctx);
         }
     }
@@ -190,23 +192,12 @@ impl Connection {
         }
     }
 
-    /// Counts the requests of turns that are missing between the last event and this one.
-    pub(super) fn note_turn(&mut self, direction: Direction, turn: u32) {
-        let missing = turn.saturating_sub(self.turn).saturating_sub(1);
-        self.note_missing(missing, direction.other());
-        if turn >= self.turn {
-            self.turn = turn;
-            self.turn_direction = direction;
-        }
-    }
-
-    /// `missing` turns are missing, the last of them in direction `last`.
-    pub(super) fn note_missing(&mut self, missing: u32, last: Direction) {
+    /// Counts the requests of `missing` turns that are missing, the last of them in direction `last`.
+    pub(super) fn note_missing<S>(&mut self, missing: u32, last: Direction, ctx: &Context<'_, S>) {
         let Some(requests) = self.request_direction else { return };
         let mut count = if last == requests { missing.div_ceil(2) } else { missing / 2 };
-        // The first of them may go on with a request that has begun (after a 100, say).
-        let under_way = !matches!(self.stream(requests).mode, Mode::Start | Mode::Lost);
-        if under_way {
+        // The first of them may be the body that waited for a 100.
+        if self.awaits_body(ctx) {
             count = count.saturating_sub(1);
         }
         self.unseen = self.unseen.saturating_add(count);

@@ -23,16 +23,20 @@ const LONG_QUIET: u64 = 1_000_000_000;
 const UNIX_QUIET: u64 = 5_000_000_000;
 
 impl Connection {
-    /// Reads `event`.
+    /// Reads `event`, before which `missing` turns are missing.
     pub(super) fn apply<S: Sink>(
         &mut self,
         direction: Direction,
         event: &SocketEvent,
+        missing: u32,
         process: &ProcessRef,
         ctx: &mut Context<'_, S>,
     ) {
         if self.phase == Phase::Ignored {
             return;
+        }
+        if missing > 0 {
+            self.note_missing(missing, direction.other(), ctx);
         }
         let other = direction.other();
         let other_waits = self.held.as_ref().is_some_and(|held| held.direction == other);
@@ -109,6 +113,9 @@ impl Connection {
                 }
                 Mode::Unframed(state) => {
                     state.recent.push(piece.end(event), piece.left);
+                    // Another request, or what waited for a 100: not to be told apart, if the answer was not seen.
+                    let requests = self.request_direction == Some(direction);
+                    self.unseen = self.unseen.saturating_add(u32::from(requests && trusted && self.is_doubtful(ctx)));
                     self.pass_over(direction, piece, ctx);
                 }
                 Mode::Head(_) => self.continue_head(direction, piece, event, process, ctx),
@@ -202,7 +209,10 @@ impl Connection {
     /// side has spoken since. A request is only over once it is answered; a response only if this is another one.
     fn may_be_over<S: Sink>(&self, direction: Direction, piece: &Piece, ctx: &Context<'_, S>) -> bool {
         match self.stream(direction).mode {
-            Mode::Unframed(_) if self.request_direction == Some(direction) => self.is_answered(ctx),
+            Mode::Unframed(state) if self.request_direction == Some(direction) => {
+                // Perhaps answered unseen: its body was under way, so it did not wait for a 100.
+                self.is_answered(ctx) || state.chunked && self.is_doubtful(ctx)
+            }
             Mode::Unframed(_) => {
                 const BEGINNING: &[u8] = b"HTTP/1.";
                 let start = piece.bytes.get(..BEGINNING.len()).unwrap_or(&piece.bytes);

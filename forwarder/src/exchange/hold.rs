@@ -33,21 +33,30 @@ pub(super) struct Held {
     awaits_request: bool,
     /// When waiting ends.
     pub(super) due: u64,
-    events: VecDeque<(SocketEvent, ProcessRef)>,
+    events: VecDeque<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    event: SocketEvent,
+    /// Turns missing right before it.
+    missing: u32,
+    process: ProcessRef,
 }
 
 impl Connection {
-    /// Gives `event` back if it is its turn, else keeps it.
+    /// Gives `event` back if it is its turn, else keeps it. `missing` turns are missing before it.
     pub(super) fn hold<S: Sink>(
         &mut self,
         direction: Direction,
         event: SocketEvent,
+        missing: u32,
         process: &ProcessRef,
         ctx: &mut Context<'_, S>,
     ) -> Option<SocketEvent> {
         if let Some(held) = &mut self.held {
             if held.direction == direction {
-                held.events.push_back((event, process.clone()));
+                held.events.push_back(Waiting { event, missing, process: process.clone() });
                 ctx.stats.events_held += 1;
                 if held.events.len() >= MOST {
                     self.release(true, ctx);
@@ -55,25 +64,25 @@ impl Connection {
                 return None;
             }
             // This call began after the one that waits had ended: it cannot be what that waits for.
-            if held.awaits_request && held.events.front().is_some_and(|(first, _)| event.began > first.time) {
+            if held.awaits_request && held.events.front().is_some_and(|first| event.began > first.event.time) {
                 self.release_until(u64::MAX, ctx);
             }
             // This begins behind the bytes that were waited for: they are lost.
             if event.offset > self.stream(direction).seen {
                 self.release_until(event.offset, ctx);
             }
-            return self.after_held(direction, event, process, ctx);
+            return self.after_held(direction, event, missing, process, ctx);
         }
-        let missing = event.opposite_offset.saturating_sub(self.stream(direction.other()).seen);
-        let awaits_request = missing == 0 && self.is_early_on_unix(direction, &event);
+        let ahead = event.opposite_offset.saturating_sub(self.stream(direction.other()).seen);
+        let awaits_request = ahead == 0 && self.is_early_on_unix(direction, &event);
         // Bytes that are surely inside of a request's body change nothing.
         let skips =
-            self.request_direction == Some(direction.other()) && self.stream(direction.other()).would_skip(missing);
-        if (missing == 0 || skips) && !awaits_request || ctx.stats.events_held >= ctx.limits.events_held {
+            self.request_direction == Some(direction.other()) && self.stream(direction.other()).would_skip(ahead);
+        if (ahead == 0 || skips) && !awaits_request || ctx.stats.events_held >= ctx.limits.events_held {
             return Some(event);
         }
         let due = ctx.now.saturating_add(if awaits_request { UNIX_PATIENCE } else { PATIENCE });
-        let events = VecDeque::from([(event, process.clone())]);
+        let events = VecDeque::from([Waiting { event, missing, process: process.clone() }]);
         ctx.stats.events_held += 1;
         self.held = Some(Box::new(Held { direction, awaits_request, due, events }));
         None
@@ -84,22 +93,23 @@ impl Connection {
         &mut self,
         direction: Direction,
         event: SocketEvent,
+        missing: u32,
         process: &ProcessRef,
         ctx: &mut Context<'_, S>,
     ) -> Option<SocketEvent> {
         let seen = self.stream(direction.other()).seen;
         // Each was recorded after the other's bytes had moved. Then what began first goes first.
         let later = |held: &Held| {
-            event.opposite_offset > seen && held.events.front().is_some_and(|(first, _)| first.began < event.began)
+            event.opposite_offset > seen && held.events.front().is_some_and(|first| first.event.began < event.began)
         };
         let Some(held) = self.held.take_if(|held| later(held)) else { return Some(event) };
         let due = held.due;
-        let events = VecDeque::from([(event, process.clone())]);
+        let events = VecDeque::from([Waiting { event, missing, process: process.clone() }]);
         ctx.stats.events_held += 1;
         self.held = Some(Box::new(Held { direction, awaits_request: false, due, events }));
-        for (event, process) in held.events {
+        for Waiting { event, missing, process } in held.events {
             ctx.stats.events_held = ctx.stats.events_held.saturating_sub(1);
-            self.apply(held.direction, &event, &process, ctx);
+            self.apply(held.direction, &event, missing, &process, ctx);
         }
         self.release(false, ctx);
         None
@@ -127,9 +137,11 @@ impl Connection {
     /// for and was not seen is lost.
     fn release_until<S: Sink>(&mut self, until: u64, ctx: &mut Context<'_, S>) {
         let Some(mut held) = self.held.take() else { return };
-        while let Some((event, process)) = held.events.pop_front_if(|(event, _)| event.opposite_offset <= until) {
+        while let Some(Waiting { event, missing, process }) =
+            held.events.pop_front_if(|first| first.event.opposite_offset <= until)
+        {
             ctx.stats.events_held = ctx.stats.events_held.saturating_sub(1);
-            self.apply(held.direction, &event, &process, ctx);
+            self.apply(held.direction, &event, missing, &process, ctx);
         }
         if !held.events.is_empty() {
             self.held = Some(held);

@@ -60,8 +60,8 @@ impl Connection {
             }
             Mode::UntilClose => stream.count(missing),
             Mode::Head(_) => {
-                if self.request_direction == Some(direction) {
-                    self.take_partial_request(ctx);
+                if self.request_direction == Some(direction) && !self.take_partial_request(ctx) {
+                    self.unseen = self.unseen.saturating_add(1);
                 }
                 self.lost(direction, to, turn, ctx);
             }
@@ -86,14 +86,14 @@ impl Connection {
     /// Whatever began in `direction` up to stream offset `to` was not seen; it waits for the start of a turn.
     pub(super) fn lost<S: Sink>(&mut self, direction: Direction, to: u64, turn: Option<u32>, ctx: &mut Context<'_, S>) {
         let stream = self.stream_mut(direction);
-        let between = matches!(stream.mode, Mode::Start | Mode::Lost);
         let new_turn = turn.is_some_and(|turn| turn != stream.turn);
         stream.mode = Mode::Lost;
         let Some(requests) = self.request_direction else { return };
         if requests == direction {
             self.gap = true;
-            // The turn that is here now holds a request of which the beginning is missing.
-            if between && new_turn {
+            // The turn that is here now holds a request of which the beginning is missing. (Not the rest of the one
+            // before: an answer was given in between.)
+            if new_turn {
                 self.unseen = self.unseen.saturating_add(1);
             }
         } else {

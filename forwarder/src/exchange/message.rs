@@ -255,18 +255,18 @@ impl Connection {
     }
 
     /// Takes the part of a request head that came as a request, if its first line did: a response to it, or the
-    /// connection's end, has come first.
-    pub(super) fn take_partial_request<S: Sink>(&mut self, ctx: &mut Context<'_, S>) {
-        let Some(requests) = self.request_direction.filter(|_| self.phase == Phase::Http) else { return };
+    /// connection's end, has come first. `false`: there is none.
+    pub(super) fn take_partial_request<S: Sink>(&mut self, ctx: &mut Context<'_, S>) -> bool {
+        let Some(requests) = self.request_direction.filter(|_| self.phase == Phase::Http) else { return false };
         let stream = self.stream_mut(requests);
         if !matches!(&stream.mode, Mode::Head(buffer) if buffer.first_line) {
-            return;
+            return false;
         }
-        let Mode::Head(buffer) = std::mem::replace(&mut stream.mode, Mode::Lost) else { return };
+        let Mode::Head(buffer) = std::mem::replace(&mut stream.mode, Mode::Lost) else { return false };
         let HeadBuffer { bytes, offset, origin, .. } = *buffer;
         let bytes = bytes.freeze();
-        if let Head::Whole(head, _) = head::request(&bytes, true) {
-            self.accept(requests, head, true, offset, origin, ctx);
-        }
+        let Head::Whole(head, _) = head::request(&bytes, true) else { return false };
+        self.accept(requests, head, true, offset, origin, ctx);
+        true
     }
 }

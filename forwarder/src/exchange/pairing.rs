@@ -120,6 +120,11 @@ impl Connection {
         ctx.requests.back(&self.queue).is_none_or(|newest| newest.number != self.number || newest.response.is_some())
     }
 
+    /// Whether the response to the newest request may have been missed.
+    pub(super) fn is_doubtful<S: Sink>(&self, ctx: &Context<'_, S>) -> bool {
+        ctx.requests.back(&self.queue).is_some_and(|newest| newest.doubtful)
+    }
+
     /// A response head was read at `piece`; `length` as for requests.
     pub(super) fn response_begins<S: Sink>(
         &mut self,
@@ -251,17 +256,24 @@ impl Connection {
         }
     }
 
+    /// Whether the newest request waits for a 100 before it sends its body.
+    pub(super) fn awaits_body<S>(&self, ctx: &Context<'_, S>) -> bool {
+        let Some(stream) = self.request_direction.map(|requests| self.stream(requests)) else { return false };
+        stream.body == Some(0)
+            && matches!(stream.mode, Mode::Body { .. } | Mode::Chunked(Chunks::START))
+            && ctx
+                .requests
+                .back(&self.queue)
+                .is_some_and(|newest| newest.expects_continue && newest.number == self.number)
+    }
+
     /// A request that waits for a 100 and got its final response may never send its body: what comes next is
     /// either a request, at the start of a turn, or that body.
     fn forget_awaited_body<S: Sink>(&mut self, ctx: &Context<'_, S>) {
-        let Some(requests) = self.request_direction else { return };
-        let waits = ctx
-            .requests
-            .back(&self.queue)
-            .is_some_and(|newest| newest.expects_continue && newest.number == self.number);
-        let stream = self.stream_mut(requests);
-        if waits && stream.body == Some(0) && matches!(stream.mode, Mode::Body { .. } | Mode::Chunked(Chunks::START)) {
-            stream.mode = Mode::Lost;
+        if self.awaits_body(ctx)
+            && let Some(requests) = self.request_direction
+        {
+            self.stream_mut(requests).mode = Mode::Lost;
         }
     }
 

@@ -42,7 +42,7 @@ pub(crate) enum Lost {
     Nothing,
     /// Only this.
     May(&'static [&'static str]),
-    /// This, at least once, and nothing else.
+    /// This, once at each end of the connection, and nothing else.
     Must(&'static str),
 }
 

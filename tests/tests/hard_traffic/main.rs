@@ -3,6 +3,7 @@
 //! apart by `service.name`.
 #![allow(missing_docs)]
 
+mod bodies;
 mod case;
 mod endings;
 mod framing;
@@ -16,13 +17,14 @@ use std::{process::ExitCode, sync::Arc};
 use spantap_tests::{collector, host, suite::Suite};
 
 fn main() -> ExitCode {
-    let mut all = [framing::cases(), endings::cases(), sockets::cases(), processes::cases(), strange::cases()].concat();
+    let mut all =
+        [framing::cases(), bodies::cases(), endings::cases(), sockets::cases(), processes::cases(), strange::cases()]
+            .concat();
     // Connections that are open since before the start do not wait for long.
     all.sort_by_key(|case| case.start != case::Start::BeforeSpantap);
     let cases = Arc::new(all);
     let prepared = Arc::clone(&cases);
-    let listed = std::env::args().any(|argument| argument == "--list");
-    let no_collector = if listed { None } else { collector::lacks_collector() };
+    let no_collector = collector::lacks_collector();
     let mut suite =
         Suite::new("hard_traffic", [host::lacks_root_and_btf(), no_collector], move || world::Table::start(&prepared));
     for (at, case) in cases.iter().enumerate() {
