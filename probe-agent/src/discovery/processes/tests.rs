@@ -27,7 +27,7 @@ fn only(instrument: impl Into<Vec<Selector>>) -> Discovery {
 }
 
 fn executable(path: &str) -> Selector {
-    Selector { exe_path: Some(Glob { pattern: path.to_owned() }), ..Selector::default() }
+    Selector { exe_path: Some(Glob::new(path).unwrap()), ..Selector::default() }
 }
 
 fn port(port: u16) -> Selector {

@@ -5,7 +5,7 @@ use super::*;
 use crate::discovery::{container, language::Language};
 
 fn glob(text: &str) -> Option<Glob> {
-    Some(Glob { pattern: text.to_owned() })
+    Some(Glob::new(text).unwrap())
 }
 
 fn port(port: u16) -> Vec<PortRange> {

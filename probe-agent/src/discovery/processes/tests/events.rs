@@ -34,7 +34,7 @@ fn a_program_that_is_gone_already_is_known_by_its_event() {
 #[test]
 fn rules_on_arguments_hold_for_what_the_event_told() {
     let tree = Tree::new();
-    let arguments = Selector { cmd_args: Some(Glob { pattern: "serve --fast".to_owned() }), ..Selector::default() };
+    let arguments = Selector { cmd_args: Some(Glob::new("serve --fast").unwrap()), ..Selector::default() };
     let mut table = table(&tree, &only([arguments]));
     assert_eq!(told(&table.executed(10, exact(100), b"/srv/app", b"app\0serve\0--fast\0")), ["+10"]);
     assert_eq!(told(&table.executed(11, exact(110), b"/srv/app", b"app\0serve\0")), [""; 0]);
