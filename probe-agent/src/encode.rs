@@ -201,7 +201,7 @@ fn bytes_field(buffer: &mut Vec<u8>, field: u32, value: &[u8]) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use proptest::prelude::*;
     use prost::Message as _;

@@ -312,7 +312,7 @@ fn classify(program: &'static str, error: &(dyn std::error::Error + 'static)) ->
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 

@@ -135,7 +135,7 @@ impl ProcessEvent {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use std::mem::{offset_of, size_of};
 

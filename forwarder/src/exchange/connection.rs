@@ -9,7 +9,7 @@ use super::{
     close::Close,
     hold::Held,
     requests::{Open, Queue, Requests},
-    stream::{Direction, Mode, Stream},
+    stream::{Boundary, Direction, Mode, Stream},
     table::{Limits, Stats},
 };
 use crate::{
@@ -85,8 +85,8 @@ pub(super) struct Connection {
     pub(super) owed: u32,
     /// Requests that were not seen and whose responses were not seen either, so far.
     pub(super) unseen: u32,
-    /// Stream offset of the responses up to which any message may have been missed.
-    pub(super) lost_to: u64,
+    /// Bytes of the other direction that had been seen before the event at hand.
+    pub(super) floor: u64,
     /// Turn of the newest event, and its direction.
     pub(super) turn: u32,
     pub(super) turn_direction: Direction,
@@ -116,7 +116,7 @@ impl Connection {
             blind: None,
             owed: 0,
             unseen: 0,
-            lost_to: 0,
+            floor: 0,
             turn: 0,
             turn_direction: Direction::Received,
             number: 0,
@@ -187,7 +187,8 @@ impl Connection {
         self.turn = event.turn;
         self.turn_direction = direction;
         if event.offset > 0 {
-            *self.stream_mut(direction) = Stream { turn: event.turn, boundary: false, ..Stream::new(event.offset) };
+            *self.stream_mut(direction) =
+                Stream { turn: event.turn, boundary: Boundary::Elsewhere, ..Stream::new(event.offset) };
             *self.stream_mut(direction.other()) = Stream::new(event.opposite_offset);
         }
     }

@@ -6,8 +6,9 @@ use super::{
     Sink,
     chunked::Progress,
     connection::{Connection, Context, Phase},
+    line::{self, Line},
     message::Beginning,
-    stream::{Direction, Mode, Piece, Recent, Unframed},
+    stream::{Boundary, Direction, Mode, Piece, Recent, Unframed},
 };
 use crate::{
     loss::Reason,
@@ -39,13 +40,20 @@ impl Connection {
             self.note_missing(missing, direction.other(), ctx);
         }
         let other = direction.other();
-        let other_waits = self.held.as_ref().is_some_and(|held| held.direction == other);
-        if event.opposite_offset > self.stream(other).seen && !other_waits {
-            self.hole(other, event.opposite_offset, None, ctx);
+        self.floor = self.stream(other).seen;
+        // What waits there has come; what is before that has not.
+        let waits_at = self.waits_at(other);
+        let moved = event.opposite_offset.min(waits_at.unwrap_or(u64::MAX));
+        if moved > self.stream(other).seen {
+            self.hole(other, moved, None, ctx);
+        }
+        if waits_at.is_some() {
+            // It spoke when more had been moved than was seen.
+            self.stream_mut(direction).answered_at(u64::MAX);
         }
         let unclassified = self.request_direction.is_none();
         let opposite = self.stream_mut(other);
-        opposite.boundary |= event.opposite_offset == opposite.seen;
+        opposite.answered_at(event.opposite_offset);
         // Nobody is answered in the middle of a first line: what looked like the beginning of one was none.
         if unclassified && matches!(&opposite.mode, Mode::Head(head) if !head.first_line) {
             opposite.mode = Mode::Lost;
@@ -53,7 +61,7 @@ impl Connection {
         }
 
         let stream = self.stream(direction);
-        let reliable = event.offset == stream.seen && (stream.boundary || event.turn != stream.turn);
+        let reliable = stream.begins_turn(event.offset, event.turn);
         if event.offset > stream.seen {
             self.hole(direction, event.offset, Some(event.turn), ctx);
         }
@@ -69,7 +77,7 @@ impl Connection {
         stream.end_seen = true;
         stream.seen = event.offset.saturating_add(u64::from(event.length));
         stream.turn = event.turn;
-        stream.boundary = false;
+        stream.boundary = Boundary::Untold;
         if self.request_direction == Some(other) {
             self.doubt_orphan(ctx);
             self.schedule_quiet(ctx.now);
@@ -106,7 +114,12 @@ impl Connection {
                     self.end_by_response(direction, ctx);
                     self.start(direction, piece, event, process, true, ctx);
                 }
-                Mode::Lost => self.pass_over(direction, piece, ctx),
+                Mode::Lost => {
+                    if self.request_direction == Some(direction.other()) && is_continue(&piece.bytes) {
+                        self.expect_body(direction.other(), event.turn, ctx);
+                    }
+                    self.pass_over(direction, piece, ctx);
+                }
                 Mode::UntilClose => {
                     stream.count(piece.left);
                     piece.advance(piece.left);
@@ -158,7 +171,7 @@ impl Connection {
         resync: bool,
         ctx: &mut Context<'_, S>,
     ) {
-        let beginning = Beginning { event, process, origin: None, resync, cut: false };
+        let beginning = Beginning { event, process, origin: None, resync, cut: false, floor: self.floor };
         if !self.begin(direction, piece, &beginning, ctx) {
             // What could not be told from the end of the message before is its continuation.
             match &mut self.stream_mut(direction).mode {
@@ -260,6 +273,11 @@ impl Connection {
         }
         self.orphan = false;
     }
+}
+
+/// Whether a 100 begins here.
+fn is_continue(bytes: &[u8]) -> bool {
+    matches!(line::status_line(bytes), Line::Whole(found) if found.status == 100)
 }
 
 /// How long a response without usable framing, seen up to `seen`, must be silent to count as over; 0: however long,

@@ -125,6 +125,12 @@ impl Connection {
             && matches!(self.connection.endpoints, Endpoints::Unix { .. })
     }
 
+    /// Stream offset of the first event of `direction` that waits.
+    pub(super) fn waits_at(&self, direction: Direction) -> Option<u64> {
+        let held = self.held.as_ref().filter(|held| held.direction == direction)?;
+        held.events.front().map(|first| first.event.offset)
+    }
+
     /// Reads the events that wait, as far as what they wait for has come; with `force`, all.
     pub(super) fn release<S: Sink>(&mut self, force: bool, ctx: &mut Context<'_, S>) {
         let Some(held) = &self.held else { return };

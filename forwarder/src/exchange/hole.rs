@@ -9,7 +9,7 @@ use super::{
     Sink,
     chunked::Progress,
     connection::{Connection, Context},
-    stream::{Direction, Mode, Recent, Unframed},
+    stream::{Boundary, Direction, Mode, Recent, Unframed},
 };
 use crate::loss::Reason;
 
@@ -21,7 +21,7 @@ impl Connection {
         let missing = to.saturating_sub(stream.seen);
         stream.end_seen = false;
         let other_turn = turn.is_some_and(|turn| turn != stream.turn);
-        stream.boundary = false;
+        stream.boundary = Boundary::Elsewhere;
         if let Mode::Chunked(chunks) = &mut stream.mode {
             let fed = chunks.feed(&[], missing);
             stream.count(fed.data);
@@ -88,6 +88,7 @@ impl Connection {
         let stream = self.stream_mut(direction);
         let new_turn = turn.is_some_and(|turn| turn != stream.turn);
         stream.mode = Mode::Lost;
+        stream.lost_to = stream.lost_to.max(to);
         let Some(requests) = self.request_direction else { return };
         if requests == direction {
             self.gap = true;
@@ -105,8 +106,9 @@ impl Connection {
     /// The responses to requests that were there before stream offset `to` of the responses may have been missed;
     /// with [`u64::MAX`], to all that are open.
     pub(super) fn doubt<S: Sink>(&mut self, to: u64, ctx: &mut Context<'_, S>) {
-        if to != u64::MAX {
-            self.lost_to = self.lost_to.max(to);
+        if let Some(requests) = self.request_direction.filter(|_| to != u64::MAX) {
+            let responses = self.stream_mut(requests.other());
+            responses.lost_to = responses.lost_to.max(to);
         }
         let mut doubtful = false;
         ctx.requests.each(&self.queue, |open| {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     loss::Reason,
-    model::{ProcessRef, SocketEvent},
+    model::{EventKind, ProcessRef, SocketEvent},
 };
 
 /// Starts of turns at which no message begins until a connection is said to speak something else. One is not
@@ -32,6 +32,8 @@ pub(super) struct Beginning<'a> {
     pub(super) resync: bool,
     /// Take what is there of the head: it is too long to wait for its end.
     pub(super) cut: bool,
+    /// Bytes of the other direction that had been seen before this event.
+    pub(super) floor: u64,
 }
 
 impl Beginning<'_> {
@@ -44,13 +46,16 @@ impl Beginning<'_> {
             time: self.event.time,
             // Told of the event's first byte; a later one may have come later.
             queued_ns: if piece.at_start { self.event.queued_ns } else { 0 },
-            opposite: self.event.opposite_offset,
+            opposite: self.opposite(),
         })
     }
 
-    /// Bytes of the other direction that had been moved when this message began.
+    /// Bytes of the other direction that had surely been moved when this message began. A send is recorded when its
+    /// call returns, and by then there may be an answer.
     pub(super) fn opposite(&self) -> u64 {
-        self.origin.as_ref().map_or(self.event.opposite_offset, |origin| origin.opposite)
+        let told = self.event.opposite_offset;
+        let now = if self.event.kind == EventKind::Send { told.min(self.floor) } else { told };
+        self.origin.as_ref().map_or(now, |origin| origin.opposite)
     }
 }
 
@@ -136,8 +141,8 @@ impl Connection {
                 }
             }
         }
-        // RFC 9112 section 2.2: empty lines before a message are to be ignored.
-        while matches!(piece.bytes.first(), Some(b'\r' | b'\n')) {
+        // RFC 9112 section 2.2: empty lines before a message are to be ignored. Not where it is only hoped that one begins.
+        while !beginning.resync && matches!(piece.bytes.first(), Some(b'\r' | b'\n')) {
             piece.advance(1);
         }
         if piece.left == 0 {
@@ -220,7 +225,7 @@ impl Connection {
         let HeadBuffer { bytes, offset, origin, resync, .. } = *buffer;
         let left = piece.left.saturating_add(before as u64);
         *piece = Piece { bytes: bytes.freeze(), offset, left, at_start: false };
-        let beginning = Beginning { event, process, origin: Some(origin), resync, cut };
+        let beginning = Beginning { event, process, origin: Some(origin), resync, cut, floor: self.floor };
         if !self.begin(direction, piece, &beginning, ctx) {
             self.stream_mut(direction).mode = Mode::Lost;
             piece.advance(piece.left);

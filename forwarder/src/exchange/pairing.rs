@@ -19,7 +19,7 @@ use super::{
     head::{RequestHead, ResponseHead},
     message::Beginning,
     requests::Open,
-    stream::{Direction, Mode, Origin, Piece, Recent, Unframed},
+    stream::{Boundary, Direction, Mode, Origin, Piece, Recent, Unframed},
 };
 use crate::{loss::Reason, model::MonotonicNs};
 
@@ -69,7 +69,10 @@ impl Connection {
         let queued = Some(origin.queued_ns).filter(|&ns| server && ns > 0).map(Duration::from_nanos);
         let start = MonotonicNs(origin.began.0.saturating_sub(if server { origin.queued_ns } else { 0 }));
         let Origin { process, thread, opposite, .. } = origin;
-        self.open(Open::new(request, process, thread, start, queued, offset, opposite, body.expects_continue), ctx);
+        let mut open = Open::new(request, process, thread, start, queued, offset, opposite, body.expects_continue);
+        // It may have been answered before it was taken for a request.
+        open.doubtful = opposite < self.stream(direction.other()).lost_to;
+        self.open(open, ctx);
         // More requests may follow unseen in what has to be taken for this one.
         self.gap |= cut;
     }
@@ -80,8 +83,6 @@ impl Connection {
         self.number = self.number.wrapping_add(1);
         open.number = self.number;
         open.after_gap = self.gap;
-        // It was only now taken for a request.
-        open.doubtful = open.opposite < self.lost_to;
         let newest = ctx.requests.back(&self.queue);
         self.pipelined |= newest.is_some_and(|newest| !newest.doubtful && !newest.after_gap);
         if self.blind.is_none() {
@@ -143,6 +144,9 @@ impl Connection {
         self.request_direction = Some(direction.other());
         self.phase = Phase::Http;
         if (100..=199).contains(&head.status) && head.status != 101 {
+            if head.status == 100 {
+                self.expect_body(direction.other(), beginning.event.turn, ctx);
+            }
             self.stream_mut(direction).mode = if length.is_some() { Mode::Start } else { Mode::Lost };
             return;
         }
@@ -270,10 +274,22 @@ impl Connection {
     /// A request that waits for a 100 and got its final response may never send its body: what comes next is
     /// either a request, at the start of a turn, or that body.
     fn forget_awaited_body<S: Sink>(&mut self, ctx: &Context<'_, S>) {
-        if self.awaits_body(ctx)
+        if self.queue.len() == 1
+            && self.awaits_body(ctx)
             && let Some(requests) = self.request_direction
         {
             self.stream_mut(requests).mode = Mode::Lost;
+        }
+    }
+
+    /// A 100 in `turn`: if no request that was seen waits for it, the next turn is the body of one that was not.
+    pub(super) fn expect_body<S: Sink>(&mut self, requests: Direction, turn: u32, ctx: &Context<'_, S>) {
+        let waits = self.awaits_body(ctx) || !self.is_answered(ctx) && !self.is_doubtful(ctx);
+        let stream = self.stream_mut(requests);
+        if !waits && matches!(stream.mode, Mode::Start | Mode::Lost) {
+            stream.mode = Mode::Lost;
+            stream.boundary = Boundary::Elsewhere;
+            stream.turn = turn.wrapping_add(1);
         }
     }
 

@@ -146,6 +146,17 @@ pub(super) struct HeadBuffer {
     pub(super) resync: bool,
 }
 
+/// Where a turn ended, as the events of the other direction tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Boundary {
+    /// There was none since the last event of this direction.
+    Untold,
+    /// The other direction spoke when exactly the bytes that were seen had been moved.
+    Here,
+    /// It spoke when others had: calls overlap, and turns do not tell.
+    Elsewhere,
+}
+
 /// One direction.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -159,17 +170,28 @@ pub(super) struct Stream {
     pub(super) last: MonotonicNs,
     /// Turn of the last event read.
     pub(super) turn: u32,
-    /// The other direction spoke when exactly `seen` bytes had been moved: what comes next begins a turn.
-    pub(super) boundary: bool,
+    /// Whether `seen` is where a turn ended.
+    pub(super) boundary: Boundary,
     /// The bytes right before `seen` came in an event, so that `last` is their time.
     pub(super) end_seen: bool,
+    /// Stream offset up to which any message may have been missed.
+    pub(super) lost_to: u64,
 }
 
 impl Stream {
     /// A direction of which nothing was seen, at stream offset `seen`.
     pub(super) fn new(seen: u64) -> Self {
         let mode = if seen == 0 { Mode::Start } else { Mode::Lost };
-        Stream { seen, mode, body: None, last: MonotonicNs(0), turn: 0, boundary: true, end_seen: false }
+        Stream {
+            seen,
+            mode,
+            body: None,
+            last: MonotonicNs(0),
+            turn: 0,
+            boundary: Boundary::Here,
+            end_seen: false,
+            lost_to: seen,
+        }
     }
 
     /// Whether `missing` next bytes are surely inside of the current body.
@@ -178,6 +200,25 @@ impl Stream {
             Mode::Body { left } | Mode::Chunked(Chunks::Data { left }) => missing <= left,
             _ => false,
         }
+    }
+
+    /// The other direction spoke when `moved` bytes of this one had been moved.
+    pub(super) fn answered_at(&mut self, moved: u64) {
+        if moved == self.seen {
+            self.boundary = Boundary::Here;
+        } else if self.boundary == Boundary::Untold {
+            self.boundary = Boundary::Elsewhere;
+        }
+    }
+
+    /// Whether an event at stream offset `offset`, in `turn`, surely begins a turn.
+    pub(super) fn begins_turn(&self, offset: u64, turn: u32) -> bool {
+        let told = match self.boundary {
+            Boundary::Here => true,
+            Boundary::Elsewhere => false,
+            Boundary::Untold => turn != self.turn,
+        };
+        told && offset == self.seen
     }
 
     /// Counts body bytes.

@@ -146,3 +146,22 @@ fn after_a_hole_pipelined_requests_are_not_paired_by_guess() {
     s.recv("GET /3 HTTP/1.1\r\n\r\n").send(OK).send(OK).recv("GET /4 HTTP/1.1\r\n\r\n").send(OK);
     assert_eq!(s.seen().lines(), ["GET /0 200 complete", "response_not_observed 4"]);
 }
+
+#[test]
+fn a_body_whose_head_was_lost_is_no_request() {
+    // Whether the 100 is where a response can be sure to begin, or not.
+    for known in [true, false] {
+        let mut s = Socket::new();
+        s.recv("GET /0 HTTP/1.1\r\n\r\n").send(OK);
+        if !known {
+            s.recv("GET /1 HTTP/1.1\r\n\r\n").dropped().send(OK).dropped();
+        }
+        s.recv("POST /2 HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 22\r\n\r\n").dropped();
+        s.send("HTTP/1.1 100 Continue\r\n\r\n").recv("GET /fake HTTP/1.1\r\n\r\n").send(OK);
+        s.recv("GET /3 HTTP/1.1\r\n\r\n").send(OK);
+        let seen = s.seen();
+        let reported: Vec<_> = seen.exchanges.iter().map(line).collect();
+        assert_eq!(reported, ["GET /0 200 complete", "GET /3 200 complete"], "{known} {:?}", seen.losses);
+        assert!(seen.lost() >= 1 + u64::from(!known), "{:?}", seen.losses);
+    }
+}

@@ -73,17 +73,39 @@ struct Plan {
     response: Body,
     interim: bool,
     head: bool,
+    /// The body waits for a 100.
+    waits: bool,
 }
 
 fn plan() -> impl Strategy<Value = Plan> {
-    (body(), body(), prop::bool::weighted(0.2), prop::bool::weighted(0.1))
-        .prop_map(|(request, response, interim, head)| Plan { request, response, interim, head })
+    (body(), body(), prop::bool::weighted(0.2), prop::bool::weighted(0.1), prop::bool::weighted(0.2)).prop_map(
+        |(mut request, response, interim, head, waits)| {
+            let waits = waits && !matches!(request, Body::None);
+            // A body that begins a turn with a head, after a head and a 100 that are both lost, is a request to
+            // anyone who sees it.
+            if let (true, Body::Length(bytes)) = (waits, &mut request) {
+                bytes.insert(0, b' ');
+            }
+            Plan { request, response, interim, head, waits }
+        },
+    )
 }
 
 impl Plan {
     fn request(&self, n: usize) -> Vec<u8> {
         let method = if self.head { "HEAD" } else { "POST" };
-        [format!("{method} /{n} HTTP/1.1\r\nHost: h\r\n").as_bytes(), &self.request.fields_and_bytes()].concat()
+        let expect = if self.waits { "Expect: 100-continue\r\n" } else { "" };
+        [format!("{method} /{n} HTTP/1.1\r\nHost: h\r\n{expect}").as_bytes(), &self.request.fields_and_bytes()].concat()
+    }
+
+    /// Head and body of the request, where one waits for the other.
+    fn request_in_turns(&self, n: usize) -> Vec<Vec<u8>> {
+        let mut head = self.request(n);
+        if !self.waits {
+            return vec![head];
+        }
+        let body = head.split_off(head.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4);
+        vec![head, body]
     }
 
     fn response(&self, n: usize) -> Vec<u8> {
@@ -95,6 +117,39 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// The same with bodies that look like nothing.
+    fn plain(self) -> Self {
+        let plain = |body| match body {
+            Body::None => Body::None,
+            Body::Length(bytes) => Body::Length(vec![b'x'; bytes.len()]),
+            Body::Chunked(chunks) => Body::Chunked(chunks.iter().map(|chunk| vec![b'x'; chunk.len()]).collect()),
+        };
+        Plan { request: plain(self.request), response: plain(self.response), ..self }
+    }
+}
+
+/// The events of `plans` whose sends are recorded late by so many steps. What is received is acted upon only after it is
+/// recorded; what is sent may be received elsewhere before the call returns.
+fn record(plans: &[Plan], cuts: &[Vec<Index>], late: &[u64], client: bool) -> Vec<SocketEvent> {
+    let (request, response) = ways(client);
+    let mut recorder = Recorder::default();
+    let mut late = late.iter().cycle();
+    for (n, plan) in plans.iter().enumerate() {
+        let mut messages: Vec<_> = plan.request_in_turns(n).into_iter().map(|part| (request, part)).collect();
+        if plan.waits {
+            messages.insert(1, (response, b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()));
+        }
+        messages.push((response, plan.response(n)));
+        for (way, message) in messages {
+            for piece in pieces(&message, &cuts[n]) {
+                recorder.call(way, piece, if way == Out { *late.next().unwrap() } else { 0 });
+            }
+        }
+    }
+    recorder.events()
+}
+
 /// Cuts `bytes` at the given places.
 fn pieces<'a>(bytes: &'a [u8], cuts: &[Index]) -> Vec<&'a [u8]> {
     let mut at: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len())).chain([0, bytes.len()]).collect();
@@ -103,16 +158,17 @@ fn pieces<'a>(bytes: &'a [u8], cuts: &[Index]) -> Vec<&'a [u8]> {
     at.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
 }
 
-/// Number of an exchange, by its target; fails for a target that nobody sent.
-fn number(exchange: &Exchange) -> usize {
-    std::str::from_utf8(&exchange.request.target).unwrap().strip_prefix('/').unwrap().parse().unwrap()
+/// Number of an exchange, by its target; none for a target that nobody sent.
+fn number(exchange: &Exchange) -> Option<usize> {
+    std::str::from_utf8(&exchange.request.target).ok()?.strip_prefix('/')?.parse().ok()
 }
 
 /// Each exchange has the response to its request.
 fn assert_paired(seen: &Seen) -> Result<(), TestCaseError> {
     for exchange in &seen.exchanges {
         let status = exchange.response.as_ref().map(|response| response.status);
-        prop_assert_eq!(status, Some((FIRST + number(exchange)) as u16), "{:?}", seen.lines());
+        prop_assert!(status.is_some(), "{:?}", seen.lines());
+        prop_assert_eq!(status, number(exchange).map(|n| (FIRST + n) as u16), "{:?}", seen.lines());
     }
     Ok(())
 }
@@ -149,7 +205,12 @@ fn play(plans: &[Plan], cuts: &[Vec<Index>], client: bool, capture: usize) -> So
     for (n, plan) in plans.iter().enumerate() {
         let no_cuts = vec![];
         let cuts = cuts.get(n).unwrap_or(&no_cuts);
-        pieces(&plan.request(n), cuts).into_iter().for_each(|piece| _ = s.moves(request, piece));
+        for (turn, part) in plan.request_in_turns(n).iter().enumerate() {
+            if turn > 0 {
+                s.moves(response, b"HTTP/1.1 100 Continue\r\n\r\n");
+            }
+            pieces(part, cuts).into_iter().for_each(|piece| _ = s.moves(request, piece));
+        }
         pieces(&plan.response(n), cuts).into_iter().for_each(|piece| _ = s.moves(response, piece));
     }
     s
@@ -209,7 +270,7 @@ proptest! {
         prop_assert_eq!(seen.lost(), 0);
         prop_assert_eq!(seen.exchanges.len(), plans.len());
         assert_paired(&seen).map_err(|error| TestCaseError::fail(format!("{error}\n{events}")))?;
-        prop_assert!(seen.exchanges.iter().enumerate().all(|(n, exchange)| number(exchange) == n));
+        prop_assert!(seen.exchanges.iter().enumerate().all(|(n, exchange)| number(exchange) == Some(n)));
     }
 
     /// Whatever events are lost: no wrong pair, nothing invented, and as many exchanges counted as there were.
@@ -240,13 +301,15 @@ proptest! {
         assert_paired(&seen).map_err(|error| TestCaseError::fail(format!("{error}\n{events}")))?;
         let all = plans.len() as u64 + u64::from(!ends);
         let counted = seen.exchanges.len() as u64 + seen.lost();
-        prop_assert!(counted <= all && (!whole_start || counted == all), "{:?}\n{}", seen.lines(), events);
+        // A turn that is missing may have been a 100 or what waited for it: then the numbers are not exact.
+        let exact = plans.iter().all(|plan| !plan.waits);
+        prop_assert!(!exact || counted <= all && (!whole_start || counted == all), "{:?}\n{}", seen.lines(), events);
     }
 
     /// The same with one event for each message: then the numbers are exact.
     #[test]
     fn losses_are_counted_exactly(keep in vec(prop::bool::weighted(0.6), 2..60), client: bool, ends: bool) {
-        let plan = Plan { request: Body::None, response: Body::None, interim: false, head: false };
+        let plan = Plan { request: Body::None, response: Body::None, interim: false, head: false, waits: false };
         let all = keep.len() / 2;
         let mut s = play(&vec![plan; all], &[], client, 4096);
         let (first, mut at) = (2, 0);
@@ -295,24 +358,34 @@ proptest! {
 
     /// Calls that are recorded late change nothing.
     #[test]
-    fn late_records(plans in vec(plan(), 1..6), cuts in vec(vec(any::<Index>(), 0..3), 6), late in vec(0..8_u64, 100), client: bool) {
-        let (request, response) = ways(client);
-        let mut recorder = Recorder::default();
-        let mut late = late.into_iter().cycle();
-        for (n, plan) in plans.iter().enumerate() {
-            for (way, message) in [(request, plan.request(n)), (response, plan.response(n))] {
-                for piece in pieces(&message, &cuts[n]) {
-                    // What is received is acted upon only after it is recorded; what is sent may be received
-                    // elsewhere before the call returns.
-                    recorder.call(way, piece, if way == Out { late.next().unwrap() } else { 0 });
-                }
-            }
-        }
-        let events = recorder.events();
-        let (seen, events) = (run(events.clone()), trace(&events));
-        prop_assert_eq!(seen.lost(), 0, "{:?}\n{}", seen.lines(), events);
+    fn late_records(
+        plans in vec(plan(), 1..6),
+        cuts in vec(vec(any::<Index>(), 0..3), 6),
+        late in vec(0..8_u64, 100),
+        client: bool,
+    ) {
+        let events = record(&plans, &cuts, &late, client);
+        let seen = run(events.clone());
+        prop_assert_eq!(seen.lost(), 0, "{:?}\n{}", seen.lines(), trace(&events));
         prop_assert_eq!(seen.exchanges.len(), plans.len());
-        assert_paired(&seen).map_err(|error| TestCaseError::fail(format!("{error}\n{events}")))?;
+        assert_paired(&seen)?;
+    }
+
+    /// If events are lost besides, there is still no wrong pair. Bodies are plain here: where calls overlap, a turn may
+    /// seem to begin in the middle of a body, and only its content tells.
+    #[test]
+    fn late_records_and_loss(
+        plans in vec(plan(), 1..6),
+        cuts in vec(vec(any::<Index>(), 0..3), 6),
+        late in vec(0..8_u64, 100),
+        keep in vec(prop::bool::weighted(0.8), 100),
+        client: bool,
+    ) {
+        let plans: Vec<_> = plans.into_iter().map(Plan::plain).collect();
+        let mut keep = keep.into_iter().cycle();
+        let events: Vec<_> = record(&plans, &cuts, &late, client).into_iter().filter(|_| keep.next().unwrap()).collect();
+        let seen = run(events.clone());
+        assert_paired(&seen).map_err(|error| TestCaseError::fail(format!("{error}\n{}", trace(&events))))?;
     }
 
     /// Events that no kernel would send: no panic, no invented status, and the numbers add up.
