@@ -128,6 +128,12 @@ static __always_inline void submit(struct sock *sk, struct socket_state *state, 
 		count_loss(begins_turn ? LOSS_RING_FULL_TURN : LOSS_RING_FULL_OTHER);
 }
 
+/* 1 if the peer's FIN has been read, together with the last data: it counts as one in copied_seq, but is no byte. */
+static __always_inline __u32 fin_was_read(struct sock *sk, struct tcp_sock *tp)
+{
+	return sk->sk_shutdown & RCV_SHUTDOWN && tp->copied_seq == tp->rcv_nxt;
+}
+
 /* State of a socket, made on first use: `already` bytes of this direction have just been moved. */
 static __always_inline struct socket_state *the_state(struct sock *sk, bool tcp, __u8 direction, __u32 already)
 {
@@ -147,7 +153,7 @@ static __always_inline struct socket_state *the_state(struct sock *sk, bool tcp,
 			state->received_seq = tp->copied_seq;
 			state->sent_seq = tp->write_seq;
 			if (direction == RECORD_RECEIVE)
-				state->received_seq -= already;
+				state->received_seq -= already + fin_was_read(sk, tp);
 			else
 				state->sent_seq -= already;
 		}
@@ -320,6 +326,7 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 		if (ret) {
 			/* What the sequence numbers moved beyond `ret` went past us: splice, zero copy, a skipped run. */
 			__u32 moved = tp->copied_seq - state->received_seq;
+			moved -= fin_was_read(sk, tp);
 			if (moved > ret && moved < 1u << 31)
 				offset += moved - ret;
 		}

@@ -231,11 +231,9 @@ pub fn well_formed(span: &Span) -> Result<()> {
         Outcome::Aborted => ensure!(status.is_some(), "{what}: aborted without a status"),
         Outcome::NoResponse => ensure!(status.is_none(), "{what}: no response, but the status {status:?}"),
     }
-    ensure!(
-        span.status == if error.is_some() { 2 } else { 0 },
-        "{what}: status {} with error.type {error:?}",
-        span.status
-    );
+    // A client that left is no fault of the server.
+    let fault = error.is_some_and(|error| error != "client_disconnected");
+    ensure!(span.status == if fault { 2 } else { 0 }, "{what}: status {} with error.type {error:?}", span.status);
 
     for key in ["service.name", "service.instance.id", "host.name", "process.executable.name"] {
         ensure!(span.resource.has(key), "{what}: the resource has no {key}");

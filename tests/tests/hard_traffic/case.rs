@@ -33,6 +33,9 @@ pub(crate) enum Due {
     Unsampled,
     /// This many exchanges, both sides counted: each is reported, or counted under [`EXCHANGE_LOSSES`].
     ReportedOrLost(u64),
+    /// At most this many exchanges, both sides counted: more of them than can be seen. What is reported is right, and
+    /// that something was lost is told, though not how much.
+    BeyondSight(u64),
 }
 
 /// What may be counted as lost meanwhile.
@@ -99,6 +102,12 @@ impl Case {
     /// Each exchange is reported or counted; `total` of both sides.
     pub(crate) fn reported_or_lost(mut self, total: u64) -> Self {
         (self.due, self.lost) = (Due::ReportedOrLost(total), Lost::May(&EXCHANGE_LOSSES));
+        self
+    }
+
+    /// More exchanges than can be seen; `total` of both sides.
+    pub(crate) fn beyond_sight(mut self, total: u64) -> Self {
+        (self.due, self.lost) = (Due::BeyondSight(total), Lost::May(&EXCHANGE_LOSSES));
         self
     }
 

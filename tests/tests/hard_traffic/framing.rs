@@ -81,7 +81,7 @@ fn exchanges() -> Vec<Case> {
             connect([send(all("pipelined_beyond_capture", 400)), read_all(400)]),
             Vec::new(),
         )
-        .reported_or_lost(800),
+        .beyond_sight(800),
     ]
 }
 

@@ -207,6 +207,15 @@ fn due(case: &Case, telemetry: &Telemetry, lost: &Losses) -> Result<()> {
             let sum = spans.len() as u64 + counted;
             ensure!(sum == *total, "{total} exchanges, {} reported, {counted} counted: {lost:?}", spans.len());
         }
+        Due::BeyondSight(total) => {
+            let spans = [telemetry.spans_of(&server), telemetry.spans_of(&client)].concat();
+            spans.iter().try_for_each(|span| expect::well_formed(span))?;
+            let (reported, counted) = (spans.len() as u64, admin::exchanges(lost));
+            ensure!(
+                reported > 0 && counted > 0 && reported + counted <= *total,
+                "{total} exchanges, {reported} reported, {counted} counted: {lost:?}"
+            );
+        }
     }
     expect::metrics_agree(telemetry, &server, Kind::Server)?;
     expect::metrics_agree(telemetry, &client, Kind::Client)
