@@ -22,10 +22,10 @@ Environment:
 #[derive(Debug, Parser)]
 #[command(name = "spantap", version, about, after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// Configuration file, as Grafana Beyla reads it.
+    /// Configuration file, as Grafana Beyla reads it [env: SPANTAP_CONFIG_PATH, BEYLA_CONFIG_PATH or OTEL_EBPF_CONFIG_PATH win over it]
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
-    /// Form of the log lines on standard error: text or json.
+    /// Form of the log lines on standard error: text or json [env: SPANTAP_LOG_FORMAT, BEYLA_LOG_FORMAT]
     #[arg(long, value_name = "FORMAT", global = true)]
     pub log_format: Option<String>,
     /// What to do.

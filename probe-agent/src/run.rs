@@ -45,10 +45,10 @@ const REPORT: Duration = Duration::from_secs(1);
 #[derive(Debug, Parser)]
 #[command(name = "spantap-agent", version, about, after_help = AFTER_HELP)]
 struct Arguments {
-    /// Configuration file; SPANTAP_CONFIG_PATH, BEYLA_CONFIG_PATH and OTEL_EBPF_CONFIG_PATH win over it.
+    /// Configuration file [env: SPANTAP_CONFIG_PATH, BEYLA_CONFIG_PATH or OTEL_EBPF_CONFIG_PATH win over it]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Form of the log lines: text or json.
+    /// Form of the log lines: text or json [env: SPANTAP_LOG_FORMAT, BEYLA_LOG_FORMAT]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
     /// A process that is never observed; given by `spantap` for itself.
