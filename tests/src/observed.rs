@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     collector::Collector,
+    host,
     pair::Pair,
     script::{Step, connect, read_head, send, serve},
     spantap::{Setup, Spantap},
@@ -18,8 +19,14 @@ use crate::{
 /// Longest time from the end of a request to its telemetry at the Collector, with the short intervals of the tests.
 pub const ARRIVAL: Duration = Duration::from_secs(5);
 
-/// Selects the `subject` programs of this crate.
-pub const SUBJECTS: &str = "exe_path: \"*/subject\"";
+/// Selects the `subject` program of this build: another checkout may be tested on this machine at the same time.
+///
+/// # Errors
+/// When it has not been built.
+pub fn subjects() -> Result<String> {
+    let path = host::own("subject")?.canonicalize()?;
+    Ok(format!("exe_path: \"{}\"", path.display()))
+}
 
 /// Collector and Spantap.
 #[derive(Debug)]
@@ -56,7 +63,7 @@ impl Observed {
     }
 
     /// Returns when processes started before this call are observed: a subject started now is, and they came first.
-    /// Needs [`SUBJECTS`] among the entries.
+    /// Needs [`subjects`] among the entries.
     ///
     /// # Errors
     /// When no span of the new subject arrives.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use spantap_tests::{
     admin,
     collector::{self, CREDENTIALS, Collector},
-    expect, host, http,
+    expect, host, http, observed,
     pair::Pair,
     process::Process,
     script::{Step, connect, read_head, send, serve},
@@ -20,7 +20,6 @@ use spantap_tests::{
 };
 
 const ARRIVAL: Duration = Duration::from_secs(15);
-const ONLY_SUBJECTS: &str = "discovery:\n  instrument:\n    - exe_path: \"*/subject\"\n";
 
 fn main() -> ExitCode {
     let no_collector = collector::lacks_collector();
@@ -35,6 +34,10 @@ fn main() -> ExitCode {
         .case("trace_printer_counter", |()| trace_printer_counter())
         .case("no_exporter_prints_to_the_terminal", |()| no_exporter())
         .run()
+}
+
+fn only_subjects() -> Result<String> {
+    Ok(format!("discovery:\n  instrument:\n    - {}\n", observed::subjects()?))
 }
 
 /// A server and a client that exchange requests until dropped, some 50 a second.
@@ -74,8 +77,11 @@ fn counted(telemetry: &Telemetry, name: &str) -> Result<()> {
 
 fn traces_alone() -> Result<()> {
     let mut collector = Collector::start()?;
-    let yaml =
-        format!("{ONLY_SUBJECTS}otel_traces_export:\n  endpoint: {}\n  batch_timeout: 100ms\n", collector.endpoint());
+    let yaml = format!(
+        "{}otel_traces_export:\n  endpoint: {}\n  batch_timeout: 100ms\n",
+        only_subjects()?,
+        collector.endpoint()
+    );
     let spantap = Setup::new(yaml).environment("BEYLA_METRICS_INTERVAL", "200ms").start()?;
     let _chatter = Chatter::start("traces_alone")?;
     collector.wait_until(ARRIVAL, |telemetry| both_kinds(telemetry, "traces_alone"))?;
@@ -89,7 +95,7 @@ fn traces_alone() -> Result<()> {
 fn metrics_alone() -> Result<()> {
     let mut collector = Collector::start()?;
     let yaml =
-        format!("{ONLY_SUBJECTS}otel_metrics_export:\n  endpoint: {}\n  interval: 300ms\n", collector.endpoint());
+        format!("{}otel_metrics_export:\n  endpoint: {}\n  interval: 300ms\n", only_subjects()?, collector.endpoint());
     let spantap = Setup::new(yaml).start()?;
     let _chatter = Chatter::start("metrics_alone")?;
     collector.wait_until(ARRIVAL, |telemetry| counted(telemetry, "metrics_alone"))?;
@@ -122,16 +128,16 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 /// The environment of the contract alone: endpoint and headers for both signals, no exporter in the file.
-fn direct(collector: &Collector, headers: &str) -> Setup {
-    Setup::new(ONLY_SUBJECTS)
+fn direct(collector: &Collector, headers: &str) -> Result<Setup> {
+    Ok(Setup::new(only_subjects()?)
         .environment("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint())
         .environment("OTEL_EXPORTER_OTLP_HEADERS", headers)
-        .environment("BEYLA_METRICS_INTERVAL", "300ms")
+        .environment("BEYLA_METRICS_INTERVAL", "300ms"))
 }
 
 fn direct_with_headers() -> Result<()> {
     let mut collector = Collector::start_authenticated()?;
-    let spantap = direct(&collector, &authorization(CREDENTIALS.0, CREDENTIALS.1)).start()?;
+    let spantap = direct(&collector, &authorization(CREDENTIALS.0, CREDENTIALS.1))?.start()?;
     let _chatter = Chatter::start("direct")?;
     collector.wait_until(ARRIVAL, |telemetry| {
         both_kinds(telemetry, "direct")?;
@@ -143,7 +149,7 @@ fn direct_with_headers() -> Result<()> {
 fn wrong_credentials() -> Result<()> {
     let mut collector = Collector::start_authenticated()?;
     let secret = authorization(CREDENTIALS.0, "not-the-password");
-    let spantap = direct(&collector, &secret).never_ready().start()?;
+    let spantap = direct(&collector, &secret)?.never_ready().start()?;
     let _chatter = Chatter::start("refused")?;
     host::wait_for("export_refused to be counted", ARRIVAL, || {
         spantap.losses().ok()?.get("export_refused").filter(|n| **n > 0).copied()
@@ -162,7 +168,7 @@ fn wrong_credentials() -> Result<()> {
 
 fn prometheus() -> Result<()> {
     let (scrape, web) = (host::free_port()?, host::free_port()?);
-    let yaml = format!("{ONLY_SUBJECTS}prometheus_export:\n  port: {scrape}\n");
+    let yaml = format!("{}prometheus_export:\n  port: {scrape}\n", only_subjects()?);
     let spantap = Setup::new(yaml).start()?;
     let _chatter = Chatter::start("scraped")?;
     let folder = host::folder()?;
@@ -220,7 +226,7 @@ fn printed(spantap: &Spantap, what: &str, enough: impl Fn(&[String]) -> bool) ->
 }
 
 fn console(form: &str, name: &str) -> Result<()> {
-    let spantap = Setup::new(ONLY_SUBJECTS).own_key("console", form).start()?;
+    let spantap = Setup::new(only_subjects()?).own_key("console", form).start()?;
     let _chatter = Chatter::start(name)?;
     let path = format!("/{name}/");
     let lines =
@@ -237,7 +243,7 @@ fn console(form: &str, name: &str) -> Result<()> {
 }
 
 fn trace_printer_counter() -> Result<()> {
-    let spantap = Setup::new(format!("{ONLY_SUBJECTS}trace_printer: counter\n")).start()?;
+    let spantap = Setup::new(format!("{}trace_printer: counter\n", only_subjects()?)).start()?;
     let _chatter = Chatter::start("counter")?;
     let digits = |text: &str| text.bytes().any(|b| b.is_ascii_digit());
     host::wait_for("a running number", ARRIVAL, || digits(&spantap.output()).then_some(()))?;
@@ -251,7 +257,7 @@ fn no_exporter() -> Result<()> {
         spantap_tests::suite::say_skip("export::no_exporter_prints_to_the_terminal", "something listens on port 4318");
         return Ok(());
     }
-    let spantap = Setup::new(ONLY_SUBJECTS).start()?;
+    let spantap = Setup::new(only_subjects()?).start()?;
     let _chatter = Chatter::start("nowhere")?;
     printed(&spantap, "lines on standard output", |lines| lines.iter().any(|line| line.contains("/nowhere/")))?;
     let log = spantap.stop()?;

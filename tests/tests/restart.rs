@@ -11,7 +11,7 @@ use spantap_tests::{
     collector::{self, Collector},
     host,
     load::Steady,
-    observed::{Observed, SUBJECTS},
+    observed::{self, Observed},
     servers::Server,
     spantap::Setup,
     suite::Suite,
@@ -19,7 +19,6 @@ use spantap_tests::{
 };
 
 const ARRIVAL: Duration = Duration::from_secs(20);
-const NGINX: &str = "exe_path: \"*/nginx\"";
 
 fn main() -> ExitCode {
     let no_collector = collector::lacks_collector();
@@ -33,9 +32,10 @@ fn main() -> ExitCode {
         .run()
 }
 
-fn split(small_ring: bool) -> Result<Observed> {
+fn split(server: &Server, small_ring: bool) -> Result<Observed> {
     Observed::start(|collector| {
-        let setup = Setup::observing(&[SUBJECTS, NGINX], collector).split();
+        let setup =
+            Setup::observing(&[&observed::subjects()?, &format!("open_ports: {}", server.port)], collector).split();
         Ok(if small_ring { setup.own_key("ring_buffer_size", "262144") } else { setup })
     })
 }
@@ -60,7 +60,7 @@ fn count(world: &mut Observed, path: &str) -> Result<u64> {
 
 fn agent_restarts() -> Result<()> {
     let server = Server::nginx(1, None)?;
-    let mut world = split(false)?;
+    let mut world = split(&server, false)?;
     world.wait_observing()?;
     let load = Steady::start(server.port, "/agent", 4, Duration::from_millis(5));
     flows(&mut world, "/agent", 0)?;
@@ -77,7 +77,7 @@ fn agent_restarts() -> Result<()> {
 
 fn forwarder_restarts() -> Result<()> {
     let server = Server::nginx(1, None)?;
-    let mut world = split(false)?;
+    let mut world = split(&server, false)?;
     world.wait_observing()?;
     let load = Steady::start(server.port, "/forwarder", 4, Duration::from_millis(5));
     flows(&mut world, "/forwarder", 0)?;
@@ -102,7 +102,7 @@ fn forwarder_restarts() -> Result<()> {
 
 fn agent_is_killed() -> Result<()> {
     let server = Server::nginx(1, None)?;
-    let mut world = split(false)?;
+    let mut world = split(&server, false)?;
     world.wait_observing()?;
     let load = Steady::start(server.port, "/killed", 4, Duration::from_millis(5));
     flows(&mut world, "/killed", 0)?;
@@ -119,7 +119,7 @@ fn agent_is_killed() -> Result<()> {
 /// The agent gets no CPU while the ring buffer overflows: reported and counted are what was made, to the last one.
 fn agent_stands_still() -> Result<()> {
     let server = Server::nginx(1, None)?;
-    let mut world = split(true)?;
+    let mut world = split(&server, true)?;
     world.wait_observing()?;
     let before = world.spantap()?.own_metrics()?;
     let load = Steady::start(server.port, "/still", 8, Duration::from_millis(1));
@@ -152,7 +152,7 @@ fn books(telemetry: &Telemetry, path: &str, made: u64, before: &str, own: &str) 
 /// The receiver is away for two seconds: retries bring everything.
 fn collector_restarts() -> Result<()> {
     let server = Server::nginx(1, None)?;
-    let mut world = split(false)?;
+    let mut world = split(&server, false)?;
     world.wait_observing()?;
     let load = Steady::start(server.port, "/collector", 4, Duration::from_millis(5));
     flows(&mut world, "/collector", 0)?;
