@@ -5,8 +5,8 @@
 //! # Layout
 //! `table` holds the connections and is the way in · `connection` one of them · `hold` puts late events in order ·
 //! `stream` one direction · `data` reads bytes in their place · `message` begins messages · `line`, `fields`, `head`
-//! read heads · `framing`, `chunked` find ends · `requests` keeps what is open · `pairing` finds the request of a
-//! response · `hole` deals with bytes nobody saw · `close` with the end of a connection.
+//! read heads · `framing`, `chunked` find ends · `opening` opens requests, `requests` keeps them · `pairing` finds the
+//! request of a response · `hole` deals with bytes nobody saw · `close` with the end of a connection.
 
 mod chunked;
 mod close;
@@ -19,6 +19,7 @@ mod hold;
 mod hole;
 mod line;
 mod message;
+mod opening;
 mod pairing;
 mod requests;
 mod stream;

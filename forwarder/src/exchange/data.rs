@@ -8,7 +8,7 @@ use super::{
     connection::{Connection, Context, Phase},
     line::{self, Line},
     message::Beginning,
-    stream::{Boundary, Direction, Mode, Piece, Recent, Unframed},
+    stream::{Boundary, Direction, Mode, Piece, Unframed},
 };
 use crate::{
     loss::Reason,
@@ -151,8 +151,7 @@ impl Connection {
                         Progress::Done => self.message_done(direction, event.time, ctx),
                         Progress::Lost => {
                             stream.body = None;
-                            let recent = Recent::default();
-                            stream.mode = Mode::Unframed(Unframed { recent, chunked: true, not_before: 0 });
+                            stream.mode = Mode::Unframed(Unframed::chunked());
                             self.gap |= self.request_direction == Some(direction);
                         }
                     }
@@ -193,7 +192,7 @@ impl Connection {
     }
 
     /// A response without a request may be one to HEAD: what is taken for its body may be other responses.
-    pub(super) fn doubt_orphan<S: Sink>(&mut self, ctx: &mut Context<'_, S>) {
+    fn doubt_orphan<S: Sink>(&mut self, ctx: &mut Context<'_, S>) {
         if let Some(requests) = self.request_direction.filter(|_| self.orphan && !self.pipelined) {
             self.doubt(self.stream(requests.other()).seen, ctx);
         }

@@ -69,34 +69,82 @@ pub(super) fn read(
             end += memchr::memchr(b'\n', rest.get(end..)?)? + 1;
         }
         let line = rest.get(..end)?;
-        if let Some(colon) = line.iter().position(|&b| b == b':') {
-            let name = line.get(..colon).unwrap_or_default().trim_ascii_end();
-            let value = line.get(colon + 1..).unwrap_or_default().trim_ascii();
-            if !frames(name, value, body)
-                && let Some(headers) = keep.as_deref_mut()
-            {
-                keep_field(name, value, source, headers);
-            }
+        match keep.as_deref_mut() {
+            Some(headers) => of_request(line, source, headers, body),
+            None => frames(line, body),
         }
         at += end;
     }
 }
 
-/// Whether `name` frames the body; notes what it says.
-fn frames(name: &[u8], value: &[u8], body: &mut BodyFields) -> bool {
-    match name.len() {
-        14 if name.eq_ignore_ascii_case(b"content-length") => content_length(value, &mut body.content_length),
-        17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-            let last = value.rsplit(|&b| b == b',').next().unwrap_or_default().trim_ascii();
-            body.transfer_encoding =
-                if last.eq_ignore_ascii_case(b"chunked") { TransferEncoding::Chunked } else { TransferEncoding::Other };
-        }
-        6 if name.eq_ignore_ascii_case(b"expect") => {
-            body.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
-        }
-        _ => return false,
+/// The value, if `line` is a field of this name (given in lower case). Most lines are none of interest: their first
+/// byte tells, and they are looked at no further.
+fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    if !line.get(..name.len())?.eq_ignore_ascii_case(name) {
+        return None;
     }
-    true
+    let rest = line.get(name.len()..)?;
+    let rest = if let [b':', rest @ ..] = rest { rest } else { rest.trim_ascii_start().strip_prefix(b":")? };
+    Some(rest.trim_ascii())
+}
+
+/// Notes what `line` says, if it frames the body.
+fn frames(line: &[u8], body: &mut BodyFields) {
+    match line.first().map(u8::to_ascii_lowercase) {
+        Some(b'c') => {
+            if let Some(value) = value(line, b"content-length") {
+                content_length(value, &mut body.content_length);
+            }
+        }
+        Some(b't') => {
+            if let Some(value) = value(line, b"transfer-encoding") {
+                let last = value.rsplit(|&b| b == b',').next().unwrap_or_default().trim_ascii();
+                let chunked = last.eq_ignore_ascii_case(b"chunked");
+                body.transfer_encoding = if chunked { TransferEncoding::Chunked } else { TransferEncoding::Other };
+            }
+        }
+        Some(b'e') => {
+            if let Some(value) = value(line, b"expect") {
+                body.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Notes what `line` says, if it frames the body or is used.
+fn of_request(line: &[u8], source: &Bytes, headers: &mut RequestHeaders, body: &mut BodyFields) {
+    let first = |name: &[u8], slot: &mut Option<Bytes>| {
+        if slot.is_none()
+            && let Some(value) = value(line, name)
+        {
+            *slot = Some(slice(source, value));
+        }
+    };
+    match line.first().map(u8::to_ascii_lowercase) {
+        Some(b'h') => first(b"host", &mut headers.host),
+        Some(b'u') => first(b"user-agent", &mut headers.user_agent),
+        Some(b'f') => first(b"forwarded", &mut headers.forwarded),
+        Some(b'x') => {
+            first(b"x-forwarded-for", &mut headers.x_forwarded_for);
+            first(b"x-forwarded-host", &mut headers.x_forwarded_host);
+            first(b"x-forwarded-proto", &mut headers.x_forwarded_proto);
+        }
+        Some(b't') => {
+            if let Some(value) = value(line, b"traceparent") {
+                if headers.traceparent.len() < 2 {
+                    headers.traceparent.push(slice(source, value));
+                }
+            } else if let Some(value) = value(line, b"tracestate") {
+                if headers.tracestate.len() < MAX_TRACESTATE {
+                    headers.tracestate.push(slice(source, value));
+                }
+            } else {
+                frames(line, body);
+            }
+        }
+        _ => frames(line, body),
+    }
 }
 
 fn content_length(value: &[u8], so_far: &mut ContentLength) {
@@ -119,29 +167,6 @@ fn decimal(digits: &[u8]) -> Option<u64> {
         let digit = b.is_ascii_digit().then(|| u64::from(b - b'0'))?;
         sum.checked_mul(10)?.checked_add(digit)
     })
-}
-
-fn keep_field(name: &[u8], value: &[u8], source: &Bytes, headers: &mut RequestHeaders) {
-    let first = |slot: &mut Option<Bytes>| {
-        if slot.is_none() {
-            *slot = Some(slice(source, value));
-        }
-    };
-    match name.len() {
-        4 if name.eq_ignore_ascii_case(b"host") => first(&mut headers.host),
-        9 if name.eq_ignore_ascii_case(b"forwarded") => first(&mut headers.forwarded),
-        10 if name.eq_ignore_ascii_case(b"user-agent") => first(&mut headers.user_agent),
-        10 if name.eq_ignore_ascii_case(b"tracestate") && headers.tracestate.len() < MAX_TRACESTATE => {
-            headers.tracestate.push(slice(source, value));
-        }
-        11 if name.eq_ignore_ascii_case(b"traceparent") && headers.traceparent.len() < 2 => {
-            headers.traceparent.push(slice(source, value));
-        }
-        15 if name.eq_ignore_ascii_case(b"x-forwarded-for") => first(&mut headers.x_forwarded_for),
-        16 if name.eq_ignore_ascii_case(b"x-forwarded-host") => first(&mut headers.x_forwarded_host),
-        17 if name.eq_ignore_ascii_case(b"x-forwarded-proto") => first(&mut headers.x_forwarded_proto),
-        _ => {}
-    }
 }
 
 /// `part` of `source`, sharing its memory. Only a folded value is copied: each fold becomes one space (RFC 9112

@@ -9,7 +9,7 @@ use super::{
     Sink,
     chunked::Progress,
     connection::{Connection, Context},
-    stream::{Boundary, Direction, Mode, Recent, Unframed},
+    stream::{Boundary, Direction, Mode, Unframed},
 };
 use crate::loss::Reason;
 
@@ -22,12 +22,19 @@ impl Connection {
         stream.end_seen = false;
         let other_turn = turn.is_some_and(|turn| turn != stream.turn);
         stream.boundary = Boundary::Elsewhere;
+        // A response without a request may be one to HEAD: its body is no measure.
+        if self.orphan && !self.pipelined && self.request_direction == Some(direction.other()) {
+            self.lost(direction, to, turn, ctx);
+            self.stream_mut(direction).seen = to;
+            return;
+        }
+        let stream = self.stream_mut(direction);
         if let Mode::Chunked(chunks) = &mut stream.mode {
             let fed = chunks.feed(&[], missing);
             stream.count(fed.data);
             if fed.state != Progress::More {
                 stream.body = None;
-                stream.mode = Mode::Unframed(Unframed { recent: Recent::default(), chunked: true, not_before: 0 });
+                stream.mode = Mode::Unframed(Unframed::chunked());
                 self.gap |= self.request_direction == Some(direction);
             }
         }
@@ -68,7 +75,6 @@ impl Connection {
             Mode::Start | Mode::Lost => self.lost(direction, to, turn, ctx),
         }
         self.stream_mut(direction).seen = to;
-        self.doubt_orphan(ctx);
     }
 
     /// The message under way ended, and its last byte was not seen.

@@ -4,7 +4,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::chunked::Chunks;
+use super::{chunked::Chunks, fields::TransferEncoding};
 use crate::model::{EventKind, MonotonicNs, ProcessRef, SocketEvent};
 
 /// Longest head that is put together from several events; of a longer one the beginning is used. Ingest and kernel
@@ -70,6 +70,18 @@ pub(super) struct Unframed {
     pub(super) chunked: bool,
     /// It does not end before this stream offset (its `Content-Length` was seen, the end of its head was not).
     pub(super) not_before: u64,
+}
+
+impl Unframed {
+    /// At the end of a head; `not_before` as for the field.
+    pub(super) fn new(coding: &TransferEncoding, not_before: u64) -> Self {
+        Unframed { recent: Recent::default(), chunked: *coding == TransferEncoding::Chunked, not_before }
+    }
+
+    /// A chunked body that can be followed no further.
+    pub(super) fn chunked() -> Self {
+        Unframed { recent: Recent::default(), chunked: true, not_before: 0 }
+    }
 }
 
 /// The last up to 8 bytes of a direction.

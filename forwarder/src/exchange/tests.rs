@@ -5,6 +5,7 @@ mod ends;
 mod holes;
 mod kit;
 mod odd;
+mod plan;
 mod properties;
 mod recorder;
 mod reorder;
