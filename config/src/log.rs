@@ -2,7 +2,10 @@
 
 use std::io::{IsTerminal as _, stderr};
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+};
 
 use crate::{Log, LogFormat, LogLevel};
 
@@ -23,11 +26,15 @@ pub fn start(log: Log, format: Option<&str>) -> Result<(), String> {
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Error => LevelFilter::ERROR,
     };
+    // What libraries have to say about their insides is of use to nobody who runs this.
+    let ours = Targets::new().with_target("spantap", level).with_default(level.min(LevelFilter::WARN));
     let lines = tracing_subscriber::fmt().with_max_level(level).with_writer(stderr).with_target(false);
     // A second start in one process (tests) keeps the first.
     let _ = match format {
-        LogFormat::Json => tracing::subscriber::set_global_default(lines.json().finish()),
-        LogFormat::Text => tracing::subscriber::set_global_default(lines.with_ansi(stderr().is_terminal()).finish()),
+        LogFormat::Json => tracing::subscriber::set_global_default(lines.json().finish().with(ours)),
+        LogFormat::Text => {
+            tracing::subscriber::set_global_default(lines.with_ansi(stderr().is_terminal()).finish().with(ours))
+        }
     };
     Ok(())
 }

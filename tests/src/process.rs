@@ -66,7 +66,7 @@ impl Process {
     pub fn tail(&self) -> String {
         let last = |text: String| {
             let lines: Vec<_> = text.lines().collect();
-            lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n  ")
+            lines.get(lines.len().saturating_sub(120)..).unwrap_or_default().join("\n  ")
         };
         format!("--- {} (process {})\n  {}\n  {}", self.name, self.pid(), last(self.output()), last(self.log()))
     }

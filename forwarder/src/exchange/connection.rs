@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     loss::Reason,
-    model::{ConnectionRef, MonotonicNs, ProcessId, ProcessRef, SocketEvent},
+    model::{ConnectionRef, Endpoints, MonotonicNs, ProcessId, ProcessRef, SocketEvent},
 };
 
 /// What a connection works with besides itself.
@@ -208,7 +208,7 @@ impl Connection {
     fn given_up<S: Sink>(&mut self, ctx: &mut Context<'_, S>) {
         self.release(true, ctx);
         match self.phase {
-            Phase::New | Phase::Unclassified => ctx.sink.loss(Reason::ProtocolUnknown, 1),
+            Phase::New | Phase::Unclassified => self.refuse(Reason::ProtocolUnknown, ctx),
             Phase::Http => {
                 self.lose_all(Reason::ResponseNotObserved, ctx);
                 self.flush_unseen(ctx);
@@ -218,9 +218,21 @@ impl Connection {
         self.phase = Phase::Ignored;
     }
 
-    /// It is something else: counted once, then ignored.
+    /// It is something else: counted once, then ignored. A pair of Unix sockets without an address, on which nothing
+    /// looks like HTTP, is a program's own channel (asyncio wakes itself so): no connection that anybody could miss.
     pub(super) fn refuse<S: Sink>(&mut self, reason: Reason, ctx: &mut Context<'_, S>) {
-        ctx.sink.loss(reason, 1);
+        tracing::debug!(
+            reason = reason.name(),
+            socket = self.connection.socket.0,
+            endpoints = ?self.connection.endpoints,
+            process = self.process.0,
+            received = self.received.seen,
+            sent = self.sent.seen,
+            "a connection is not read"
+        );
+        if reason != Reason::ProtocolUnknown || self.connection.endpoints != (Endpoints::Unix { path: None }) {
+            ctx.sink.loss(reason, 1);
+        }
         self.phase = Phase::Ignored;
         self.received.mode = Mode::Lost;
         self.sent.mode = Mode::Lost;

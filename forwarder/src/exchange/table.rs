@@ -127,7 +127,7 @@ impl Table {
 
     /// Takes the next event. `process` is that of the event.
     pub fn event<S: Sink>(&mut self, event: SocketEvent, process: &ProcessRef, sink: &mut S) {
-        let socket = event.socket;
+        let (socket, is_last) = (event.socket, event.opaque);
         let moves_bytes = super::stream::Direction::of(event.kind).is_some();
         let at = match self.index.get(&socket.0) {
             Some(&at) => at as usize,
@@ -139,6 +139,9 @@ impl Table {
         entry.used = true;
         let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, &self.limits);
         entry.connection.event(event, process, ctx);
+        if is_last {
+            return self.remove(at, None, sink);
+        }
         if entry.connection.needs_tick() && !entry.waiting {
             entry.waiting = true;
             self.waiting.push((at as u32, socket));

@@ -38,12 +38,6 @@ pub(crate) enum Due {
     BeyondSight(u64),
 }
 
-/// Where odd bytes are reported or lost: each exchange by its reasons, or the connection as one that speaks something else.
-const ODD_LOSSES: [&str; 7] = {
-    let [a, b, c, d, e, f] = EXCHANGE_LOSSES;
-    [a, b, c, d, e, f, "protocol_unknown"]
-};
-
 /// What may be counted as lost meanwhile.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Lost {
@@ -107,7 +101,7 @@ impl Case {
 
     /// Each exchange is reported or counted; `total` of both sides.
     pub(crate) fn reported_or_lost(mut self, total: u64) -> Self {
-        (self.due, self.lost) = (Due::ReportedOrLost(total), Lost::May(&ODD_LOSSES));
+        (self.due, self.lost) = (Due::ReportedOrLost(total), Lost::May(&EXCHANGE_LOSSES));
         self
     }
 

@@ -1,6 +1,7 @@
 //! Odd heads, other protocols, connections that were there before.
 
 use super::kit::*;
+use crate::exchange::Limits;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
@@ -161,4 +162,21 @@ fn connections_that_were_open_before() {
     let mut s = Socket::new();
     s.recv("POST /a HTTP/1.1\r\nContent-Length: 22\r\n\r\n").dropped().recv("GET /fake HTTP/1.1\r\n\r\n").send(OK);
     assert_eq!(next(&mut s), ["GET /next 200 complete", "GET /last 200 complete", "request_not_observed 1"]);
+}
+
+#[test]
+fn a_program_that_wakes_itself_is_no_loss_but_http_between_its_processes_is_read() {
+    let mut s = Socket::new();
+    (0..4).for_each(|_| _ = s.recv("\0"));
+    s.events.last_mut().unwrap().opaque = true;
+    let mut bench = Bench::new(Limits::default());
+    bench.table.connection(unix(s.id), &mut bench.seen);
+    bench.feed(std::mem::take(&mut s.events));
+    assert_eq!(bench.seen.lines(), [] as [&str; 0]);
+
+    let mut s = Socket::new();
+    s.recv("GET /pair HTTP/1.1\r\n\r\n").send(OK);
+    bench.table.connection(unix(s.id), &mut bench.seen);
+    bench.feed(s.events);
+    assert_eq!(bench.seen.lines(), ["GET /pair 200 complete"]);
 }
