@@ -75,8 +75,8 @@ struct socket_state {
 	__u32 send_turn;
 	__u32 turn;
 	__u32 announced;         /* value of control.announce when the connection was told */
-	__u16 captured_received; /* bytes captured in the current turn */
-	__u16 captured_sent;
+	__u32 captured_received; /* bytes captured in the current turn, or since a message began in it */
+	__u32 captured_sent;
 	__u8 direction;          /* RECORD_SEND or RECORD_RECEIVE; 0 before the first */
 	__u8 mode;
 	__u8 strange_turns;      /* turns in a row that did not begin like HTTP */

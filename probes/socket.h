@@ -21,6 +21,9 @@
 #define SEND_SHUTDOWN 2
 #define PF_IO_WORKER 0x10
 
+/* Captured of each call, however much of its turn has been captured before: where a message begins, and chunk sizes. */
+#define GLANCE_BYTES 16
+
 /* Turns in a row that do not begin like HTTP, after which a socket is given up. */
 #define STRANGE_TURNS_FIRST 6    /* on a socket that never spoke HTTP */
 #define STRANGE_TURNS_LATER 24   /* after HTTP: an upgrade, a tunnel */
@@ -248,18 +251,29 @@ static __always_inline void capture_and_submit(struct sock *sk, struct socket_st
 					       struct control *control, const struct data *data, bool begins_turn)
 {
 	struct socket_event *event = &scratch->event;
-	__u16 *captured = event->kind == RECORD_SEND ? &state->captured_sent : &state->captured_received;
+	__u32 *captured = event->kind == RECORD_SEND ? &state->captured_sent : &state->captured_received;
 	__u32 budget = control->head_bytes > *captured ? control->head_bytes - *captured : 0;
-	__u32 want = event->length < budget ? event->length : budget;
+	__u32 want;
 
+	if (budget < GLANCE_BYTES)
+		budget = GLANCE_BYTES;
+	want = event->length < budget ? event->length : budget;
 	if (data->segments) {
 		if (copy_data(scratch, data, event->length, want)) {
 			event->flags |= FLAG_UNREADABLE;
 			count_loss(LOSS_HEAD_UNREADABLE);
+		} else if (begins_turn) {
+			*captured = event->head_length;
+			judge(state, scratch);
+		} else if (want < event->length && want < control->head_bytes &&
+			   begins_like_http(scratch->head, event->head_length)) {
+			/* Another message of the same turn: it is due its own head. */
+			want = event->length < control->head_bytes ? event->length : control->head_bytes;
+			event->tail_length = 0;
+			if (!copy_data(scratch, data, event->length, want))
+				*captured = event->head_length;
 		} else {
 			*captured += event->head_length;
-			if (begins_turn)
-				judge(state, scratch);
 		}
 	} else {
 		event->flags |= FLAG_UNREADABLE;
