@@ -109,7 +109,9 @@ struct control {
 	__u32 head_bytes;       /* captured bytes of one turn at most, <= HEAD_MAX */
 	__u64 tick;             /* length of a jiffy, ns; 0: not known */
 	__u32 provisional_exec; /* watch every new program until the agent has judged it */
-	__u32 wake_bytes;       /* wake the agent each time that many bytes have been added */
+	__u32 wake_bytes;       /* wake the agent when that many bytes wait for it */
+	__u32 ask_bytes;        /* look at the fill level after that many bytes of one program on one CPU */
+	__u32 pad;
 };
 
 #endif

@@ -89,7 +89,7 @@ static __always_inline int io_uring_completed(struct io_kiocb *request)
 	if (size > HEAD_MAX)
 		size = HEAD_MAX;
 	size += sizeof(scratch->event);
-	if (bpf_ringbuf_output(&socket_events, scratch, size, wake_flags(control, size)))
+	if (bpf_ringbuf_output(&socket_events, scratch, size, wake_flags(scratch, control, size)))
 		count_loss(LOSS_RING_FULL_OTHER);
 	return 0;
 }

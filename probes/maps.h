@@ -125,6 +125,8 @@ struct scratch {
 	__u8 head[2 * HEAD_MAX];
 	struct connection_event connection;
 	struct walk walk;
+	__u32 unasked;           /* bytes handed over since the fill level was looked at */
+	__u32 pad;
 };
 
 struct {

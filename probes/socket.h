@@ -49,17 +49,19 @@ static __always_inline bool is_selected(__u32 pid)
 }
 
 /*
- * Wake-ups cost a hundred times what a record costs, so the agent is woken each time the backlog passes a
- * multiple of wake_bytes; its own timer covers what stays below.
+ * Wake-ups cost a hundred times what a record costs, and each takes a processor from what is watched: the agent is woken
+ * when wake_bytes wait for it; its own timer covers what stays below. Each program looks at the fill level once in
+ * ask_bytes of its own records.
  */
-static __always_inline __u64 wake_flags(struct control *control, __u32 size)
+static __always_inline __u64 wake_flags(struct scratch *scratch, struct control *control, __u32 size)
 {
-	__u64 backlog = bpf_ringbuf_query(&socket_events, BPF_RB_AVAIL_DATA);
-	__u32 step = control->wake_bytes;
-
-	if (step && backlog / step != (backlog + size + 8) / step)
-		return BPF_RB_FORCE_WAKEUP;
-	return BPF_RB_NO_WAKEUP;
+	scratch->unasked += size;
+	if (scratch->unasked < control->ask_bytes)
+		return BPF_RB_NO_WAKEUP;
+	scratch->unasked = 0;
+	if (bpf_ringbuf_query(&socket_events, BPF_RB_AVAIL_DATA) < control->wake_bytes)
+		return BPF_RB_NO_WAKEUP;
+	return BPF_RB_FORCE_WAKEUP;
 }
 
 static __always_inline bool is_stream(struct sock *sk, bool *tcp)
@@ -112,7 +114,7 @@ static __always_inline bool announce(struct sock *sk, struct socket_state *state
 	}
 	event->local_port = sk->__sk_common.skc_num;
 	event->peer_port = bpf_ntohs(sk->__sk_common.skc_dport);
-	return !bpf_ringbuf_output(&socket_events, event, size, wake_flags(control, size));
+	return !bpf_ringbuf_output(&socket_events, event, size, wake_flags(scratch, control, size));
 }
 
 /* Announces if that is due, then hands the record in `scratch` over. */
@@ -127,7 +129,7 @@ static __always_inline void submit(struct sock *sk, struct socket_state *state, 
 	if (length > HEAD_MAX)
 		length = HEAD_MAX;
 	size = sizeof(scratch->event) + length;
-	if (bpf_ringbuf_output(&socket_events, scratch, size, wake_flags(control, size)))
+	if (bpf_ringbuf_output(&socket_events, scratch, size, wake_flags(scratch, control, size)))
 		count_loss(begins_turn ? LOSS_RING_FULL_TURN : LOSS_RING_FULL_OTHER);
 }
 
@@ -296,7 +298,7 @@ static __always_inline void defer(struct sock *sk, struct socket_state *state, s
 	if (waiting) {
 		count_loss(LOSS_HEAD_UNREADABLE);
 		waiting->flags |= FLAG_UNREADABLE;
-		if (bpf_ringbuf_output(&socket_events, waiting, sizeof(*waiting), wake_flags(control, sizeof(*waiting))))
+		if (bpf_ringbuf_output(&socket_events, waiting, sizeof(*waiting), wake_flags(scratch, control, sizeof(*waiting))))
 			count_loss(LOSS_RING_FULL_OTHER);
 	}
 	bpf_map_update_elem(&io_uring_pending, &key, &scratch->event, BPF_ANY);

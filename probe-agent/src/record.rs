@@ -90,6 +90,8 @@ pub struct Control {
     pub tick: u64,
     pub provisional_exec: u32,
     pub wake_bytes: u32,
+    pub ask_bytes: u32,
+    pub pad: u32,
 }
 
 /// One item of the ring buffer `socket_events`.
@@ -199,6 +201,7 @@ mod tests {
             offset_of!(Control, tick),
             offset_of!(Control, provisional_exec),
             offset_of!(Control, wake_bytes),
+            offset_of!(Control, ask_bytes),
             HEAD_MAX,
             LOSSES,
             PID_WORDS,

@@ -104,7 +104,9 @@ fn serve(stream: TcpStream, counts: &Mutex<Counts>) -> Result<()> {
         };
         let kind = if answer.is_empty() { "application/x-protobuf" } else { "application/json" };
         let length = answer.len();
-        write!(writer, "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{answer}")?;
+        // In one piece: `write!` to a socket sends its parts one by one, and each waits 40 ms for the ACK of the one before.
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{answer}");
+        writer.write_all(head.as_bytes())?;
     }
 }
 

@@ -29,10 +29,16 @@ fn parent_of(pid: u32) -> Option<u32> {
 /// Memory of a process, kilobytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Memory {
-    /// Peak of what is resident (VmHWM).
+    /// Peak of what is resident (VmHWM), since the start or [`forget_peak`].
     pub(super) peak: u64,
     /// Part of it that is shared with the kernel: the ring buffer's pages.
     pub(super) ring: u64,
+}
+
+/// Lets the peak of a process's memory begin anew (proc_pid_clear_refs(5), value 5), so that it is that of the load, not
+/// that of the start.
+pub(super) fn forget_peak(pid: u32) {
+    let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), "5");
 }
 
 /// Memory of a process.

@@ -68,6 +68,9 @@ impl Report {
         row("agent, peak resident MiB without the ring buffer", &|rounds| {
             most(rounds, &|r| r.agent_memory.peak.saturating_sub(r.agent_memory.ring))
         });
+        row("agent, the same while it starts", &|rounds| {
+            most(rounds, &|r| r.agent_start_memory.peak.saturating_sub(r.agent_start_memory.ring))
+        });
         row("ring buffer, resident MiB (mapped twice)", &|rounds| most(rounds, &|r| r.agent_memory.ring));
         row("forwarder, peak resident MiB", &|rounds| most(rounds, &|r| r.forwarder_memory.peak));
         let total = |rounds: &[Round], of: &dyn Fn(&Round) -> u64| rounds.iter().map(of).sum::<u64>();

@@ -66,6 +66,8 @@ pub(super) struct Round {
     pub(super) sink_us: f64,
     /// Memory of the agent.
     pub(super) agent_memory: Memory,
+    /// The same while it started.
+    pub(super) agent_start_memory: Memory,
     /// Memory of the forwarder.
     pub(super) forwarder_memory: Memory,
     /// Server exchanges that should have been reported.
@@ -102,6 +104,8 @@ impl Scene {
         let (agent, forwarder) = (spantap.agent_pid()?, spantap.forwarder_pid());
         let cpu = || [agent, forwarder, sink.child.id()].map(measure::cpu_us);
         let (first, losses, exchanges) = (self.requests()?, spantap.losses()?, server_exchanges(&spantap)?);
+        let at_start = measure::memory(agent);
+        [agent, forwarder].into_iter().for_each(measure::forget_peak);
         let (cpu_before, bpf_before) = (cpu(), measure::bpf(agent));
         let load = self.load(seconds)?;
         let requests = self.requests()? - first - 1;
@@ -137,6 +141,7 @@ impl Scene {
             forwarder_us: per_request(1),
             sink_us: per_request(2),
             agent_memory: measure::memory(agent),
+            agent_start_memory: at_start,
             forwarder_memory: measure::memory(forwarder),
             due,
             reported: reported()?,
