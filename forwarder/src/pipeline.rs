@@ -175,7 +175,7 @@ impl Pipeline {
         if replaced {
             self.flush_spans();
         }
-        let known = self.processes.get(&exchange.process, &self.registries);
+        let known = self.processes.get(&exchange.process, replaced, &self.registries);
         if exchange.process.export_metrics {
             let seconds = seen.duration().as_secs_f64();
             for registry in &self.registries {

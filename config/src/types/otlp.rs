@@ -12,7 +12,7 @@ pub struct Otlp {
     pub protocol: OtlpProtocol,
     /// Header names (lower case) and values. Values are secret: never logged.
     pub headers: Vec<(String, Secret)>,
-    /// Time for one export with all its retries (`OTEL_EXPORTER_OTLP_TIMEOUT`); zero: no limit.
+    /// Time for one try of an export (`OTEL_EXPORTER_OTLP_TIMEOUT`); zero: no limit. How long it is tried again is `backoff`.
     pub timeout: Duration,
     /// Whether bodies are compressed.
     pub compression: Compression,

@@ -174,6 +174,10 @@ impl Connection {
         if event.turn >= self.turn {
             (self.turn, self.turn_direction) = (event.turn, direction);
         }
+        // The usual case apart: an event is large, and is not moved where nothing waits.
+        if self.held.is_none() && self.must_wait(direction, &event, ctx).is_none() {
+            return self.apply(direction, &event, missing, process, ctx);
+        }
         if let Some(event) = self.hold(direction, event, missing, process, ctx) {
             self.apply(direction, &event, missing, process, ctx);
             self.release(false, ctx);

@@ -73,19 +73,31 @@ impl Connection {
             }
             return self.after_held(direction, event, missing, process, ctx);
         }
-        let ahead = event.opposite_offset.saturating_sub(self.stream(direction.other()).seen);
-        let awaits_request = ahead == 0 && self.is_early_on_unix(direction, &event);
-        // Bytes that are surely inside of a request's body change nothing.
-        let skips =
-            self.request_direction == Some(direction.other()) && self.stream(direction.other()).would_skip(ahead);
-        if (ahead == 0 || skips) && !awaits_request || ctx.stats.events_held >= ctx.limits.events_held {
-            return Some(event);
-        }
+        let Some(awaits_request) = self.must_wait(direction, &event, ctx) else { return Some(event) };
         let due = ctx.now.saturating_add(if awaits_request { UNIX_PATIENCE } else { PATIENCE });
         let events = VecDeque::from([Waiting { event, missing, process: process.clone() }]);
         ctx.stats.events_held += 1;
         self.held = Some(Box::new(Held { direction, awaits_request, due, events }));
         None
+    }
+
+    /// Whether `event` comes before what it follows from, and then whether it waits for any request, not for known bytes.
+    pub(super) fn must_wait<S: Sink>(
+        &self,
+        direction: Direction,
+        event: &SocketEvent,
+        ctx: &Context<'_, S>,
+    ) -> Option<bool> {
+        let opposite = self.stream(direction.other());
+        let ahead = event.opposite_offset.saturating_sub(opposite.seen);
+        let awaits_request = ahead == 0 && self.is_early_on_unix(direction, event);
+        // Bytes that are surely inside of a request's body change nothing.
+        let comes_in_order =
+            ahead == 0 || self.request_direction == Some(direction.other()) && opposite.would_skip(ahead);
+        if comes_in_order && !awaits_request || ctx.stats.events_held >= ctx.limits.events_held {
+            return None;
+        }
+        Some(awaits_request)
     }
 
     /// Gives `event` back if it goes before the events that wait, else reads those first.

@@ -98,7 +98,7 @@ impl Registry {
         start: UnixNs,
         seconds: f64,
     ) {
-        if !self.processes.contains_key(&process) && self.processes.len() >= self.limit {
+        if self.processes.len() >= self.limit && !self.processes.contains_key(&process) {
             self.evict_one();
         }
         let of = self.processes.entry(process).or_insert_with(|| ProcessSeries {

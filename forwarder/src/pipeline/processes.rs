@@ -68,9 +68,14 @@ impl Processes {
         }
     }
 
-    /// What is known of `process`, now if not before.
-    pub(super) fn get(&mut self, process: &ProcessRef, registries: &[Arc<Mutex<Registry>>]) -> &mut Known {
-        if self.is_replaced(process) {
+    /// What is known of `process`, now if not before. `replaced` is what [`Processes::is_replaced`] says.
+    pub(super) fn get(
+        &mut self,
+        process: &ProcessRef,
+        replaced: bool,
+        registries: &[Arc<Mutex<Registry>>],
+    ) -> &mut Known {
+        if replaced {
             let now = Instant::now();
             self.end(process.id, registries, now);
             self.known.remove(&process.id);
@@ -151,7 +156,9 @@ mod tests {
     use crate::sample;
 
     fn known(processes: &mut Processes, id: u32, name: &str) -> ProcessKey {
-        processes.get(&Arc::new(sample::process(id, name)), &[]).key
+        let process = Arc::new(sample::process(id, name));
+        let replaced = processes.is_replaced(&process);
+        processes.get(&process, replaced, &[]).key
     }
 
     #[test]

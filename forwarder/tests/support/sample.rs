@@ -34,15 +34,19 @@ pub fn process(id: u32, name: &str) -> Process {
     }
 }
 
+pub fn connection(socket: u64) -> Connection {
+    Connection {
+        socket: SocketId(socket),
+        endpoints: Endpoints::Tcp { local: ([10, 0, 0, 1].into(), 8080), peer: ([10, 0, 0, 2].into(), 40000) },
+        network_namespace: 0,
+    }
+}
+
 pub fn exchange(side: Side) -> Exchange {
     Exchange {
         side,
         process: Arc::new(process(1, "shop")),
-        connection: Arc::new(Connection {
-            socket: SocketId(7),
-            endpoints: Endpoints::Tcp { local: ([10, 0, 0, 1].into(), 8080), peer: ([10, 0, 0, 2].into(), 40000) },
-            network_namespace: 0,
-        }),
+        connection: Arc::new(connection(7)),
         thread: 4242,
         request: Request {
             method: Bytes::from_static(b"GET"),
