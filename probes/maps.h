@@ -81,6 +81,8 @@ struct socket_state {
 	__u8 mode;
 	__u8 strange_turns;      /* turns in a row that did not begin like HTTP */
 	__u8 tcp;
+	__u8 send_begins_turn;   /* the send under way began its turn */
+	__u8 pad[3];
 };
 
 struct {

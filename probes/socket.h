@@ -395,7 +395,7 @@ static __always_inline int sending(struct sock *sk, const struct msghdr *msg)
 	if (state->send_began)
 		return 0;
 	state->send_began = now;
-	turn_to(state, RECORD_SEND);
+	state->send_begins_turn = turn_to(state, RECORD_SEND);
 	state->send_turn = state->turn;
 	state->send_segments = 0;
 	state->send_skip = msg->msg_iter.iov_offset;
@@ -433,8 +433,14 @@ static __always_inline int sent(struct sock *sk, int ret)
 		return 0;
 	began = state->send_began;
 	state->send_began = 0;
-	if (ret <= 0)
+	if (ret <= 0) {
+		/* Nothing was moved (the peer has gone, the buffer is full): there is no such turn, and none is missed. */
+		if (began && state->send_begins_turn && state->turn == state->send_turn) {
+			state->turn--;
+			state->direction = state->turn ? RECORD_RECEIVE : 0;
+		}
 		return 0;
+	}
 
 	task = bpf_get_current_task_btf();
 	offset = state->sent;

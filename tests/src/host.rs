@@ -6,6 +6,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -89,15 +90,28 @@ pub fn own(program: &str) -> Result<PathBuf> {
     folders.find(|path| path.is_file()).with_context(|| format!("{program} of this crate has not been built"))
 }
 
-/// A TCP port that was free a moment ago on all addresses.
+/// Ports below the range that the kernel gives to outgoing connections, of which the tests make thousands: between the look
+/// and the use, none of those can take the port.
+const PORTS: std::ops::Range<u32> = 12_000..32_000;
+
+/// A TCP port that was free a moment ago on all addresses, and is not given twice by this process.
 ///
 /// # Errors
 /// When none can be bound.
 pub fn free_port() -> Result<u16> {
-    // Bound on the wildcard address, so that it is free on 127.0.0.1 and ::1 alike.
-    let listener =
-        TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0")).context("finding a free port")?;
-    Ok(listener.local_addr()?.port())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let many = PORTS.end - PORTS.start;
+    // Suites that run at the same time begin at different places.
+    let place = std::process::id().wrapping_mul(7919);
+    for _ in 0..many {
+        let number = PORTS.start + place.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % many;
+        let port = u16::try_from(number)?;
+        // The wildcard address: free on 127.0.0.1 and ::1 alike.
+        if TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port))).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port from {} to {}", PORTS.start, PORTS.end)
 }
 
 /// A folder that other users can enter, removed when dropped.
