@@ -18,6 +18,7 @@ use self::intake::Intake;
 use crate::{
     agent::{self, AgentError},
     cli::{Arguments, Command},
+    endpoints::{EndpointError, Endpoints},
     ingest::{self, Allowed, BindError},
     loss::Losses,
     pipeline::{Pipeline, StartError},
@@ -40,6 +41,14 @@ pub enum Failure {
     /// The ingest socket.
     #[error("{0}")]
     Socket(#[from] BindError),
+    /// The ingest socket, where the whole job was asked for by somebody who may not do it.
+    #[error(
+        "{0}; and to observe programs needs privilege: run the whole as root (sudo spantap), or `spantap forward` alone"
+    )]
+    NotRoot(#[source] BindError),
+    /// The scrape or the admin endpoint.
+    #[error("{0}")]
+    Endpoint(#[from] EndpointError),
     /// The agent as a child.
     #[error("{0}")]
     Agent(#[from] AgentError),
@@ -49,7 +58,7 @@ pub enum Failure {
     /// Giving up privilege.
     #[error("{0}")]
     Privilege(#[from] PrivilegeError),
-    /// Exporters and endpoints.
+    /// Exporters.
     #[error("{0}")]
     Start(#[from] StartError),
     /// Anything else while running.
@@ -65,8 +74,8 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Configuration(_) => 64,
-            Self::Socket(_) | Self::Agent(_) => 69,
-            Self::Privilege(_) => 77,
+            Self::Socket(_) | Self::Endpoint(_) | Self::Agent(_) => 69,
+            Self::Privilege(_) | Self::NotRoot(_) => 77,
             // What the agent misses is what we miss.
             Self::AgentEnded(status) => match status.code() {
                 Some(code @ (64 | 69 | 77)) => code as u8,
@@ -95,7 +104,17 @@ pub fn main() -> Result<(), Failure> {
     }
     let mut config = loaded.config;
     let target = Target::find()?;
-    let listener = ingest::bind(&config.socket, target.as_ref().map(Target::uid))?;
+    let whole = arguments.command.is_none();
+    // The socket first: it tells best that another spantap runs.
+    let listener = ingest::bind(&config.socket, target.as_ref().map(Target::uid)).map_err(|error| match error {
+        BindError::Io { error: ref cause, .. }
+            if whole && target.is_none() && cause.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            Failure::NotRoot(error)
+        }
+        other => other.into(),
+    })?;
+    let endpoints = Endpoints::open(&config)?;
     let agent = match arguments.command {
         None => Some(agent::start(loaded.source.as_deref(), &config.socket, arguments.log_format.as_deref())?),
         Some(_) => None,
@@ -105,7 +124,8 @@ pub fn main() -> Result<(), Failure> {
         tracing::info!(user = target.name, "gave up all privilege");
     }
     choose_exporter(&mut config);
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(config, listener, agent))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run(config, listener, endpoints, agent))
 }
 
 fn check(loaded: &Loaded) {
@@ -139,11 +159,26 @@ fn choose_exporter(config: &mut Config) {
     }
 }
 
-async fn run(config: Config, listener: UnixListener, mut agent: Option<Child>) -> Result<(), Failure> {
+async fn run(
+    config: Config,
+    listener: UnixListener,
+    endpoints: Endpoints,
+    mut agent: Option<Child>,
+) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let losses = Arc::new(Losses::default());
-    let mut pipeline = Pipeline::new(&config, losses.clone())?;
+    let mut pipeline = match Pipeline::with(endpoints, &config, losses.clone()) {
+        Ok(pipeline) => pipeline,
+        Err(error) => {
+            // The agent goes first, so that the reason is the last that is said.
+            if let Some(child) = &mut agent {
+                drop(child.stdin.take());
+                reap(child, Instant::now() + config.shutdown_timeout).await;
+            }
+            return Err(error.into());
+        }
+    };
     let mut intake = Intake::new(losses);
     tell(&config, &pipeline);
 

@@ -10,7 +10,9 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use spantap_tests::{
+    admin,
     host::{self, Reason},
+    servers::Server,
     spantap::clear_environment,
     suite::Suite,
 };
@@ -31,7 +33,15 @@ fn main() -> ExitCode {
         .case("standard_output_carries_only_what_was_asked_for", |()| standard_output())
         .case_unless(needs_root(), "agent_without_privilege_is_77", |()| agent_without_privilege())
         .case_unless(needs_root(), "one_command_without_privilege_is_77", |()| one_command_without_privilege())
+        .case_unless(needs_root(), "whole_job_without_a_place_for_its_socket_is_77", |()| whole_job_without_socket())
         .case("socket_that_cannot_be_made_is_69", |()| socket_not_possible())
+        .case_unless(needs_root(), "address_that_is_taken_is_69_before_anything_starts", |()| address_taken())
+        .case_unless(host::lacks_root_and_btf(), "agent_that_holds_nothing_stops_at_once", |()| agent_stops())
+        .case_unless(
+            host::lacks_root_and_btf().or_else(|| host::lacks("nginx")),
+            "admin_address_tells_what_is_observed_now",
+            |()| figures(),
+        )
         .case("forward_stops_in_order", |()| forward_stops())
         .run()
 }
@@ -258,6 +268,70 @@ fn one_command_without_privilege() -> Result<()> {
         .env("SPANTAP_ADMIN", "off")
         .env("SPANTAP_CONSOLE", "text");
     expect_code(&run(command)?, 77, &["CAP_"])
+}
+
+fn whole_job_without_socket() -> Result<()> {
+    let folder = host::folder()?;
+    let mut command = as_nobody("spantap", &[], folder.path())?;
+    command.env("SPANTAP_SOCKET", folder.path().join("closed/ingest.sock")).env("SPANTAP_ADMIN", "off");
+    expect_code(&run(command)?, 77, &["closed/ingest.sock", "sudo spantap", "spantap forward"])
+}
+
+fn address_taken() -> Result<()> {
+    let folder = host::folder()?;
+    let taken = std::net::TcpListener::bind("0.0.0.0:0")?;
+    let port = taken.local_addr()?.port();
+    for (name, value) in [("SPANTAP_ADMIN", format!("127.0.0.1:{port}")), ("SPANTAP_PROMETHEUS_PORT", port.to_string())]
+    {
+        let mut command = command("spantap", &[])?;
+        command.env("SPANTAP_ADMIN", "off").env("SPANTAP_SOCKET", folder.path().join("ingest.sock")).env(name, value);
+        let said = run(command)?;
+        expect_code(&said, 69, &[&port.to_string(), name])?;
+        ensure!(said.err.lines().count() == 1, "something was started: {}", said.err);
+    }
+    Ok(())
+}
+
+fn figures() -> Result<()> {
+    let folder = host::folder()?;
+    let mut server = Server::nginx(1, None)?;
+    let file = write(folder.path(), "figures.yml", &with_port(server.port))?;
+    let admin = host::free_port()?;
+    let mut command = command("spantap", &["--config", &file])?;
+    command.env("SPANTAP_SOCKET", folder.path().join("ingest.sock"));
+    command.env("SPANTAP_ADMIN", format!("127.0.0.1:{admin}")).env("SPANTAP_CONSOLE", "counter");
+    let mut process = spantap_tests::process::Process::start("spantap", folder.path(), command)?;
+    let figure = |name: &str| {
+        let page = spantap_tests::http::get(admin, "/metrics").ok()?.text();
+        Some(admin::samples(&page).iter().find(|sample| sample.name == name)?.value)
+    };
+    let port = server.port;
+    // Master and worker.
+    process.wait_ready(LIMIT, |_| figure("spantap_agent_processes") == Some(2.0))?;
+    // Told while traffic flows, without any loss or change of processes to tell.
+    process.wait_ready(LIMIT, |_| {
+        spantap_tests::http::get(port, "/").is_ok() && figure("spantap_agent_events_seen") > Some(0.0)
+    })?;
+    server.process.stop(LIMIT)?;
+    process.wait_ready(LIMIT, |_| figure("spantap_agent_processes") == Some(0.0))?;
+    let ended = process.stop(LIMIT)?;
+    ensure!(ended.code() == Some(0), "ended with {ended}\n{}", process.tail());
+    Ok(())
+}
+
+/// Nobody could take what it holds before the shutdown timeout, which is 10 s: so it must not wait for that.
+fn agent_stops() -> Result<()> {
+    let folder = host::folder()?;
+    let file = write(folder.path(), "quiet.yml", &with_port(host::free_port()?))?;
+    let mut command = command("spantap-agent", &["--config", &file])?;
+    command.env("SPANTAP_SOCKET", folder.path().join("ingest.sock"));
+    let mut process = spantap_tests::process::Process::start("agent", folder.path(), command)?;
+    process.wait_ready(LIMIT, |process| process.log().contains("no forwarder yet"))?;
+    let begin = Instant::now();
+    let ended = process.stop(LIMIT)?;
+    ensure!(ended.code() == Some(0), "ended with {ended}\n{}", process.tail());
+    ensure!(begin.elapsed() < Duration::from_secs(2), "stopping took {:?}\n{}", begin.elapsed(), process.tail());
+    Ok(())
 }
 
 fn socket_not_possible() -> Result<()> {
