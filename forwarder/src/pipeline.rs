@@ -22,7 +22,11 @@ use crate::{
     console::Console,
     endpoints::{EndpointError, Endpoints},
     exchange::Exchange,
-    export::{Delivery, Exporter, client::ClientError, queue::Keep},
+    export::{
+        Delivery, Exporter,
+        client::{Client, ClientError},
+        queue::Keep,
+    },
     loss::Losses,
     metric::{registry::Registry, series::SeriesRef},
     model::{ClockAnchor, ProcessId, UnixNs},
@@ -294,6 +298,20 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// Whether the destinations can be used as configured: URL, headers, certificates. Opens no connection.
+///
+/// # Errors
+/// If one can not be; the message names its section.
+pub fn check(config: &Config) -> Result<(), StartError> {
+    if let Some(traces) = &config.traces {
+        Client::new(&traces.otlp).map_err(StartError::Traces)?;
+    }
+    if let Some(metrics) = &config.metrics {
+        Client::new(&metrics.otlp).map_err(StartError::Metrics)?;
+    }
+    Ok(())
 }
 
 /// Locks a registry. A panic elsewhere leaves counts, not broken invariants.

@@ -21,7 +21,7 @@ use crate::{
     endpoints::{EndpointError, Endpoints},
     ingest::{self, Allowed, BindError},
     loss::Losses,
-    pipeline::{Pipeline, StartError},
+    pipeline::{self, Pipeline, StartError},
     privilege::{PrivilegeError, Target},
     telemetry::summary::Summary,
 };
@@ -74,14 +74,15 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Configuration(_) => 64,
-            Self::Socket(_) | Self::Endpoint(_) | Self::Agent(_) => 69,
+            Self::Start(StartError::Traces(_) | StartError::Metrics(_)) => 64,
+            Self::Socket(_) | Self::Endpoint(_) | Self::Start(StartError::Endpoint(_)) | Self::Agent(_) => 69,
             Self::Privilege(_) | Self::NotRoot(_) => 77,
             // What the agent misses is what we miss.
             Self::AgentEnded(status) => match status.code() {
                 Some(code @ (64 | 69 | 77)) => code as u8,
                 _ => 1,
             },
-            Self::Start(_) | Self::Running(_) | Self::Ingest(_) => 1,
+            Self::Running(_) | Self::Ingest(_) => 1,
         }
     }
 }
@@ -96,13 +97,15 @@ pub fn main() -> Result<(), Failure> {
         .map_err(|error| Failure::Configuration(error.to_string()))?;
     if arguments.command == Some(Command::Check) {
         check(&loaded);
-        return Ok(());
+        return Ok(pipeline::check(&loaded.config)?);
     }
     spantap_config::log::start(loaded.config.log, arguments.log_format.as_deref()).map_err(Failure::Usage)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let mut config = loaded.config;
+    // Before anything is started: what is not there now will not be there then.
+    pipeline::check(&config)?;
     let target = Target::find()?;
     let whole = arguments.command.is_none();
     // The socket first: it tells best that another spantap runs.

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         .case("bad_usage_is_64", |()| bad_usage())
         .case("configuration_file_by_flag_and_variable", |()| configuration_file())
         .case("mistakes_name_file_line_and_key", |()| mistakes())
+        .case("certificate_that_is_not_there_is_64", |()| no_certificate())
         .case("a_key_that_is_not_served_yet_warns", |()| not_served_yet())
         .case("environment_aliases_and_precedence", |()| aliases())
         .case("check_redacts_secrets", |()| redacts())
@@ -187,6 +188,18 @@ fn mistakes() -> Result<()> {
             expect_code(&said, 64, if mentions.is_empty() { &["wrong.yml:"] } else { &places })?;
             expect_code(&said, 64, mentions)?;
         }
+    }
+    Ok(())
+}
+
+fn no_certificate() -> Result<()> {
+    for arguments in [&["check"][..], &["forward"], &[]] {
+        let mut command = command("spantap", arguments)?;
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1");
+        command.env("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such/ca.pem");
+        let said = run(command)?;
+        expect_code(&said, 64, &["otel_traces_export", "/no/such/ca.pem"])?;
+        ensure!(said.err.lines().count() == 1, "{arguments:?}: something was started: {}", said.err);
     }
     Ok(())
 }
