@@ -144,11 +144,7 @@ pub fn main() -> Result<(), Failure> {
 
 /// Parses the command line; accepts Beyla's `-config` as well.
 fn parse() -> Result<Arguments, Failure> {
-    let words = std::env::args().map(|word| match word.strip_prefix("-config") {
-        Some(rest) if rest.is_empty() || rest.starts_with('=') => format!("--config{rest}"),
-        _ => word,
-    });
-    match Arguments::try_parse_from(words) {
+    match Arguments::try_parse_from(spantap_config::words()) {
         Ok(arguments) => Ok(arguments),
         Err(error) if error.use_stderr() => Err(Failure::Configuration(error.to_string())),
         Err(help) => help.exit(),
