@@ -212,15 +212,24 @@ async fn run(
     if let Some(child) = &mut agent {
         drop(child.stdin.take());
     }
-    let handed_over = Instant::now() + config.shutdown_timeout / 2;
-    let started_here = agent.is_some() && ended.is_none();
-    while let Ok(Some(arrival)) =
-        timeout_at(if started_here { handed_over } else { Instant::now() }, arriving.recv()).await
-    {
-        let over = matches!(arrival, ingest::Arrival::Ended);
-        intake.take(arrival, &mut pipeline);
-        if over {
-            break;
+    let handed_over = match ended {
+        None if agent.is_some() => Instant::now() + config.shutdown_timeout / 2,
+        _ => Instant::now(),
+    };
+    loop {
+        match timeout_at(handed_over.min(Instant::now() + TICK), arriving.recv()).await {
+            Ok(Some(arrival)) => {
+                let over = matches!(arrival, ingest::Arrival::Ended);
+                intake.take(arrival, &mut pipeline);
+                if over {
+                    break;
+                }
+            }
+            Ok(None) => break,
+            Err(_) if Instant::now() >= handed_over => break,
+            // An agent that was stopped before it had a stream ends none.
+            Err(_) if agent.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None))) => break,
+            Err(_) => {}
         }
     }
     // No receiver: the server has ended already.

@@ -2,7 +2,7 @@
 #![allow(missing_docs)]
 
 use std::{
-    os::unix::process::CommandExt,
+    os::unix::{ffi::OsStringExt, process::CommandExt},
     path::Path,
     process::{Command, ExitCode},
     time::{Duration, Instant},
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         .case("certificate_that_is_not_there_is_64", |()| no_certificate())
         .case("a_key_that_is_not_served_yet_warns", |()| not_served_yet())
         .case("environment_aliases_and_precedence", |()| aliases())
+        .case("variable_that_is_no_text_is_64", |()| variable_is_no_text())
         .case("check_redacts_secrets", |()| redacts())
         .case("standard_output_carries_only_what_was_asked_for", |()| standard_output())
         .case_unless(needs_root(), "agent_without_privilege_is_77", |()| agent_without_privilege())
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         .case("socket_that_cannot_be_made_is_69", |()| socket_not_possible())
         .case_unless(needs_root(), "address_that_is_taken_is_69_before_anything_starts", |()| address_taken())
         .case_unless(host::lacks_root_and_btf(), "agent_that_holds_nothing_stops_at_once", |()| agent_stops())
+        .case_unless(host::lacks_root_and_btf(), "whole_job_stops_while_it_starts", |()| stops_early())
         .case_unless(
             host::lacks_root_and_btf().or_else(|| host::lacks("nginx")),
             "admin_address_tells_what_is_observed_now",
@@ -250,6 +252,13 @@ fn standard_output() -> Result<()> {
     Ok(())
 }
 
+/// A variable that is no text must not count as unset: everything would be observed.
+fn variable_is_no_text() -> Result<()> {
+    let mut command = command("spantap", &["check"])?;
+    command.env("BEYLA_OPEN_PORT", std::ffi::OsString::from_vec(vec![b'8', b'0', 0xff]));
+    expect_code(&run(command)?, 64, &["BEYLA_OPEN_PORT"])
+}
+
 /// The programs where nobody may run them.
 fn as_nobody(program: &str, arguments: &[&str], folder: &Path) -> Result<Command> {
     for name in ["spantap", "spantap-agent"] {
@@ -302,6 +311,22 @@ fn address_taken() -> Result<()> {
         expect_code(&said, 69, &[&port.to_string(), name])?;
         ensure!(said.err.lines().count() == 1, "something was started: {}", said.err);
     }
+    Ok(())
+}
+
+/// Stopped before the agent has a stream, there is nobody to wait for.
+fn stops_early() -> Result<()> {
+    let folder = host::folder()?;
+    let file = write(folder.path(), "quiet.yml", &with_port(host::free_port()?))?;
+    let mut command = command("spantap", &["--config", &file])?;
+    command.env("SPANTAP_SOCKET", folder.path().join("ingest.sock"));
+    command.env("SPANTAP_ADMIN", "off").env("SPANTAP_CONSOLE", "counter");
+    let mut process = spantap_tests::process::Process::start("spantap", folder.path(), command)?;
+    process.wait_ready(LIMIT, |process| process.log().contains("waiting for the agent"))?;
+    let begin = Instant::now();
+    let ended = process.stop(LIMIT)?;
+    ensure!(ended.code() == Some(0), "ended with {ended}\n{}", process.tail());
+    ensure!(begin.elapsed() < Duration::from_secs(2), "stopping took {:?}\n{}", begin.elapsed(), process.tail());
     Ok(())
 }
 
