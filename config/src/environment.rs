@@ -19,10 +19,11 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// That of this process. Variables that are not UTF-8 are left out: no value of a configuration needs them.
+    /// That of this process. What is not UTF-8 in a value is replaced and not left out: a criterion that went missing
+    /// would observe more than was asked for, one that is wrong is refused.
     pub fn of_process() -> Self {
         let variables = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
             .collect();
         let writable = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
         Self {

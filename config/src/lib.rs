@@ -26,12 +26,14 @@ mod settings;
 mod suggest;
 pub mod types;
 mod values;
+mod words;
 mod yaml;
 
 pub use environment::Environment;
 pub use error::{ConfigError, Place, Warning};
 pub use load::Loaded;
 pub use types::*;
+pub use words::words;
 
 #[cfg(test)]
 mod tests;

@@ -172,7 +172,14 @@ fn headers_are_parsed_and_never_shown() {
     );
     let names = |otlp: &Otlp| otlp.headers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     assert_eq!((names(traces(&config)), names(metrics(&config))), (vec!["c".into()], vec!["a".into(), "b".into()]));
-    assert_eq!(warnings("", &[(GENERAL, "http://far"), ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=1")]).len(), 2);
+    for header in ["api-key=1", "Authorization=1", "X-Secret=1", "cookie=1"] {
+        assert_eq!(
+            warnings("", &[(GENERAL, "http://far"), ("OTEL_EXPORTER_OTLP_HEADERS", header)]).len(),
+            2,
+            "{header}"
+        );
+    }
+    assert!(warnings("", &[(GENERAL, "http://far"), ("OTEL_EXPORTER_OTLP_HEADERS", "x-scope-orgid=1")]).is_empty());
     assert_eq!(
         warnings("", &[(GENERAL, "http://localhost:4318"), ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=1")]).len(),
         0

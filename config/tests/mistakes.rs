@@ -17,6 +17,14 @@ fn unknown_keys_name_the_nearest() {
             "otel_traces_export:\n  endpiont: http://c\n",
             "config.yml:2:3: otel_traces_export.endpiont: unknown key; did you mean `endpoint`?",
         ),
+        (
+            "otel_traces_export:\n  timeout: 5s\n",
+            "config.yml:2:3: otel_traces_export.timeout: unknown key; known here: backoff_initial_interval, ",
+        ),
+        (
+            "prometheus_export:\n  endpoint: http://c\n",
+            "config.yml:2:3: prometheus_export.endpoint: unknown key; known here: ",
+        ),
         ("network:\n  enabel: true\n", "config.yml:2:3: network.enabel: unknown key; did you mean `enable`?"),
         (
             "spantap: {zzzzzzzz: 1}\n",

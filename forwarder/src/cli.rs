@@ -48,11 +48,7 @@ impl Arguments {
     /// # Errors
     /// Bad usage. `--help` and `--version` print and end the program.
     pub fn read() -> Result<Self, Failure> {
-        let words = std::env::args().map(|word| match word.strip_prefix("-config") {
-            Some(rest) if rest.is_empty() || rest.starts_with('=') => format!("--config{rest}"),
-            _ => word,
-        });
-        match Self::try_parse_from(words) {
+        match Self::try_parse_from(spantap_config::words()) {
             Ok(arguments) => Ok(arguments),
             Err(error) if error.use_stderr() => Err(Failure::Usage(error.render().to_string())),
             Err(help) => help.exit(),

@@ -6,12 +6,14 @@
 //!
 //! From an exchange on, one way: `pipeline` leads it through · `observation` works out what it means · `trace` gives it
 //! identity · `resource` says who it was · `metric` measures it · `otlp` writes the bytes · `export` delivers them ·
-//! `prometheus` and `console` show the same · `telemetry` keeps the books · `admin` shows those; both serve over `serve`.
+//! `prometheus` and `console` show the same · `telemetry` keeps the books · `admin` shows those; both serve over `serve`,
+//! at `endpoints`.
 
 pub mod admin;
 pub mod agent;
 pub mod cli;
 pub mod console;
+pub mod endpoints;
 pub mod exchange;
 pub mod export;
 pub mod ingest;

@@ -8,7 +8,7 @@ mod collector;
 mod processes;
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -20,8 +20,13 @@ use self::{batcher::Batcher, collector::Collector, processes::Processes};
 use crate::{
     admin,
     console::Console,
+    endpoints::{EndpointError, Endpoints},
     exchange::Exchange,
-    export::{Delivery, Exporter, client::ClientError, queue::Keep},
+    export::{
+        Delivery, Exporter,
+        client::{Client, ClientError},
+        queue::Keep,
+    },
     loss::Losses,
     metric::{registry::Registry, series::SeriesRef},
     model::{ClockAnchor, ProcessId, UnixNs},
@@ -29,7 +34,7 @@ use crate::{
     otlp::span::SpanEncoder,
     prometheus,
     resource::{HostFacts, ResourceBuilder},
-    serve::{ServeError, Server},
+    serve::Server,
     telemetry::{Telemetry, report::LossReporter, summary::Summary},
     trace::Tracer,
 };
@@ -49,12 +54,9 @@ pub enum StartError {
     /// The destination of metrics.
     #[error("otel_metrics_export: {0}")]
     Metrics(#[source] ClientError),
-    /// The scrape endpoint.
-    #[error("prometheus_export.port: {0}")]
-    Prometheus(#[source] ServeError),
-    /// The admin endpoint.
-    #[error("spantap.admin: {0}")]
-    Admin(#[source] ServeError),
+    /// The scrape or the admin endpoint.
+    #[error("{0}")]
+    Endpoint(#[from] EndpointError),
 }
 
 struct Traces {
@@ -90,6 +92,14 @@ impl Pipeline {
     /// # Errors
     /// If a destination is not usable as configured or an address is taken; the message names the key.
     pub fn new(config: &Config, losses: Arc<Losses>) -> Result<Self, StartError> {
+        Self::with(Endpoints::open(config)?, config, losses)
+    }
+
+    /// The same with endpoints that are open already.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with(endpoints: Endpoints, config: &Config, losses: Arc<Losses>) -> Result<Self, StartError> {
         let telemetry = Arc::new(Telemetry::new(losses));
         let rules = Arc::new(Rules {
             routes: Routes::new(&config.routes.patterns),
@@ -110,22 +120,16 @@ impl Pipeline {
             Some(of) => Some(start_metrics(of, registry(&of.duration_buckets, of.ttl), &telemetry, &rules)?),
             None => None,
         };
-        let scrape = match &config.prometheus {
-            Some(of) => {
+        let scrape = match config.prometheus.as_ref().zip(endpoints.scrape) {
+            Some((of, listening)) => {
                 let registry = registry(&of.duration_buckets, of.ttl);
                 let answer = prometheus::handler(of.path.clone(), registry, rules.clone(), telemetry.clone());
-                // The first takes IPv4 as well; the second is for hosts without IPv6.
-                let all = [(Ipv6Addr::UNSPECIFIED, of.port).into(), (Ipv4Addr::UNSPECIFIED, of.port).into()];
-                Some(Server::start(&all, answer).map_err(StartError::Prometheus)?)
+                Some(Server::start(listening, answer).map_err(EndpointError::Prometheus)?)
             }
             None => None,
         };
-        let admin = match config.admin {
-            Some(address) => {
-                Some(Server::start(&[address], admin::handler(telemetry.clone())).map_err(StartError::Admin)?)
-            }
-            None => None,
-        };
+        let admin = endpoints.admin.map(|listening| Server::start(listening, admin::handler(telemetry.clone())));
+        let admin = admin.transpose().map_err(EndpointError::Admin)?;
         let traces = match &config.traces {
             Some(of) => Some(start_traces(of, &telemetry)?),
             None => None,
@@ -294,6 +298,20 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// Whether the destinations can be used as configured: URL, headers, certificates. Opens no connection.
+///
+/// # Errors
+/// If one can not be; the message names its section.
+pub fn check(config: &Config) -> Result<(), StartError> {
+    if let Some(traces) = &config.traces {
+        Client::new(&traces.otlp).map_err(StartError::Traces)?;
+    }
+    if let Some(metrics) = &config.metrics {
+        Client::new(&metrics.otlp).map_err(StartError::Metrics)?;
+    }
+    Ok(())
 }
 
 /// Locks a registry. A panic elsewhere leaves counts, not broken invariants.

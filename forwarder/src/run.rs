@@ -18,9 +18,10 @@ use self::intake::Intake;
 use crate::{
     agent::{self, AgentError},
     cli::{Arguments, Command},
+    endpoints::{EndpointError, Endpoints},
     ingest::{self, Allowed, BindError},
     loss::Losses,
-    pipeline::{Pipeline, StartError},
+    pipeline::{self, Pipeline, StartError},
     privilege::{PrivilegeError, Target},
     telemetry::summary::Summary,
 };
@@ -40,6 +41,14 @@ pub enum Failure {
     /// The ingest socket.
     #[error("{0}")]
     Socket(#[from] BindError),
+    /// The ingest socket, where the whole job was asked for by somebody who may not do it.
+    #[error(
+        "{0}; and to observe programs needs privilege: run the whole as root (sudo spantap), or `spantap forward` alone"
+    )]
+    NotRoot(#[source] BindError),
+    /// The scrape or the admin endpoint.
+    #[error("{0}")]
+    Endpoint(#[from] EndpointError),
     /// The agent as a child.
     #[error("{0}")]
     Agent(#[from] AgentError),
@@ -49,7 +58,7 @@ pub enum Failure {
     /// Giving up privilege.
     #[error("{0}")]
     Privilege(#[from] PrivilegeError),
-    /// Exporters and endpoints.
+    /// Exporters.
     #[error("{0}")]
     Start(#[from] StartError),
     /// Anything else while running.
@@ -65,14 +74,15 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Configuration(_) => 64,
-            Self::Socket(_) | Self::Agent(_) => 69,
-            Self::Privilege(_) => 77,
+            Self::Start(StartError::Traces(_) | StartError::Metrics(_)) => 64,
+            Self::Socket(_) | Self::Endpoint(_) | Self::Start(StartError::Endpoint(_)) | Self::Agent(_) => 69,
+            Self::Privilege(_) | Self::NotRoot(_) => 77,
             // What the agent misses is what we miss.
             Self::AgentEnded(status) => match status.code() {
                 Some(code @ (64 | 69 | 77)) => code as u8,
                 _ => 1,
             },
-            Self::Start(_) | Self::Running(_) | Self::Ingest(_) => 1,
+            Self::Running(_) | Self::Ingest(_) => 1,
         }
     }
 }
@@ -87,15 +97,27 @@ pub fn main() -> Result<(), Failure> {
         .map_err(|error| Failure::Configuration(error.to_string()))?;
     if arguments.command == Some(Command::Check) {
         check(&loaded);
-        return Ok(());
+        return Ok(pipeline::check(&loaded.config)?);
     }
     spantap_config::log::start(loaded.config.log, arguments.log_format.as_deref()).map_err(Failure::Usage)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let mut config = loaded.config;
+    // Before anything is started: what is not there now will not be there then.
+    pipeline::check(&config)?;
     let target = Target::find()?;
-    let listener = ingest::bind(&config.socket, target.as_ref().map(Target::uid))?;
+    let whole = arguments.command.is_none();
+    // The socket first: it tells best that another spantap runs.
+    let listener = ingest::bind(&config.socket, target.as_ref().map(Target::uid)).map_err(|error| match error {
+        BindError::Io { error: ref cause, .. }
+            if whole && target.is_none() && cause.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            Failure::NotRoot(error)
+        }
+        other => other.into(),
+    })?;
+    let endpoints = Endpoints::open(&config)?;
     let agent = match arguments.command {
         None => Some(agent::start(loaded.source.as_deref(), &config.socket, arguments.log_format.as_deref())?),
         Some(_) => None,
@@ -105,7 +127,8 @@ pub fn main() -> Result<(), Failure> {
         tracing::info!(user = target.name, "gave up all privilege");
     }
     choose_exporter(&mut config);
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(config, listener, agent))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run(config, listener, endpoints, agent))
 }
 
 fn check(loaded: &Loaded) {
@@ -139,11 +162,26 @@ fn choose_exporter(config: &mut Config) {
     }
 }
 
-async fn run(config: Config, listener: UnixListener, mut agent: Option<Child>) -> Result<(), Failure> {
+async fn run(
+    config: Config,
+    listener: UnixListener,
+    endpoints: Endpoints,
+    mut agent: Option<Child>,
+) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let losses = Arc::new(Losses::default());
-    let mut pipeline = Pipeline::new(&config, losses.clone())?;
+    let mut pipeline = match Pipeline::with(endpoints, &config, losses.clone()) {
+        Ok(pipeline) => pipeline,
+        Err(error) => {
+            // The agent goes first, so that the reason is the last that is said.
+            if let Some(child) = &mut agent {
+                drop(child.stdin.take());
+                reap(child, Instant::now() + config.shutdown_timeout).await;
+            }
+            return Err(error.into());
+        }
+    };
     let mut intake = Intake::new(losses);
     tell(&config, &pipeline);
 
@@ -174,15 +212,24 @@ async fn run(config: Config, listener: UnixListener, mut agent: Option<Child>) -
     if let Some(child) = &mut agent {
         drop(child.stdin.take());
     }
-    let handed_over = Instant::now() + config.shutdown_timeout / 2;
-    let started_here = agent.is_some() && ended.is_none();
-    while let Ok(Some(arrival)) =
-        timeout_at(if started_here { handed_over } else { Instant::now() }, arriving.recv()).await
-    {
-        let over = matches!(arrival, ingest::Arrival::Ended);
-        intake.take(arrival, &mut pipeline);
-        if over {
-            break;
+    let handed_over = match ended {
+        None if agent.is_some() => Instant::now() + config.shutdown_timeout / 2,
+        _ => Instant::now(),
+    };
+    loop {
+        match timeout_at(handed_over.min(Instant::now() + TICK), arriving.recv()).await {
+            Ok(Some(arrival)) => {
+                let over = matches!(arrival, ingest::Arrival::Ended);
+                intake.take(arrival, &mut pipeline);
+                if over {
+                    break;
+                }
+            }
+            Ok(None) => break,
+            Err(_) if Instant::now() >= handed_over => break,
+            // An agent that was stopped before it had a stream ends none.
+            Err(_) if agent.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None))) => break,
+            Err(_) => {}
         }
     }
     // No receiver: the server has ended already.

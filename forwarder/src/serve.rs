@@ -1,6 +1,7 @@
 //! The small HTTP server of the scrape and admin endpoints: GET only, bounded in connections, sizes and time.
 //!
-//! In: an address and a function from path and `Accept` to a reply. Out: a running [`Server`]; dropping it closes it.
+//! In: a [`Listening`] address and a function from path and `Accept` to a reply. Out: a running [`Server`]; dropping it
+//! closes it.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -66,6 +67,45 @@ impl Reply {
 /// From questions to answers.
 pub type Handler = Arc<dyn Fn(Query<'_>) -> Reply + Send + Sync>;
 
+/// An address that is ours, and that nobody serves yet.
+#[derive(Debug)]
+pub struct Listening {
+    address: SocketAddr,
+    listener: std::net::TcpListener,
+}
+
+impl Listening {
+    /// Listens on the first of `addresses` whose kind the host knows. Needs no runtime.
+    ///
+    /// # Errors
+    /// If the address is taken or not of this host.
+    pub fn on(addresses: &[SocketAddr]) -> Result<Self, ServeError> {
+        let mut failed = None;
+        for address in addresses {
+            match listen(*address) {
+                Ok(listening) => return Ok(listening),
+                Err(source) => {
+                    // Only the lack of a protocol leads on: an address in use stays an error.
+                    let leads_on = matches!(source.raw_os_error(), Some(EAFNOSUPPORT | EADDRNOTAVAIL));
+                    failed = Some(ServeError { address: *address, source });
+                    if !leads_on {
+                        break;
+                    }
+                }
+            }
+        }
+        let unknown =
+            || ServeError { address: ([0, 0, 0, 0], 0).into(), source: std::io::ErrorKind::InvalidInput.into() };
+        Err(failed.unwrap_or_else(unknown))
+    }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<Listening> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(Listening { address: listener.local_addr()?, listener })
+}
+
 /// A listening server.
 #[derive(Debug)]
 pub struct Server {
@@ -80,41 +120,20 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Listens on the first of `addresses` whose kind the host knows, on the current runtime.
+    /// Serves, on the current runtime.
     ///
     /// # Errors
-    /// If the address is taken or not of this host.
-    pub fn start(addresses: &[SocketAddr], handler: Handler) -> Result<Self, ServeError> {
-        let mut failed = None;
-        for address in addresses {
-            let error = |source| ServeError { address: *address, source };
-            match listen(*address) {
-                Ok(listener) => {
-                    let address = listener.local_addr().map_err(error)?;
-                    return Ok(Self { address, accepting: tokio::spawn(accept(listener, handler)) });
-                }
-                // Only the lack of a protocol leads on: an address in use stays an error.
-                Err(source) if matches!(source.raw_os_error(), Some(EAFNOSUPPORT | EADDRNOTAVAIL)) => {
-                    failed = Some(error(source));
-                }
-                Err(source) => return Err(error(source)),
-            }
-        }
-        let unknown =
-            || ServeError { address: ([0, 0, 0, 0], 0).into(), source: std::io::ErrorKind::InvalidInput.into() };
-        Err(failed.unwrap_or_else(unknown))
+    /// If the runtime cannot wait for the socket.
+    pub fn start(on: Listening, handler: Handler) -> Result<Self, ServeError> {
+        let Listening { address, listener } = on;
+        let listener = TcpListener::from_std(listener).map_err(|source| ServeError { address, source })?;
+        Ok(Self { address, accepting: tokio::spawn(accept(listener, handler)) })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
-}
-
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
 }
 
 async fn accept(listener: TcpListener, handler: Handler) {

@@ -30,13 +30,24 @@ pub struct Drain {
     untold: BatchWriter,
     events: u64,
     told_losses: [u64; 5],
+    /// Processes and events as the forwarder knows them.
+    told_figures: (u32, u64),
     rescan: bool,
 }
 
 impl Drain {
     /// Nothing told yet.
     pub fn new(probes: Probes, processes: Processes, shared: Rc<Shared>) -> Self {
-        Self { probes, processes, shared, untold: BatchWriter::new(0), events: 0, told_losses: [0; 5], rescan: false }
+        Self {
+            probes,
+            processes,
+            shared,
+            untold: BatchWriter::new(0),
+            events: 0,
+            told_losses: [0; 5],
+            told_figures: (0, 0),
+            rescan: false,
+        }
     }
 
     /// Looks through `/proc` for what no event told, and after process events were lost.
@@ -112,10 +123,13 @@ impl Drain {
         if process != self.told_losses.get(1).copied().unwrap_or(0) {
             self.rescan = true;
         }
-        if !always && losses == self.told_losses && self.untold.is_empty() {
+        let selected = u32::try_from(self.processes.selected()).unwrap_or(u32::MAX);
+        // Facts about a process mostly go with the next events, so that nothing untold says nothing about the figures.
+        let figures = (selected, self.events);
+        if !always && losses == self.told_losses && figures == self.told_figures && self.untold.is_empty() {
             return;
         }
-        self.told_losses = losses;
+        (self.told_losses, self.told_figures) = (losses, figures);
         let mut writer = std::mem::replace(&mut self.untold, BatchWriter::new(0));
         let reasons = [
             v1::LossReason::RingBufferFull,
@@ -128,7 +142,7 @@ impl Drain {
             writer.loss(reason, count);
         }
         writer.status(&v1::AgentStatus {
-            processes: u32::try_from(self.processes.selected()).unwrap_or(u32::MAX),
+            processes: selected,
             events: self.events,
             queue_bytes: self.shared.queue.borrow().bytes() as u64,
         });
@@ -140,10 +154,11 @@ impl Drain {
     }
 
     fn send(&mut self, writer: BatchWriter) {
-        self.events += writer.events();
+        let events = writer.events();
+        self.events += events;
         let mut queue = self.shared.queue.borrow_mut();
         let sequence = queue.next_sequence();
-        queue.push(sequence, writer.finish(sequence, clock::anchor()));
+        queue.push(sequence, writer.finish(sequence, clock::anchor()), events > 0);
         self.shared.filled.notify_one();
     }
 

@@ -13,13 +13,17 @@ mod run;
 mod selected;
 mod stream;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 fn main() -> ExitCode {
     match run::main() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("spantap-agent: {error}");
+            // In one piece: both programs write to one terminal, and lines are not to mix.
+            let _ = io::stderr().write_all(format!("spantap-agent: {error}\n").as_bytes());
             ExitCode::from(error.exit_code())
         }
     }

@@ -14,6 +14,8 @@ pub struct Queue {
     /// How many of them, from the front, are on their way.
     sent: usize,
     bytes: usize,
+    /// How many of them hold events.
+    with_events: usize,
     limit: usize,
     last_sequence: u64,
 }
@@ -22,12 +24,13 @@ pub struct Queue {
 struct Waiting {
     sequence: u64,
     bytes: Bytes,
+    has_events: bool,
 }
 
 impl Queue {
     /// An empty queue that takes batches as long as it holds less than `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { batches: VecDeque::new(), sent: 0, bytes: 0, limit, last_sequence: 0 }
+        Self { batches: VecDeque::new(), sent: 0, bytes: 0, with_events: 0, limit, last_sequence: 0 }
     }
 
     /// Whether another batch may be made.
@@ -38,6 +41,11 @@ impl Queue {
     /// Whether everything was taken over.
     pub fn is_empty(&self) -> bool {
         self.batches.is_empty()
+    }
+
+    /// Whether anything is held that no later stream would tell anyway: processes and figures are told to each again.
+    pub fn holds_events(&self) -> bool {
+        self.with_events > 0
     }
 
     /// Bytes held.
@@ -52,9 +60,10 @@ impl Queue {
     }
 
     /// Takes a batch whose sequence came from [`Self::next_sequence`].
-    pub fn push(&mut self, sequence: u64, bytes: Bytes) {
+    pub fn push(&mut self, sequence: u64, bytes: Bytes, has_events: bool) {
         self.bytes += bytes.len();
-        self.batches.push_back(Waiting { sequence, bytes });
+        self.with_events += usize::from(has_events);
+        self.batches.push_back(Waiting { sequence, bytes, has_events });
     }
 
     /// The next batch that is not on its way yet.
@@ -70,6 +79,7 @@ impl Queue {
             self.sent -= 1;
             if let Some(front) = self.batches.pop_front() {
                 self.bytes -= front.bytes.len();
+                self.with_events -= usize::from(front.has_events);
             }
         }
     }
@@ -89,7 +99,7 @@ mod tests {
         let mut queue = Queue::new(10);
         for _ in 0..3 {
             let sequence = queue.next_sequence();
-            queue.push(sequence, Bytes::from_static(b"1234"));
+            queue.push(sequence, Bytes::from_static(b"1234"), sequence == 2);
         }
         assert!(!queue.has_room());
         queue.acknowledge(3);
@@ -98,7 +108,10 @@ mod tests {
         queue.acknowledge(1);
         assert!(queue.has_room());
         queue.rewind();
+        assert!(queue.holds_events(), "sent, but not taken over");
         assert!(queue.send_next().is_some() && queue.send_next().is_some() && queue.send_next().is_none());
+        queue.acknowledge(2);
+        assert!(!queue.holds_events() && !queue.is_empty(), "figures only");
         queue.acknowledge(u64::MAX);
         assert!(queue.is_empty() && queue.bytes() == 0);
     }

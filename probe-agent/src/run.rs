@@ -4,7 +4,7 @@
 //! everything that was already observed, within the shutdown timeout.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::pending,
     io,
     os::fd::{AsFd, OwnedFd},
@@ -144,11 +144,7 @@ pub fn main() -> Result<(), Failure> {
 
 /// Parses the command line; accepts Beyla's `-config` as well.
 fn parse() -> Result<Arguments, Failure> {
-    let words = std::env::args().map(|word| match word.strip_prefix("-config") {
-        Some(rest) if rest.is_empty() || rest.starts_with('=') => format!("--config{rest}"),
-        _ => word,
-    });
-    match Arguments::try_parse_from(words) {
+    match Arguments::try_parse_from(spantap_config::words()) {
         Ok(arguments) => Ok(arguments),
         Err(error) if error.use_stderr() => Err(Failure::Configuration(error.to_string())),
         Err(help) => help.exit(),
@@ -174,6 +170,7 @@ async fn run(config: Config, stop_with_stdin: bool, probes: Probes, processes: P
         filled: Notify::new(),
         emptied: Notify::new(),
         began: Notify::new(),
+        streaming: Cell::new(false),
     });
     let socket_fd = readiness(&probes.socket_events)?;
     let process_fd = readiness(&probes.process_events)?;
@@ -251,7 +248,8 @@ async fn end_of_stdin(wanted: bool) {
     while !matches!(input.read(&mut ignored).await, Ok(0) | Err(_)) {}
 }
 
-/// Stops the kernel side, then hands over what it had recorded.
+/// Stops the kernel side, then hands over what it had recorded. Without a forwarder one is waited for only if there are
+/// events for it.
 async fn finish(drain: &RefCell<Drain>, shared: &Shared, limit: Duration) {
     drain.borrow_mut().probes.detach();
     let deadline = Instant::now() + limit;
@@ -260,7 +258,7 @@ async fn finish(drain: &RefCell<Drain>, shared: &Shared, limit: Duration) {
             shared.emptied.notified().await;
         }
         drain.borrow_mut().report(true);
-        while !shared.queue.borrow().is_empty() {
+        while wanted(shared) {
             shared.emptied.notified().await;
         }
     };
@@ -271,6 +269,12 @@ async fn finish(drain: &RefCell<Drain>, shared: &Shared, limit: Duration) {
             "stopped before everything was handed over; what is left is lost"
         ),
     }
+}
+
+/// Whether something is held that somebody takes, or should.
+fn wanted(shared: &Shared) -> bool {
+    let queue = shared.queue.borrow();
+    if shared.streaming.get() { !queue.is_empty() } else { queue.holds_events() }
 }
 
 /// Finds the length of a jiffy, which tells how long data waited in the kernel where packets' times do not.

@@ -3,7 +3,12 @@
 //! In: [`Shared`] (queue, hello, known processes). Out: bytes on the Unix socket; the queue gets shorter. Never gives
 //! up: while there is no forwarder it tries again, at most every two seconds.
 
-use std::{cell::RefCell, path::PathBuf, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    path::PathBuf,
+    rc::Rc,
+    time::Duration,
+};
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use hyper_util::rt::TokioIo;
@@ -34,10 +39,12 @@ pub struct Shared {
     pub queue: RefCell<Queue>,
     /// Told when the queue has got a batch.
     pub filled: Notify,
-    /// Told when acknowledgements made room.
+    /// Told when acknowledgements made room, and when a stream is over.
     pub emptied: Notify,
     /// Told when a stream begins: sockets must be announced again.
     pub began: Notify,
+    /// Whether somebody takes what is in the queue.
+    pub streaming: Cell<bool>,
 }
 
 /// Where the forwarder is and whom we accept as such.
@@ -63,6 +70,9 @@ pub async fn run(
             Ok(channel) => {
                 let error = stream(&shared, channel, &hello(), facts()).await;
                 shared.queue.borrow_mut().rewind();
+                shared.streaming.set(false);
+                // Who waits for the queue to become empty has to think again.
+                shared.emptied.notify_one();
                 match error {
                     None => {
                         tracing::info!("the forwarder ended the stream; waiting for the next one");
@@ -136,6 +146,7 @@ async fn stream(shared: &Shared, channel: Channel, hello: &v1::Hello, facts: Byt
         Err(status) => return Some(status),
     };
     tracing::info!("streaming to the forwarder");
+    shared.streaming.set(true);
     shared.began.notify_one();
     loop {
         let next = async {

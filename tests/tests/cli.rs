@@ -2,7 +2,7 @@
 #![allow(missing_docs)]
 
 use std::{
-    os::unix::process::CommandExt,
+    os::unix::{ffi::OsStringExt, process::CommandExt},
     path::Path,
     process::{Command, ExitCode},
     time::{Duration, Instant},
@@ -10,7 +10,9 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use spantap_tests::{
+    admin,
     host::{self, Reason},
+    servers::Server,
     spantap::clear_environment,
     suite::Suite,
 };
@@ -25,13 +27,24 @@ fn main() -> ExitCode {
         .case("bad_usage_is_64", |()| bad_usage())
         .case("configuration_file_by_flag_and_variable", |()| configuration_file())
         .case("mistakes_name_file_line_and_key", |()| mistakes())
+        .case("certificate_that_is_not_there_is_64", |()| no_certificate())
         .case("a_key_that_is_not_served_yet_warns", |()| not_served_yet())
         .case("environment_aliases_and_precedence", |()| aliases())
+        .case("variable_that_is_no_text_is_64", |()| variable_is_no_text())
         .case("check_redacts_secrets", |()| redacts())
         .case("standard_output_carries_only_what_was_asked_for", |()| standard_output())
         .case_unless(needs_root(), "agent_without_privilege_is_77", |()| agent_without_privilege())
         .case_unless(needs_root(), "one_command_without_privilege_is_77", |()| one_command_without_privilege())
+        .case_unless(needs_root(), "whole_job_without_a_place_for_its_socket_is_77", |()| whole_job_without_socket())
         .case("socket_that_cannot_be_made_is_69", |()| socket_not_possible())
+        .case_unless(needs_root(), "address_that_is_taken_is_69_before_anything_starts", |()| address_taken())
+        .case_unless(host::lacks_root_and_btf(), "agent_that_holds_nothing_stops_at_once", |()| agent_stops())
+        .case_unless(host::lacks_root_and_btf(), "whole_job_stops_while_it_starts", |()| stops_early())
+        .case_unless(
+            host::lacks_root_and_btf().or_else(|| host::lacks("nginx")),
+            "admin_address_tells_what_is_observed_now",
+            |()| figures(),
+        )
         .case("forward_stops_in_order", |()| forward_stops())
         .run()
 }
@@ -181,6 +194,18 @@ fn mistakes() -> Result<()> {
     Ok(())
 }
 
+fn no_certificate() -> Result<()> {
+    for arguments in [&["check"][..], &["forward"], &[]] {
+        let mut command = command("spantap", arguments)?;
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1");
+        command.env("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such/ca.pem");
+        let said = run(command)?;
+        expect_code(&said, 64, &["otel_traces_export", "/no/such/ca.pem"])?;
+        ensure!(said.err.lines().count() == 1, "{arguments:?}: something was started: {}", said.err);
+    }
+    Ok(())
+}
+
 fn not_served_yet() -> Result<()> {
     let folder = host::folder()?;
     let path = write(folder.path(), "beyla.yml", "network:\n  enable: true\n")?;
@@ -227,6 +252,13 @@ fn standard_output() -> Result<()> {
     Ok(())
 }
 
+/// A variable that is no text must not count as unset: everything would be observed.
+fn variable_is_no_text() -> Result<()> {
+    let mut command = command("spantap", &["check"])?;
+    command.env("BEYLA_OPEN_PORT", std::ffi::OsString::from_vec(vec![b'8', b'0', 0xff]));
+    expect_code(&run(command)?, 64, &["BEYLA_OPEN_PORT"])
+}
+
 /// The programs where nobody may run them.
 fn as_nobody(program: &str, arguments: &[&str], folder: &Path) -> Result<Command> {
     for name in ["spantap", "spantap-agent"] {
@@ -258,6 +290,86 @@ fn one_command_without_privilege() -> Result<()> {
         .env("SPANTAP_ADMIN", "off")
         .env("SPANTAP_CONSOLE", "text");
     expect_code(&run(command)?, 77, &["CAP_"])
+}
+
+fn whole_job_without_socket() -> Result<()> {
+    let folder = host::folder()?;
+    let mut command = as_nobody("spantap", &[], folder.path())?;
+    command.env("SPANTAP_SOCKET", folder.path().join("closed/ingest.sock")).env("SPANTAP_ADMIN", "off");
+    expect_code(&run(command)?, 77, &["closed/ingest.sock", "sudo spantap", "spantap forward"])
+}
+
+fn address_taken() -> Result<()> {
+    let folder = host::folder()?;
+    let taken = std::net::TcpListener::bind("0.0.0.0:0")?;
+    let port = taken.local_addr()?.port();
+    for (name, value) in [("SPANTAP_ADMIN", format!("127.0.0.1:{port}")), ("SPANTAP_PROMETHEUS_PORT", port.to_string())]
+    {
+        let mut command = command("spantap", &[])?;
+        command.env("SPANTAP_ADMIN", "off").env("SPANTAP_SOCKET", folder.path().join("ingest.sock")).env(name, value);
+        let said = run(command)?;
+        expect_code(&said, 69, &[&port.to_string(), name])?;
+        ensure!(said.err.lines().count() == 1, "something was started: {}", said.err);
+    }
+    Ok(())
+}
+
+/// Stopped before the agent has a stream, there is nobody to wait for.
+fn stops_early() -> Result<()> {
+    let folder = host::folder()?;
+    let file = write(folder.path(), "quiet.yml", &with_port(host::free_port()?))?;
+    let mut command = command("spantap", &["--config", &file])?;
+    command.env("SPANTAP_SOCKET", folder.path().join("ingest.sock"));
+    command.env("SPANTAP_ADMIN", "off").env("SPANTAP_CONSOLE", "counter");
+    let mut process = spantap_tests::process::Process::start("spantap", folder.path(), command)?;
+    process.wait_ready(LIMIT, |process| process.log().contains("waiting for the agent"))?;
+    let begin = Instant::now();
+    let ended = process.stop(LIMIT)?;
+    ensure!(ended.code() == Some(0), "ended with {ended}\n{}", process.tail());
+    ensure!(begin.elapsed() < Duration::from_secs(2), "stopping took {:?}\n{}", begin.elapsed(), process.tail());
+    Ok(())
+}
+
+fn figures() -> Result<()> {
+    let folder = host::folder()?;
+    let mut server = Server::nginx(1, None)?;
+    let file = write(folder.path(), "figures.yml", &with_port(server.port))?;
+    let admin = host::free_port()?;
+    let mut command = command("spantap", &["--config", &file])?;
+    command.env("SPANTAP_SOCKET", folder.path().join("ingest.sock"));
+    command.env("SPANTAP_ADMIN", format!("127.0.0.1:{admin}")).env("SPANTAP_CONSOLE", "counter");
+    let mut process = spantap_tests::process::Process::start("spantap", folder.path(), command)?;
+    let figure = |name: &str| {
+        let page = spantap_tests::http::get(admin, "/metrics").ok()?.text();
+        Some(admin::samples(&page).iter().find(|sample| sample.name == name)?.value)
+    };
+    let port = server.port;
+    // Master and worker.
+    process.wait_ready(LIMIT, |_| figure("spantap_agent_processes") == Some(2.0))?;
+    // Told while traffic flows, without any loss or change of processes to tell.
+    process.wait_ready(LIMIT, |_| {
+        spantap_tests::http::get(port, "/").is_ok() && figure("spantap_agent_events_seen") > Some(0.0)
+    })?;
+    server.process.stop(LIMIT)?;
+    process.wait_ready(LIMIT, |_| figure("spantap_agent_processes") == Some(0.0))?;
+    let ended = process.stop(LIMIT)?;
+    ensure!(ended.code() == Some(0), "ended with {ended}\n{}", process.tail());
+    Ok(())
+}
+
+/// Nobody could take what it holds before the shutdown timeout, which is 10 s: so it must not wait for that.
+fn agent_stops() -> Result<()> {
+    let folder = host::folder()?;
+    let file = write(folder.path(), "quiet.yml", &with_port(host::free_port()?))?;
+    let mut command = command("spantap-agent", &["--config", &file])?;
+    command.env("SPANTAP_SOCKET", folder.path().join("ingest.sock"));
+    let mut process = spantap_tests::process::Process::start("agent", folder.path(), command)?;
+    process.wait_ready(LIMIT, |process| process.log().contains("no forwarder yet"))?;
+    let begin = Instant::now();
+    let ended = process.stop(LIMIT)?;
+    ensure!(ended.code() == Some(0), "ended with {ended}\n{}", process.tail());
+    ensure!(begin.elapsed() < Duration::from_secs(2), "stopping took {:?}\n{}", begin.elapsed(), process.tail());
+    Ok(())
 }
 
 fn socket_not_possible() -> Result<()> {

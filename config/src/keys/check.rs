@@ -99,14 +99,21 @@ fn unknown(path: String, name: &str, parent: &str, place: Place) -> ConfigError 
     let siblings = children_of(parent);
     let hint = if let Some(near) = nearest(name, siblings.iter().copied()) {
         Some(format!("did you mean `{near}`?"))
-    } else if let Some(elsewhere) = all().find(|key| key.path.rsplit('.').next() == Some(name)) {
+    } else if let Some(elsewhere) = all().find(|key| is_misplaced(key.path, name, parent)) {
         Some(format!("did you mean `{}`?", elsewhere.path))
-    } else if siblings.len() <= 12 {
-        Some(format!("known here: {}", one_of(siblings)))
-    } else {
+    } else if parent.is_empty() {
         nearest(&path, all().map(|key| key.path)).map(|near| format!("did you mean `{near}`?"))
+    } else {
+        Some(format!("known here: {}", one_of(siblings)))
     };
     ConfigError::UnknownKey { place, key: path, hint }
+}
+
+/// Whether a key with this name was indented wrongly: it is known in the same section, or one of the two stands at the
+/// top. The same name in another section means something else.
+fn is_misplaced(path: &str, name: &str, parent: &str) -> bool {
+    let (section, of_parent) = (path.split('.').next(), parent.split('.').next());
+    path.rsplit('.').next() == Some(name) && (parent.is_empty() || !path.contains('.') || section == of_parent)
 }
 
 /// Names that may stand below a path.

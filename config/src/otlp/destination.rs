@@ -166,8 +166,7 @@ fn transport(
         all.retain(|(name, _)| !given_headers.iter().any(|(other, _)| other == name));
         all.extend(given_headers);
     }
-    let secret = |name: &str| name.contains("auth") || name.contains("key") || name.contains("token");
-    if !endpoint.is_https() && !endpoint.is_loopback() && all.iter().any(|(name, _)| secret(name)) {
+    if !endpoint.is_https() && !endpoint.is_loopback() && all.iter().any(|(name, _)| is_credential(name)) {
         settings.warn(
             place.clone(),
             format!("{}: credentials in headers go over http, unencrypted", signal.endpoint_key()),
@@ -233,4 +232,10 @@ fn client_identity(settings: &Settings<'_>, signal: Signal) -> Result<Option<(Pa
         found: format!("{given} alone"),
         expected: format!("OTEL_EXPORTER_OTLP_{missing} (or OTEL_EXPORTER_OTLP_{}_{missing}), too", signal.infix()),
     })
+}
+
+/// Whether a header of this name usually holds something that others should not read.
+fn is_credential(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["auth", "key", "token", "secret", "cookie"].iter().any(|word| name.contains(word))
 }

@@ -104,13 +104,6 @@ impl Client {
         let header_names = headers.keys().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         let local = is_loopback(&url);
-        if exposes_credentials(&url, otlp) {
-            tracing::warn!(
-                endpoint = shown,
-                headers = header_names,
-                "credentials are sent without encryption: use https"
-            );
-        }
         Ok(Self {
             http: http_client(otlp, &url, local)?,
             url,
@@ -198,18 +191,6 @@ fn url(endpoint: &str) -> Result<(Url, String), ClientError> {
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-/// Whether a header that looks like a credential would cross a network in the clear.
-fn exposes_credentials(url: &Url, otlp: &Otlp) -> bool {
-    url.scheme() == "http" && !is_loopback(url) && otlp.headers.iter().any(|(name, _)| is_credential(name))
-}
-
-fn is_credential(header: &str) -> bool {
-    let header = header.to_ascii_lowercase();
-    ["authorization", "token", "api-key", "apikey", "api_key", "secret", "cookie"]
-        .iter()
-        .any(|word| header.contains(word))
 }
 
 fn http_client(otlp: &Otlp, url: &Url, local: bool) -> Result<reqwest::Client, ClientError> {
@@ -320,20 +301,6 @@ mod tests {
         assert_eq!(client.header_names, "authorization");
         let debug = format!("{client:?}");
         assert!(!debug.contains("c2VjcmV0"), "{debug}");
-    }
-
-    #[test]
-    fn credentials_in_the_clear() {
-        let exposes = |endpoint: &str, header: &str| {
-            let mut otlp = sample::otlp(endpoint.into());
-            otlp.headers = vec![(header.into(), Secret("x".into()))];
-            exposes_credentials(&Url::parse(endpoint).unwrap(), &otlp)
-        };
-        assert!(exposes("http://collector.example", "authorization"));
-        assert!(exposes("http://10.0.0.1:4318", "X-API-Key"));
-        assert!(!exposes("https://collector.example", "authorization"));
-        assert!(!exposes("http://localhost:4318", "authorization"));
-        assert!(!exposes("http://collector.example", "x-scope-orgid"));
     }
 
     #[test]
