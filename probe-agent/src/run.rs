@@ -130,7 +130,8 @@ pub fn main() -> Result<(), Failure> {
         ports: interesting_ports(&config.discovery).words(),
     })?;
     probes.attach()?;
-    let kept = privilege::drop_unneeded().map_err(|error| Failure::Privilege(error.to_string()))?;
+    let socket = privilege::reach(&config.socket);
+    let kept = privilege::drop_unneeded(&socket).map_err(|error| Failure::Privilege(error.to_string()))?;
     announce(&probes, &kept);
     memory::give_back();
 
