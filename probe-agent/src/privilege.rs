@@ -11,8 +11,8 @@ use std::{
 
 use caps::{CapSet, Capability, CapsHashSet};
 use rustix::{
-    process::{Gid, getegid, geteuid, getgroups},
-    thread::set_thread_groups,
+    process::{DumpableBehavior, Gid, Resource, Rlimit, getegid, geteuid, getgroups, set_dumpable_behavior, setrlimit},
+    thread::{set_no_new_privs, set_thread_groups},
 };
 
 /// Capabilities that reading `/proc` of other users' processes takes; kept after attaching.
@@ -65,7 +65,7 @@ pub enum Socket {
     },
 }
 
-/// Sees to it that the agent may connect to the forwarder's socket, which is the forwarder's and its group's: joins that
+/// Sees to it that the agent may connect to the socket, which is the forwarder's and its group's: joins that
 /// group if that is what it takes. Call while there is one thread, and before [`drop_unneeded`]: it takes CAP_SETGID.
 pub fn reach(path: &Path) -> Socket {
     let closed = |reason: String| Socket::MayBeClosed { path: path.to_owned(), reason };
@@ -140,10 +140,21 @@ pub fn drop_unneeded(socket: &Socket) -> Result<Vec<String>, caps::errors::CapsE
     caps::set(None, CapSet::Effective, &keep)?;
     caps::set(None, CapSet::Permitted, &keep)?;
     caps::clear(None, CapSet::Inheritable)?;
-    let _ = rustix::thread::set_no_new_privs(true);
     let mut names: Vec<String> = keep.iter().map(ToString::to_string).collect();
     names.sort();
     Ok(names)
+}
+
+/// Closes the ways by which the process could get more again, or its memory get out: no program that it starts has more
+/// privilege, and there is no core dump, nor tracing by another process of the same user.
+///
+/// # Errors
+/// What the kernel says; it has no reason to refuse.
+pub fn seal() -> io::Result<()> {
+    set_no_new_privs(true)?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -77,6 +77,7 @@ fn agent_restarts() -> Result<()> {
 }
 
 /// The socket was there when this agent started: it has joined its group, and kept what `/proc` takes and no more.
+/// It can get nothing back, and makes only the system calls of its list.
 fn keeps_little(agent: u32) -> Result<()> {
     let status = std::fs::read_to_string(format!("/proc/{agent}/status"))?;
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
@@ -89,6 +90,7 @@ fn keeps_little(agent: u32) -> Result<()> {
         ("CapInh:", Some("0000000000000000")),
         ("CapAmb:", Some("0000000000000000")),
         ("NoNewPrivs:", Some("1")),
+        ("Seccomp:", Some("2")),
     ] {
         ensure!(field(name) == expected, "{name} {:?}, expected {expected:?}", field(name));
     }
