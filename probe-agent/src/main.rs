@@ -10,6 +10,7 @@ mod probes;
 mod queue;
 mod record;
 mod run;
+mod seccomp;
 mod selected;
 mod stream;
 

@@ -1,11 +1,24 @@
 //! Privilege: what is needed to start, and giving up what is not needed any more.
 //!
-//! In: the capabilities of the process. Out: a clear error that names the missing one, or fewer capabilities.
+//! In: the capabilities and groups of the process, the ingest socket in the file system. Out: a clear error that names
+//! the missing capability, or fewer capabilities.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use caps::{CapSet, Capability, CapsHashSet};
+use rustix::{
+    process::{DumpableBehavior, Gid, Resource, Rlimit, getegid, geteuid, getgroups, set_dumpable_behavior, setrlimit},
+    thread::{set_no_new_privs, set_thread_groups},
+};
 
-/// Capabilities that reading `/proc` of other users' processes takes; all that is kept after attaching.
+/// Capabilities that reading `/proc` of other users' processes takes; kept after attaching.
 const KEPT: [Capability; 2] = [Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
+/// Kept as well where the mode of the ingest socket may keep the agent out, see [`Socket`].
+const OVERRIDE: Capability = Capability::CAP_DAC_OVERRIDE;
 
 /// A capability is missing.
 #[derive(Debug, thiserror::Error)]
@@ -37,13 +50,88 @@ pub fn check() -> Result<(), Missing> {
     Ok(())
 }
 
-/// Gives up everything but [`KEPT`], for this thread and what it starts; returns the names of what is left.
+/// What connecting to the ingest socket takes once root's right to pass over file modes is given up.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Socket {
+    /// Its mode lets the agent in, by itself or by the group that was joined.
+    Open,
+    /// It is not there, so whose it will be is not known; or it is there and its group cannot be joined or would not
+    /// do. Connecting may take CAP_DAC_OVERRIDE.
+    MayBeClosed {
+        /// Path of the socket.
+        path: PathBuf,
+        /// What stands in the way.
+        reason: String,
+    },
+}
+
+/// Sees to it that the agent may connect to the socket, which is the forwarder's and its group's: joins that
+/// group if that is what it takes. Call while there is one thread, and before [`drop_unneeded`]: it takes CAP_SETGID.
+pub fn reach(path: &Path) -> Socket {
+    let closed = |reason: String| Socket::MayBeClosed { path: path.to_owned(), reason };
+    let found = match fs::metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return closed("it is not there yet".to_owned()),
+        Err(error) => return closed(error.to_string()),
+    };
+    let mut groups = match getgroups() {
+        Ok(groups) => groups,
+        Err(error) => return closed(error.to_string()),
+    };
+    let group = Gid::from_raw(found.gid());
+    let member = group == getegid() || groups.contains(&group);
+    match way_in(found.mode(), found.uid() == geteuid().as_raw(), member) {
+        WayIn::Open => Socket::Open,
+        WayIn::Closed => closed(format!("its mode {:o} admits neither its group nor others", found.mode() & 0o777)),
+        WayIn::Join => {
+            groups.push(group);
+            match set_thread_groups(&groups) {
+                Ok(()) => Socket::Open,
+                Err(error) => closed(format!("its group {} cannot be joined: {error}", group.as_raw())),
+            }
+        }
+    }
+}
+
+/// How the mode of a socket lets a process in that has no right to override it.
+#[derive(Debug, PartialEq, Eq)]
+enum WayIn {
+    Open,
+    Join,
+    Closed,
+}
+
+/// As the kernel does it: the first of owner, group, others that fits decides, and connecting is writing.
+fn way_in(mode: u32, owner: bool, member: bool) -> WayIn {
+    let bit = match (owner, member) {
+        (true, _) => 0o200,
+        (false, true) => 0o020,
+        (false, false) if mode & 0o002 != 0 => return WayIn::Open,
+        (false, false) if mode & 0o020 != 0 => return WayIn::Join,
+        (false, false) => return WayIn::Closed,
+    };
+    if mode & bit == 0 { WayIn::Closed } else { WayIn::Open }
+}
+
+/// Gives up everything but [`KEPT`] and what the socket takes, for this thread and what it starts; returns the names of
+/// what is left.
 ///
 /// # Errors
 /// If the kernel refuses, which it never does for giving up.
-pub fn drop_unneeded() -> Result<Vec<String>, caps::errors::CapsError> {
+pub fn drop_unneeded(socket: &Socket) -> Result<Vec<String>, caps::errors::CapsError> {
     let held = caps::read(None, CapSet::Permitted)?;
-    let keep: CapsHashSet = KEPT.into_iter().filter(|capability| held.contains(capability)).collect();
+    let mut keep: CapsHashSet = KEPT.into_iter().filter(|capability| held.contains(capability)).collect();
+    if let Socket::MayBeClosed { path, reason } = socket
+        && held.contains(&OVERRIDE)
+    {
+        keep.insert(OVERRIDE);
+        tracing::warn!(
+            socket = %path.display(),
+            reason,
+            "keeping CAP_DAC_OVERRIDE, which connecting to another user's socket may take; to do without it, start the \
+             forwarder before the agent, or put the agent into the forwarder's group"
+        );
+    }
     caps::clear(None, CapSet::Ambient)?;
     // Without CAP_SETPCAP the bounding set stays as it is; no_new_privs closes that way.
     for capability in caps::all().into_iter().filter(|capability| !keep.contains(capability)) {
@@ -52,8 +140,54 @@ pub fn drop_unneeded() -> Result<Vec<String>, caps::errors::CapsError> {
     caps::set(None, CapSet::Effective, &keep)?;
     caps::set(None, CapSet::Permitted, &keep)?;
     caps::clear(None, CapSet::Inheritable)?;
-    let _ = rustix::thread::set_no_new_privs(true);
     let mut names: Vec<String> = keep.iter().map(ToString::to_string).collect();
     names.sort();
     Ok(names)
+}
+
+/// Closes the ways by which the process could get more again, or its memory get out: no program that it starts has more
+/// privilege, and there is no core dump, nor tracing by another process of the same user.
+///
+/// # Errors
+/// What the kernel says; it has no reason to refuse.
+pub fn seal() -> io::Result<()> {
+    set_no_new_privs(true)?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::{fs::PermissionsExt as _, net::UnixListener};
+
+    use super::*;
+
+    #[test]
+    fn the_first_class_that_fits_decides() {
+        for (mode, owner, member, expected) in [
+            (0o660, true, false, WayIn::Open),
+            (0o660, false, true, WayIn::Open),
+            (0o660, false, false, WayIn::Join),
+            (0o666, false, false, WayIn::Open),
+            (0o600, false, false, WayIn::Closed),
+            (0o600, false, true, WayIn::Closed),
+            (0o640, false, false, WayIn::Closed),
+            (0o060, true, true, WayIn::Closed),
+            (0o606, false, true, WayIn::Closed),
+        ] {
+            assert_eq!(way_in(mode, owner, member), expected, "{mode:o} {owner} {member}");
+        }
+    }
+
+    #[test]
+    fn a_socket_of_ones_own_is_open_and_one_that_is_not_there_may_be_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ingest.sock");
+        assert!(matches!(reach(&path), Socket::MayBeClosed { reason, .. } if reason.contains("not there")));
+        let _listener = UnixListener::bind(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
+        assert_eq!(reach(&path), Socket::Open);
+    }
 }

@@ -33,6 +33,7 @@ use crate::{
     memory, privilege,
     probes::{HOOK_SET, ProbeError, Probes, Setup},
     queue::Queue,
+    seccomp,
     stream::{self, Destination, Shared},
 };
 
@@ -130,7 +131,9 @@ pub fn main() -> Result<(), Failure> {
         ports: interesting_ports(&config.discovery).words(),
     })?;
     probes.attach()?;
-    let kept = privilege::drop_unneeded().map_err(|error| Failure::Privilege(error.to_string()))?;
+    let socket = privilege::reach(&config.socket);
+    let kept = privilege::drop_unneeded(&socket).map_err(|error| Failure::Privilege(error.to_string()))?;
+    privilege::seal().map_err(|error| Failure::Privilege(format!("cannot be confined: {error}")))?;
     announce(&probes, &kept);
     memory::give_back();
 
@@ -172,13 +175,18 @@ async fn run(config: Config, stop_with_stdin: bool, probes: Probes, processes: P
         began: Notify::new(),
         streaming: Cell::new(false),
     });
+    let hello = hello(probes.features().to_vec());
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // All that needs more is done; from here on bytes of other programs are read.
+    seccomp::install().map_err(|error| Failure::Unavailable(error.to_string()))?;
+    tracing::info!("only the system calls of streaming are allowed from here on");
+
     let socket_fd = readiness(&probes.socket_events)?;
     let process_fd = readiness(&probes.process_events)?;
-    let features = probes.features().to_vec();
     let drain = Rc::new(RefCell::new(Drain::new(probes, processes, shared.clone())));
     drain.borrow_mut().scan(Walk::Thorough);
 
-    let hello = hello(features);
     let facts = {
         let drain = drain.clone();
         move || {
@@ -192,8 +200,6 @@ async fn run(config: Config, stop_with_stdin: bool, probes: Probes, processes: P
     let stream = tokio::task::spawn_local(stream::run(shared.clone(), destination(&config), hello, facts));
     let calibration = tokio::task::spawn_local(calibrate(drain.clone()));
 
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut fetch = interval(FETCH);
     let mut report = interval(REPORT);
     let mut scan = interval(config.discovery.poll_interval.max(Duration::from_millis(100)));

@@ -64,10 +64,11 @@ pub async fn run(
     facts: impl Fn() -> Bytes,
 ) {
     let mut pause = FIRST_PAUSE;
-    let mut told = false;
+    let (mut told, mut told_shut_out) = (false, false);
     loop {
         match connect(&destination).await {
             Ok(channel) => {
+                told_shut_out = false;
                 let error = stream(&shared, channel, &hello(), facts()).await;
                 shared.queue.borrow_mut().rewind();
                 shared.streaming.set(false);
@@ -88,6 +89,13 @@ pub async fn run(
                     }
                 }
             }
+            // Not by itself over: it is told even to who knows that there is no forwarder.
+            Err(reason @ ConnectError::ShutOut(_)) => {
+                if !told_shut_out {
+                    tracing::warn!(socket = %destination.socket.display(), %reason, "the forwarder cannot be reached");
+                    told_shut_out = true;
+                }
+            }
             Err(reason) => {
                 if !told {
                     tracing::info!(socket = %destination.socket.display(), %reason, "no forwarder yet; waiting for it");
@@ -103,6 +111,8 @@ pub async fn run(
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 enum ConnectError {
+    #[error("{0}; the agent is not in the socket's group: if the forwarder's user has changed, start the agent again")]
+    ShutOut(std::io::Error),
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("the other end of the socket belongs to user {0}, who may not be the forwarder (spantap.forwarder_uids)")]
@@ -112,7 +122,10 @@ enum ConnectError {
 }
 
 async fn connect(destination: &Destination) -> Result<Channel, ConnectError> {
-    let stream = UnixStream::connect(&destination.socket).await?;
+    let stream = UnixStream::connect(&destination.socket).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => ConnectError::ShutOut(error),
+        _ => ConnectError::Io(error),
+    })?;
     let peer = stream.peer_cred()?.uid();
     let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&destination.socket)?);
     let own = rustix::process::geteuid().as_raw();

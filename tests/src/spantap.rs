@@ -203,13 +203,7 @@ fn launch(setup: &Setup, programs: &Path, folder: &Path, role: Role, start: u32)
     let config = folder.join("spantap.yml");
     let (name, mut command) = match role {
         Role::OneCommand => ("spantap", Command::new(programs.join("spantap"))),
-        Role::Agent => {
-            // The socket is its owner's and its group's: an agent that has given up its right to override modes
-            // needs the group.
-            let mut command = Command::new("setpriv");
-            command.args(["--groups", NOBODY, "--"]).arg(programs.join("spantap-agent"));
-            ("spantap-agent", command)
-        }
+        Role::Agent => ("spantap-agent", Command::new(programs.join("spantap-agent"))),
         Role::Forward => {
             let mut command = Command::new("setpriv");
             command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--no-new-privs", "--"]);

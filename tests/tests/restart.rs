@@ -66,6 +66,7 @@ fn agent_restarts() -> Result<()> {
     flows(&mut world, "/agent", 0)?;
     // What happens while there is no agent is not observed; everything on both sides of it is.
     world.spantap()?.restart_agent(|| std::thread::sleep(Duration::from_millis(500)))?;
+    keeps_little(world.spantap()?.agent_pid()?)?;
     let before = count(&mut world, "/agent")?;
     flows(&mut world, "/agent", before)?;
     let made = load.stop().context("the watched program noticed")?;
@@ -73,6 +74,27 @@ fn agent_restarts() -> Result<()> {
     let reported = count(&mut world, "/agent")?;
     ensure!(reported <= made, "{reported} reported of {made}");
     world.spantap.take().context("stopped")?.stop().map(drop)
+}
+
+/// The socket was there when this agent started: it has joined its group, and kept what `/proc` takes and no more.
+/// It can get nothing back, and makes only the system calls of its list.
+fn keeps_little(agent: u32) -> Result<()> {
+    let status = std::fs::read_to_string(format!("/proc/{agent}/status"))?;
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    // CAP_SYS_PTRACE is bit 19, CAP_DAC_READ_SEARCH bit 2.
+    let kept = Some("0000000000080004");
+    for (name, expected) in [
+        ("CapEff:", kept),
+        ("CapPrm:", kept),
+        ("CapBnd:", kept),
+        ("CapInh:", Some("0000000000000000")),
+        ("CapAmb:", Some("0000000000000000")),
+        ("NoNewPrivs:", Some("1")),
+        ("Seccomp:", Some("2")),
+    ] {
+        ensure!(field(name) == expected, "{name} {:?}, expected {expected:?}", field(name));
+    }
+    Ok(())
 }
 
 fn forwarder_restarts() -> Result<()> {
