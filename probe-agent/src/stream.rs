@@ -79,7 +79,10 @@ pub async fn run(
                         tracing::info!("the forwarder ended the stream; waiting for the next one");
                         (pause, told) = (FIRST_PAUSE, true);
                     }
-                    Some(status) if status.code() == tonic::Code::FailedPrecondition => {
+                    // Another version, or a user who may not be the agent: not over in a moment.
+                    Some(status)
+                        if matches!(status.code(), tonic::Code::FailedPrecondition | tonic::Code::PermissionDenied) =>
+                    {
                         tracing::error!(reason = status.message(), "the forwarder refused the stream");
                         (pause, told) = (LONGEST_PAUSE, true);
                     }
