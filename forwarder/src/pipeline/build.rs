@@ -1,0 +1,156 @@
+//! Setting the pipeline up.
+//!
+//! In: the configuration, listening sockets. Out: a [`Pipeline`] on the current runtime, or the key that stands in the way.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use spantap_config::{Backoff, Config, Console as ConsoleMode, OtlpMetrics, OtlpTraces};
+
+use super::{
+    Metrics, Pipeline, Traces, batcher::Batcher, collector::Collector, lock, processes::Processes, wall_clock,
+};
+use crate::{
+    admin,
+    console::Console,
+    endpoints::{EndpointError, Endpoints},
+    export::{
+        Delivery, Exporter,
+        client::{Client, ClientError},
+        queue::Keep,
+    },
+    loss::Losses,
+    metric::registry::Registry,
+    observation::{Rules, route::Routes, target::Redactor},
+    otlp::span::SpanEncoder,
+    prometheus,
+    resource::ResourceBuilder,
+    serve::Server,
+    telemetry::{Telemetry, report::LossReporter},
+    trace::Tracer,
+};
+
+/// Data points that may wait for a destination: a collection is replaced by the next, so this bounds one collection.
+const MAX_DATA_POINTS: u64 = 4_000_000;
+/// How metrics are tried again; a later collection ends it sooner.
+const METRICS_BACKOFF: Backoff =
+    Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(30), max_elapsed: Duration::from_secs(300) };
+
+/// Why the pipeline can not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The destination of traces.
+    #[error("otel_traces_export: {0}")]
+    Traces(#[source] ClientError),
+    /// The destination of metrics.
+    #[error("otel_metrics_export: {0}")]
+    Metrics(#[source] ClientError),
+    /// The scrape or the admin endpoint.
+    #[error("{0}")]
+    Endpoint(#[from] EndpointError),
+}
+
+impl Pipeline {
+    /// Sets up everything that `config` asks for, on the current runtime. Opens the scrape and admin endpoints;
+    /// connects to no destination yet.
+    ///
+    /// # Errors
+    /// If a destination is not usable as configured or an address is taken; the message names the key.
+    pub fn new(config: &Config, losses: Arc<Losses>) -> Result<Self, StartError> {
+        Self::with(Endpoints::open(config)?, config, losses)
+    }
+
+    /// The same with endpoints that are open already.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with(endpoints: Endpoints, config: &Config, losses: Arc<Losses>) -> Result<Self, StartError> {
+        let telemetry = Arc::new(Telemetry::new(losses));
+        let rules = Arc::new(Rules {
+            routes: Routes::new(&config.routes.patterns),
+            redactor: Redactor::new(&config.redaction.query_parameters),
+        });
+        let resources = ResourceBuilder::new(config);
+        let mut registries: Vec<Arc<Mutex<Registry>>> = Vec::new();
+        // Where bounds and time to live are the same, the export and the scrape endpoint read the same series.
+        let mut registry = |bounds: &[f64], ttl| {
+            let known = registries.iter().find(|r| lock(r).serves(bounds, ttl));
+            known.cloned().unwrap_or_else(|| {
+                let new = Arc::new(Mutex::new(Registry::new(bounds, ttl, telemetry.clone())));
+                registries.push(new.clone());
+                new
+            })
+        };
+        let metrics = match &config.metrics {
+            Some(of) => Some(start_metrics(of, registry(&of.duration_buckets, of.ttl), &telemetry, &rules)?),
+            None => None,
+        };
+        let scrape = match config.prometheus.as_ref().zip(endpoints.scrape) {
+            Some((of, listening)) => {
+                let registry = registry(&of.duration_buckets, of.ttl);
+                let answer = prometheus::handler(of.path.clone(), registry, rules.clone(), telemetry.clone());
+                Some(Server::start(listening, answer).map_err(EndpointError::Prometheus)?)
+            }
+            None => None,
+        };
+        let admin = endpoints.admin.map(|listening| Server::start(listening, admin::handler(telemetry.clone())));
+        let admin = admin.transpose().map_err(EndpointError::Admin)?;
+        let traces = match &config.traces {
+            Some(of) => Some(start_traces(of, &telemetry)?),
+            None => None,
+        };
+        let console = (config.console != ConsoleMode::Off).then(|| Console::stdout(config.console, telemetry.clone()));
+        Ok(Self {
+            tracer: Tracer::new(config.sampler),
+            encoder: SpanEncoder::default(),
+            processes: Processes::new(resources),
+            reporter: LossReporter::default(),
+            rules,
+            telemetry,
+            registries,
+            traces,
+            metrics,
+            console,
+            scrape,
+            admin,
+        })
+    }
+}
+
+/// Whether the destinations can be used as configured: URL, headers, certificates. Opens no connection.
+///
+/// # Errors
+/// If one can not be; the message names its section.
+pub fn check(config: &Config) -> Result<(), StartError> {
+    if let Some(traces) = &config.traces {
+        Client::new(&traces.otlp).map_err(StartError::Traces)?;
+    }
+    if let Some(metrics) = &config.metrics {
+        Client::new(&metrics.otlp).map_err(StartError::Metrics)?;
+    }
+    Ok(())
+}
+
+fn start_traces(of: &OtlpTraces, telemetry: &Telemetry) -> Result<Traces, StartError> {
+    let max_items = u64::try_from(of.queue_size).unwrap_or(u64::MAX);
+    let delivery = Delivery { max_items, keep: Keep::All, backoff: of.backoff };
+    Ok(Traces {
+        batcher: Batcher::new(of.batch_max_size, of.batch_timeout, telemetry.traces.clone()),
+        exporter: Exporter::start(&of.otlp, delivery, telemetry.traces.clone()).map_err(StartError::Traces)?,
+    })
+}
+
+fn start_metrics(
+    of: &OtlpMetrics,
+    registry: Arc<Mutex<Registry>>,
+    telemetry: &Arc<Telemetry>,
+    rules: &Arc<Rules>,
+) -> Result<Metrics, StartError> {
+    let delivery = Delivery { max_items: MAX_DATA_POINTS, keep: Keep::Latest, backoff: METRICS_BACKOFF };
+    Ok(Metrics {
+        collector: Collector::new(of.interval, registry, telemetry.clone(), rules.clone(), wall_clock()),
+        exporter: Exporter::start(&of.otlp, delivery, telemetry.metrics.clone()).map_err(StartError::Metrics)?,
+    })
+}
