@@ -532,6 +532,9 @@ static __always_inline int state_changed(struct sock *sk, int old, int new)
 	scratch->event.socket = state->cookie;
 	scratch->event.time = bpf_ktime_get_ns();
 	scratch->event.turn = state->turn;
+	/* A send under way may itself have met the end, on the loopback: its turn is told when it has completed. */
+	if (state->send_began && state->send_begins_turn && state->turn == state->send_turn)
+		scratch->event.turn--;
 	/* Of the direction that has ended. */
 	scratch->event.offset = kind == RECORD_LOCAL_CLOSED ? state->sent : state->received;
 	scratch->event.opposite_offset = kind == RECORD_LOCAL_CLOSED ? state->received : state->sent;
