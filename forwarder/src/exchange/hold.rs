@@ -75,10 +75,21 @@ impl Connection {
         }
         let Some(awaits_request) = self.must_wait(direction, &event, ctx) else { return Some(event) };
         let due = ctx.now.saturating_add(if awaits_request { UNIX_PATIENCE } else { PATIENCE });
-        let events = VecDeque::from([Waiting { event, missing, process: process.clone() }]);
-        ctx.stats.events_held += 1;
-        self.held = Some(Box::new(Held { direction, awaits_request, due, events }));
+        self.wait(direction, awaits_request, due, Waiting { event, missing, process: process.clone() }, ctx);
         None
+    }
+
+    /// Keeps `first`, the first event that waits.
+    fn wait<S>(
+        &mut self,
+        direction: Direction,
+        awaits_request: bool,
+        due: u64,
+        first: Waiting,
+        ctx: &mut Context<'_, S>,
+    ) {
+        ctx.stats.events_held += 1;
+        self.held = Some(Box::new(Held { direction, awaits_request, due, events: VecDeque::from([first]) }));
     }
 
     /// Whether `event` comes before what it follows from, and then whether it waits for any request, not for known bytes.
@@ -116,9 +127,7 @@ impl Connection {
         };
         let Some(held) = self.held.take_if(|held| later(held)) else { return Some(event) };
         let due = held.due;
-        let events = VecDeque::from([Waiting { event, missing, process: process.clone() }]);
-        ctx.stats.events_held += 1;
-        self.held = Some(Box::new(Held { direction, awaits_request: false, due, events }));
+        self.wait(direction, false, due, Waiting { event, missing, process: process.clone() }, ctx);
         for Waiting { event, missing, process } in held.events {
             ctx.stats.events_held = ctx.stats.events_held.saturating_sub(1);
             self.apply(held.direction, &event, missing, &process, ctx);
