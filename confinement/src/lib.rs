@@ -13,6 +13,8 @@ use rustix::{
     },
 };
 
+#[cfg(feature = "files")]
+pub mod files;
 pub mod system_calls;
 
 /// Empties the bounding set, so that no program that this process starts can have a capability. Call it before becoming

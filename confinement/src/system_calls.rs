@@ -1,16 +1,16 @@
 //! Filters of system calls (seccomp).
 //!
-//! In: [`Lists`]. Out: filters on the calling thread and on every thread that it starts later; nothing removes them.
+//! In: [`Lists`]. Out: filters on all threads of the process, and on those that they start; nothing removes them.
 //!
 //! What is not allowed fails with EPERM, and does not kill: a C library of another version may try calls that this one
 //! does not, and has a way out, while a process that is dead does no work. What is fatal kills: nothing in the program or
 //! its libraries ever has a reason for it. That is not silent: a kernel with audit logs it, and the exit status
 //! is SIGSYS.
 
-use libc::{self as c, c_long};
+use libc::{self as c, c_int, c_long};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp as Is, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, apply_filter,
+    SeccompRule, TargetArch, apply_filter_all_threads,
 };
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -27,7 +27,22 @@ pub enum Only {
     Bits(u8, u64, u64),
     /// The first argument is this process.
     Own,
+    /// One of these holds.
+    Either(&'static [Only]),
 }
+
+/// What pthread_create asks of clone(2): a thread, and nothing that makes a process or a namespace.
+pub const THREAD: c_int = c::CLONE_VM
+    | c::CLONE_FS
+    | c::CLONE_FILES
+    | c::CLONE_SIGHAND
+    | c::CLONE_THREAD
+    | c::CLONE_SYSVSEM
+    | c::CLONE_SETTLS
+    | c::CLONE_PARENT_SETTID
+    | c::CLONE_CHILD_CLEARTID;
+/// Any of these makes open(2) more than reading. O_TMPFILE is among them by its need of write access.
+pub const WRITES: c_int = c::O_ACCMODE | c::O_CREAT | c::O_TRUNC;
 
 /// A call by number, what its arguments must be, and who makes it.
 pub type Call = (c_long, Only, &'static str);
@@ -56,7 +71,7 @@ pub enum FilterError {
     Refused(#[from] seccompiler::Error),
 }
 
-/// Installs the filters on this thread and those that it starts later.
+/// Installs the filters on all threads of the process.
 ///
 /// # Errors
 /// See [`FilterError`].
@@ -78,7 +93,7 @@ pub fn install(lists: Lists<'_>) -> Result<(), FilterError> {
     ];
     for (rules, others, these) in filters {
         let filter = SeccompFilter::new(rules.into_iter().collect(), others, these, TargetArch::x86_64)?;
-        apply_filter(&BpfProgram::try_from(filter)?)?;
+        apply_filter_all_threads(&BpfProgram::try_from(filter)?)?;
     }
     Ok(())
 }
@@ -110,6 +125,10 @@ impl Only {
             Self::Any => Ok(vec![]),
             Self::OneOf(index, values) => values.iter().map(|value| rule(index, Is::Eq, *value)).collect(),
             Self::Bits(index, mask, value) => Ok(vec![rule(index, Is::MaskedEq(mask), value)?]),
+            Self::Either(these) => {
+                let rules: Result<Vec<_>, _> = these.iter().map(Self::rules).collect();
+                Ok(rules?.into_iter().flatten().collect())
+            }
             Self::Own => Ok(vec![rule(0, Is::Eq, std::process::id().into())?]),
         }
     }

@@ -12,6 +12,7 @@
 pub mod admin;
 pub mod agent;
 pub mod cli;
+pub mod confinement;
 pub mod console;
 pub mod endpoints;
 pub mod exchange;

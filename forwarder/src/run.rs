@@ -18,6 +18,7 @@ use self::intake::Intake;
 use crate::{
     agent::{self, AgentError},
     cli::{Arguments, Command},
+    confinement::{self, ConfinementError},
     endpoints::{EndpointError, Endpoints},
     health,
     ingest::{self, Allowed, BindError},
@@ -59,6 +60,9 @@ pub enum Failure {
     /// Giving up privilege.
     #[error("{0}")]
     Privilege(#[from] PrivilegeError),
+    /// Confinement.
+    #[error("cannot be confined: {0}")]
+    Confinement(#[from] ConfinementError),
     /// Exporters.
     #[error("{0}")]
     Start(#[from] StartError),
@@ -79,7 +83,11 @@ impl Failure {
         match self {
             Self::Usage(_) | Self::Configuration(_) => 64,
             Self::Start(StartError::Traces(_) | StartError::Metrics(_)) => 64,
-            Self::Socket(_) | Self::Endpoint(_) | Self::Start(StartError::Endpoint(_)) | Self::Agent(_) => 69,
+            Self::Socket(_)
+            | Self::Endpoint(_)
+            | Self::Start(StartError::Endpoint(_))
+            | Self::Agent(_)
+            | Self::Confinement(_) => 69,
             Self::Privilege(_) | Self::NotRoot(_) => 77,
             // What the agent misses is what we miss.
             Self::AgentEnded(status) => match status.code() {
@@ -186,6 +194,8 @@ async fn run(
             return Err(error.into());
         }
     };
+    // All that needs more is done; from here on bytes of other programs are read.
+    confinement::enter()?;
     let mut intake = Intake::new(losses);
     tell(&config, &pipeline);
 

@@ -7,10 +7,11 @@
 //! What no filter of numbers can tell apart is left open: reading any file (that is the work), and connecting to any
 //! Unix socket that the agent's user may write to.
 
-use libc::{self as c, c_int, c_long};
+use libc::{self as c, c_long};
 use spantap_confinement::system_calls::{
     self, Call, FilterError, Lists,
     Only::{Any, Bits, OneOf, Own},
+    THREAD, WRITES,
 };
 
 /// Commands of bpf(2) that are in use after attaching: counters of losses and the control record.
@@ -18,19 +19,6 @@ const BPF_MAP_LOOKUP_ELEM: u64 = 1;
 const BPF_MAP_UPDATE_ELEM: u64 = 2;
 /// The C library's way to find its own start parameters; rustix asks it once for the kernel's tick.
 const PR_GET_AUXV: u64 = 0x4155_5856;
-/// What pthread_create asks of clone(2): a thread, and nothing that makes a process or a namespace.
-const THREAD: c_int = c::CLONE_VM
-    | c::CLONE_FS
-    | c::CLONE_FILES
-    | c::CLONE_SIGHAND
-    | c::CLONE_THREAD
-    | c::CLONE_SYSVSEM
-    | c::CLONE_SETTLS
-    | c::CLONE_PARENT_SETTID
-    | c::CLONE_CHILD_CLEARTID;
-/// Any of these makes open(2) more than reading. O_TMPFILE is among them by its need of write access.
-const WRITES: c_int = c::O_ACCMODE | c::O_CREAT | c::O_TRUNC;
-
 /// Every allowed call, with what its arguments must be, and who makes it; what differs between the C libraries stands
 /// apart. Tried and refused without harm: sched_getaffinity, by which glibc's allocator counts processors in a second thread.
 const LISTS: Lists<'static> = Lists { allowed: &[COMMON, C_LIBRARY], fatal: FATAL };
@@ -117,7 +105,7 @@ const C_LIBRARY: &[Call] = &[
 /// Calls that end the process.
 const FATAL: &[c_long] = &[c::SYS_execve, c::SYS_execveat, c::SYS_ptrace, c::SYS_process_vm_writev];
 
-/// Installs the filters on this thread and those that it starts later.
+/// Installs the filters on all threads of the process.
 ///
 /// # Errors
 /// See [`FilterError`].
