@@ -20,7 +20,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::Notify,
     task::LocalSet,
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
 use crate::{
@@ -42,6 +42,8 @@ use crate::{
 const FETCH: Duration = Duration::from_millis(50);
 /// Losses and figures are told this often.
 const REPORT: Duration = Duration::from_secs(1);
+/// The forwarder that started this agent is taken for gone after so long without a stream, when stopping.
+const FORSAKEN: Duration = Duration::from_secs(1);
 
 /// Configuration, build, run, drain.
 pub fn main() -> Result<(), Failure> {
@@ -170,7 +172,7 @@ async fn run(config: Config, stop_with_stdin: bool, probes: Probes, processes: P
     }
     calibration.abort();
     tracing::debug!(counts = ?drain.borrow().processes.counts(), "what discovery could not do");
-    finish(&drain, &shared, config.shutdown_timeout).await;
+    finish(&drain, &shared, config.shutdown_timeout, stop_with_stdin).await;
     stream.abort();
     Ok(())
 }
@@ -201,8 +203,8 @@ async fn end_of_stdin(wanted: bool) {
 }
 
 /// Stops the kernel side, then hands over what it had recorded. Without a forwarder one is waited for only if there are
-/// events for it.
-async fn finish(drain: &RefCell<Drain>, shared: &Shared, limit: Duration) {
+/// events for it, and not by its child: the next one brings an agent of its own, and the two would take turns in its stream.
+async fn finish(drain: &RefCell<Drain>, shared: &Shared, limit: Duration, child: bool) {
     drain.borrow_mut().probes.detach();
     let deadline = Instant::now() + limit;
     let handed_over = async {
@@ -216,10 +218,22 @@ async fn finish(drain: &RefCell<Drain>, shared: &Shared, limit: Duration) {
     };
     tokio::select! {
         () = handed_over => tracing::info!("everything observed was handed over"),
+        () = forsaken(shared), if child => tracing::warn!(
+            bytes = shared.queue.borrow().bytes(),
+            "the forwarder that started this agent is gone; what is left is lost"
+        ),
         () = sleep_until(deadline) => tracing::warn!(
             bytes = shared.queue.borrow().bytes(),
             "stopped before everything was handed over; what is left is lost"
         ),
+    }
+}
+
+/// Resolves when there is no stream.
+async fn forsaken(shared: &Shared) {
+    sleep(FORSAKEN).await;
+    while shared.streaming.get() {
+        sleep(FORSAKEN).await;
     }
 }
 

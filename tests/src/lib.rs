@@ -4,19 +4,22 @@
 //! Out: guards that start and stop them, and their telemetry as plain values.
 //!
 //! `process` one guarded child · `collector`, `telemetry` the receiver and what it wrote · `spantap`, `admin` the programs under
-//! test · `servers` subjects that know nothing of tracing · `script`, `play`, `pair` byte-exact exchanges between two
-//! subjects · `expect` what must come of them · `suite` cases as named tests, skipped loudly · `bench`, `sink` what Spantap costs.
+//! test · `place`, `credentials` the same under chosen users, and what the kernel says of them · `servers` subjects that know
+//! nothing of tracing · `script`, `play`, `pair` byte-exact exchanges between two subjects · `expect` what must come of
+//! them · `suite` cases as named tests, skipped loudly · `bench`, `sink` what Spantap costs.
 
 pub mod admin;
 pub mod bench;
 pub mod collector;
 pub mod compiled;
+pub mod credentials;
 pub mod expect;
 pub mod host;
 pub mod http;
 pub mod load;
 pub mod observed;
 pub mod pair;
+pub mod place;
 pub mod play;
 pub mod process;
 pub mod script;

@@ -237,7 +237,10 @@ fn expect_clean(status: ExitStatus) -> Result<()> {
 }
 
 /// Both programs, side by side, where every user may run them: a checkout below /root is closed to others.
-fn reachable_programs(folder: &Path) -> Result<PathBuf> {
+///
+/// # Errors
+/// When they have not been built.
+pub fn reachable_programs(folder: &Path) -> Result<PathBuf> {
     let bin = folder.join("bin");
     std::fs::create_dir(&bin)?;
     for program in ["spantap", "spantap-agent"] {
