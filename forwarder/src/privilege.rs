@@ -37,10 +37,12 @@ pub enum PrivilegeError {
         wanted: String,
     },
     /// The system refuses.
-    #[error("cannot become user {name}: {error}")]
+    #[error("cannot become user {name}: {error}; that takes {capability}, or start Spantap as that user")]
     Refused {
         /// User to become.
         name: String,
+        /// The capability that the step takes.
+        capability: &'static str,
         /// What the system says.
         error: nix::Error,
     },
@@ -95,10 +97,10 @@ impl Target {
 
     /// Becomes this user, for all threads and for good.
     fn become_it(&self) -> Result<(), PrivilegeError> {
-        let refused = |error| PrivilegeError::Refused { name: self.name.clone(), error };
-        setgroups(&[self.gid]).map_err(refused)?;
-        setresgid(self.gid, self.gid, self.gid).map_err(refused)?;
-        setresuid(self.uid, self.uid, self.uid).map_err(refused)
+        let refused = |capability| move |error| PrivilegeError::Refused { name: self.name.clone(), capability, error };
+        setgroups(&[self.gid]).map_err(refused("CAP_SETGID"))?;
+        setresgid(self.gid, self.gid, self.gid).map_err(refused("CAP_SETGID"))?;
+        setresuid(self.uid, self.uid, self.uid).map_err(refused("CAP_SETUID"))
     }
 }
 

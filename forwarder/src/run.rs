@@ -83,12 +83,12 @@ impl Failure {
         match self {
             Self::Usage(_) | Self::Configuration(_) => 64,
             Self::Start(StartError::Traces(_) | StartError::Metrics(_)) => 64,
+            Self::Privilege(_) | Self::NotRoot(_) | Self::Socket(BindError::Owner { .. }) => 77,
             Self::Socket(_)
             | Self::Endpoint(_)
             | Self::Start(StartError::Endpoint(_))
             | Self::Agent(_)
             | Self::Confinement(_) => 69,
-            Self::Privilege(_) | Self::NotRoot(_) => 77,
             // What the agent misses is what we miss.
             Self::AgentEnded(status) => match status.code() {
                 Some(code @ (64 | 69 | 77)) => code as u8,

@@ -120,11 +120,11 @@ fn way_in(mode: u32, owner: bool, member: bool) -> WayIn {
 /// If the kernel refuses, which it never does for giving up.
 pub fn bound() -> Result<(), caps::errors::CapsError> {
     let mut needed: CapsHashSet = KEPT.into_iter().collect();
+    let loading = [Capability::CAP_BPF, Capability::CAP_PERFMON];
     needed.extend([OVERRIDE, Capability::CAP_SETGID, Capability::CAP_SETPCAP]);
+    needed.extend(loading);
     let held = caps::read(None, CapSet::Permitted)?;
-    if held.contains(&Capability::CAP_BPF) && held.contains(&Capability::CAP_PERFMON) {
-        needed.extend([Capability::CAP_BPF, Capability::CAP_PERFMON]);
-    } else {
+    if !loading.iter().all(|capability| held.contains(capability)) {
         needed.insert(Capability::CAP_SYS_ADMIN);
     }
     give_up_in_bounding_set(&needed);

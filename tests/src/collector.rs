@@ -16,6 +16,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::{
     host::{self, Reason},
     http,
+    namespaces::Host,
     process::Process,
     telemetry::Telemetry,
 };
@@ -91,6 +92,28 @@ impl Collector {
         Self::start_with(Some(port), false)
     }
 
+    /// Starts one with `collector-config/gateway.yaml` as it stands, on a host of its own, where that is port 4318.
+    ///
+    /// # Errors
+    /// As [`Collector::start`].
+    pub fn start_gateway(host: &Host) -> Result<Self> {
+        let program = program().as_ref().map_err(|error| anyhow!("{error}"))?;
+        let folder = host::folder()?;
+        // Its files are made where it stands, and who enters a host stands at the root.
+        let mut command = host.command("sh");
+        command.args(["-c", "cd \"$0\" && exec \"$@\""]).arg(folder.path()).arg(program);
+        command.arg("--config").arg(host::repository().join("collector-config/gateway.yaml"));
+        let mut process = Process::start("gateway", folder.path(), command)?;
+        process.wait_ready(Duration::from_secs(20), |process| process.log().contains("Everything is ready"))?;
+        Ok(Self::of(process, folder, 4318, 0, false))
+    }
+
+    fn of(process: Process, folder: tempfile::TempDir, port: u16, health: u16, authenticated: bool) -> Self {
+        let lines = |name| Lines { path: folder.path().join(name), offset: 0, rest: Vec::new() };
+        let (traces, metrics) = (lines("traces.jsonl"), lines("metrics.jsonl"));
+        Self { process, folder, port, health, authenticated, traces, metrics, telemetry: Telemetry::default() }
+    }
+
     fn start_with(port: Option<u16>, authenticated: bool) -> Result<Self> {
         let program = program().as_ref().map_err(|error| anyhow!("{error}"))?;
         let folder = host::folder()?;
@@ -101,10 +124,7 @@ impl Collector {
         let mut command = Command::new(program);
         command.arg("--config").arg(&path);
         let process = Process::start("collector", folder.path(), command)?;
-        let lines = |name| Lines { path: folder.path().join(name), offset: 0, rest: Vec::new() };
-        let (traces, metrics) = (lines("traces.jsonl"), lines("metrics.jsonl"));
-        let telemetry = Telemetry::default();
-        let mut collector = Self { process, folder, port, health, authenticated, traces, metrics, telemetry };
+        let mut collector = Self::of(process, folder, port, health, authenticated);
         let health = collector.health;
         collector
             .process

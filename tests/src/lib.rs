@@ -5,7 +5,7 @@
 //!
 //! `process` one guarded child · `collector`, `telemetry` the receiver and what it wrote · `spantap`, `admin` the programs under
 //! test · `place`, `credentials` the same under chosen users, and what the kernel says of them · `servers` subjects that know
-//! nothing of tracing · `script`, `play`, `pair` byte-exact exchanges between two subjects · `expect` what must come of
+//! nothing of tracing · `namespaces` several hosts on one · `script`, `play`, `pair` byte-exact exchanges between two subjects · `expect` what must come of
 //! them · `suite` cases as named tests, skipped loudly · `bench`, `sink` what Spantap costs.
 
 pub mod admin;
@@ -17,6 +17,7 @@ pub mod expect;
 pub mod host;
 pub mod http;
 pub mod load;
+pub mod namespaces;
 pub mod observed;
 pub mod pair;
 pub mod place;

@@ -6,7 +6,7 @@
 use std::{
     fs, io,
     os::unix::{
-        fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _, chown},
+        fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
@@ -18,9 +18,30 @@ pub enum BindError {
     /// Somebody listens there already.
     #[error("another spantap listens on {0}: stop it, or set spantap.socket (SPANTAP_SOCKET) to another path")]
     InUse(PathBuf),
+    /// Another user's, who lets nobody in to see whether somebody listens there.
+    #[error(
+        "{path} is the socket of user {owner}, and another spantap may listen on it: stop that one, remove the file if \
+         there is none, or set spantap.socket (SPANTAP_SOCKET) to another path"
+    )]
+    Foreign {
+        /// Path of the socket.
+        path: PathBuf,
+        /// Numeric user id of its owner.
+        owner: u32,
+    },
     /// There is something that is no socket.
     #[error("{0} is not a socket; it is left alone: remove it, or set spantap.socket (SPANTAP_SOCKET) to another path")]
     NotASocket(PathBuf),
+    /// Root without the right to give files away.
+    #[error("cannot give {path} to user {owner}: {error}; start Spantap with CAP_CHOWN, or as that user")]
+    Owner {
+        /// The socket or its directory.
+        path: PathBuf,
+        /// Numeric user id of who shall have it.
+        owner: u32,
+        /// What the system says.
+        error: io::Error,
+    },
     /// The file system says no.
     #[error(
         "cannot listen on {path}: {error}; set spantap.socket (SPANTAP_SOCKET) to a path that this user may create"
@@ -42,18 +63,33 @@ pub fn bind(path: &Path, owner: Option<u32>) -> Result<UnixListener, BindError> 
     let failed = |error| BindError::Io { path: path.to_owned(), error };
     if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
         fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(failed)?;
-        chown(directory, owner, None).map_err(failed)?;
+        give(directory, owner)?;
     }
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
-        Ok(_) if UnixStream::connect(path).is_ok() => return Err(BindError::InUse(path.to_owned())),
-        Ok(_) => fs::remove_file(path).map_err(failed)?,
+        Ok(found) => match UnixStream::connect(path) {
+            Ok(_) => return Err(BindError::InUse(path.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(BindError::Foreign { path: path.to_owned(), owner: found.uid() });
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(failed)?,
+            // Its backlog is full: somebody who does not answer at the moment is somebody.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(BindError::InUse(path.to_owned()));
+            }
+            Err(error) => return Err(failed(error)),
+        },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
-    chown(path, owner, None).map_err(failed)?;
+    give(path, owner)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(listener)
+}
+
+fn give(path: &Path, owner: Option<u32>) -> Result<(), BindError> {
+    let Some(owner) = owner else { return Ok(()) };
+    chown(path, Some(owner), None).map_err(|error| BindError::Owner { path: path.to_owned(), owner, error })
 }
