@@ -53,8 +53,6 @@ pub struct Process {
     pub start: UnixNs,
     /// Path of the executable as the process sees it; may be empty.
     pub executable: String,
-    /// Arguments, bounded by the agent.
-    pub command_line: Vec<String>,
     /// Its `OTEL_*` variables.
     pub environment: Vec<(String, String)>,
     /// 64 hexadecimal digits, if in a container.

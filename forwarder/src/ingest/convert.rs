@@ -100,7 +100,6 @@ impl From<v1::Process> for Process {
             pid: wire.pid,
             start: UnixNs(wire.start_realtime_ns),
             executable: text(&wire.executable),
-            command_line: wire.command_line.iter().take(ENTRIES).map(|word| text(word)).collect(),
             environment: wire.environment.iter().take(ENTRIES).map(|(name, value)| (text(name), text(value))).collect(),
             container_id: optional(wire.container_id),
             language: optional(wire.language),

@@ -72,6 +72,20 @@ fn the_instance_is_the_process() {
     assert_eq!(own, "i1");
 }
 
+/// The same process by number and start, on two hosts: one of two things that tell them apart will do.
+#[test]
+fn the_instance_is_of_its_host() {
+    let (config, process) = (sample::config(), sample::process(1, "shop"));
+    let on = |name: &str, id: &str| {
+        let mut builder = ResourceBuilder::new(&config);
+        builder.set_host(HostFacts { name: name.into(), id: id.into() });
+        builder.process(&process).text(key::SERVICE_INSTANCE_ID).to_owned()
+    };
+    assert_eq!(on("web-1", "abc"), on("web-1", "abc"));
+    assert_ne!(on("web-1", "abc"), on("web-2", "abc"), "a cloned machine id");
+    assert_ne!(on("localhost", "abc"), on("localhost", "def"), "a name that every host has");
+}
+
 #[test]
 fn environments_add_but_do_not_lie() {
     let r = build(|c, p| {

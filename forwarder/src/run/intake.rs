@@ -200,7 +200,6 @@ fn nobody() -> Process {
         pid: 0,
         start: UnixNs(0),
         executable: String::new(),
-        command_line: Vec::new(),
         environment: Vec::new(),
         container_id: None,
         language: None,

@@ -23,7 +23,6 @@ pub fn process(id: u32, name: &str) -> Process {
         pid: 1000 + id,
         start: UnixNs(EPOCH - 5_000_000_000),
         executable: format!("/usr/bin/{name}"),
-        command_line: vec![name.into()],
         environment: vec![],
         container_id: None,
         language: Some("go".into()),

@@ -15,7 +15,6 @@ impl From<&Process> for v1::Process {
             start_boottime_ns: *start_boottime_ns,
             start_realtime_ns: *start_realtime_ns,
             executable: program.executable.clone(),
-            command_line: program.command_line.clone(),
             environment: program.environment.iter().cloned().collect(),
             container_id: program.container_id.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
             language: program.language.map(|language| language.as_str().to_owned()).unwrap_or_default(),

@@ -195,7 +195,6 @@ pub(super) fn process(id: u32) -> ProcessRef {
         pid: 100 + id,
         start: UnixNs(0),
         executable: String::new(),
-        command_line: vec![],
         environment: vec![],
         container_id: None,
         language: None,

@@ -28,7 +28,10 @@ fn a_selected_process_is_described_in_full() {
     assert_eq!((wire.id, wire.pid), (1, 7));
     assert_eq!(wire.start_boottime_ns, Ticks(500).nanoseconds());
     assert_eq!(wire.executable, "/usr/bin/python3.11");
-    assert_eq!(wire.command_line, ["/usr/bin/python3.11", "--of", "7"]);
+    assert_eq!(process.program.command_line, ["/usr/bin/python3.11", "--of", "7"]);
+    let sent = prost::Message::encode_to_vec(&wire);
+    assert!(!sent.windows(4).any(|bytes| bytes == b"--of"), "arguments stay in the agent");
+    assert!(!sent.windows(3).any(|bytes| bytes == b"A=1"), "so do variables that are not OTEL's");
     assert_eq!(wire.environment.into_iter().collect::<Vec<_>>(), [("OTEL_SERVICE_NAME".into(), "service-7".into())]);
     assert_eq!((wire.container_id.as_str(), wire.language.as_str()), (ID, "python"));
     assert_eq!((wire.service_name.as_str(), wire.service_namespace.as_str()), ("front", "shop"));
