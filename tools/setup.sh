@@ -10,7 +10,7 @@ PATH=$PATH:$HOME/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 # program:package. What the test suite can do without (node, go, prometheus) it skips, loudly; it is installed all the same.
 build=(clang:clang cc:build-essential make:make)
 demo=(nginx:nginx-light curl:curl python3:python3)
-tests=("${demo[@]}" wrk:wrk node:nodejs prometheus:prometheus setpriv:util-linux unshare:util-linux ip:iproute2)
+tests=("${demo[@]}" wrk:wrk node:nodejs prometheus:prometheus setpriv:util-linux unshare:util-linux nsenter:util-linux ip:iproute2 bpftool:bpftool)
 bench=("${demo[@]}" wrk:wrk node:nodejs bpftool:bpftool)
 case $purpose in
     build) wanted=("${build[@]}") ;;
