@@ -144,11 +144,7 @@ impl Check {
         finding: impl AsRef<str>,
         fix: impl AsRef<str>,
     ) -> Self {
-        Self {
-            fix: Some(plain(fix.as_ref())),
-            exit_code: Some(lack),
-            ..Self::new(group, id, State::Failed, finding)
-        }
+        Self { fix: Some(plain(fix.as_ref())), exit_code: Some(lack), ..Self::new(group, id, State::Failed, finding) }
     }
 
     /// It could not be looked at; the finding says why, the fix how.

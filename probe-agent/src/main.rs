@@ -2,6 +2,7 @@
 
 mod clock;
 mod discovery;
+mod doctor;
 mod drain;
 mod encode;
 mod memory;

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use spantap_config::{Config, Environment};
 use spantap_proto::{PROTOCOL_VERSION, v1};
 use tokio::{
@@ -28,6 +28,7 @@ use tokio::{
 use crate::{
     clock,
     discovery::{Limits, ProcFs, Processes, Walk, interesting_ports, provisional_exec},
+    doctor,
     drain::Drain,
     encode::BatchWriter,
     memory, privilege,
@@ -47,17 +48,34 @@ const REPORT: Duration = Duration::from_secs(1);
 #[command(name = "spantap-agent", version, about, after_help = AFTER_HELP)]
 struct Arguments {
     /// Configuration file [env: SPANTAP_CONFIG_PATH, BEYLA_CONFIG_PATH or OTEL_EBPF_CONFIG_PATH win over it]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Form of the log lines: text or json [env: SPANTAP_LOG_FORMAT, BEYLA_LOG_FORMAT]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
     /// A process that is never observed; given by `spantap` for itself.
-    #[arg(long, value_name = "PID", hide = true)]
+    #[arg(long, value_name = "PID", hide = true, global = true)]
     exclude_pid: Vec<u32>,
     /// Stop when standard input ends; `spantap` holds the other end of it.
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
+    /// What to do instead of observing.
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Look at what this host allows, print a report, start nothing. `spantap doctor` shows this and the destinations.
+    ///
+    /// Exit code: 0 the job can run, perhaps with limits; 64 the configuration is bad; 69 something needed is not there;
+    /// 77 a privilege is missing.
+    Doctor {
+        /// As JSON (docs/doctor.md)
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 const AFTER_HELP: &str = "Environment: SPANTAP_SOCKET (socket of the forwarder), SPANTAP_LOG_LEVEL, and every BEYLA_ \
@@ -106,6 +124,10 @@ impl From<ProbeError> for Failure {
 /// Configuration, build, run, drain.
 pub fn main() -> Result<(), Failure> {
     let arguments = parse()?;
+    if let Some(Command::Doctor { json }) = arguments.command {
+        let code = doctor::run(arguments.config.as_deref(), json, &arguments.exclude_pid);
+        std::process::exit(code.into());
+    }
     let environment = Environment::of_process();
     let loaded = Config::load(arguments.config.as_deref(), &environment)
         .map_err(|error| Failure::Configuration(error.to_string()))?;
