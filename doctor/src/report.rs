@@ -18,7 +18,7 @@ const MAX_REASONS: usize = 3;
 pub enum Verdict {
     /// It can.
     Yes,
-    /// It can, and something of it is missing or could not be looked at.
+    /// It can, and something of it is missing.
     Limited,
     /// It cannot.
     No,
@@ -60,7 +60,7 @@ impl Report {
     /// Whether the job can run.
     pub fn verdict(&self) -> Verdict {
         let any = |state| self.checks.iter().any(|check| check.state == state);
-        match (any(State::Failed), any(State::Degraded) || any(State::Unknown)) {
+        match (any(State::Failed), any(State::Degraded)) {
             (true, _) => Verdict::No,
             (false, true) => Verdict::Limited,
             (false, false) => Verdict::Yes,
@@ -76,14 +76,11 @@ impl Report {
     pub fn summary(&self) -> String {
         let those = |state| self.checks.iter().filter(move |check| check.state == state);
         let ids = |state| those(state).map(|check| check.id.as_str()).collect::<Vec<_>>().join(", ");
+        let unseen = ids(State::Unknown);
+        let unseen = if unseen.is_empty() { unseen } else { format!("; not looked at: {unseen}") };
         match self.verdict() {
-            Verdict::Yes => "The configured job can run.".to_owned(),
-            Verdict::Limited => {
-                let (limits, unseen) = (ids(State::Degraded), ids(State::Unknown));
-                let unseen = if unseen.is_empty() { unseen } else { format!("not looked at: {unseen}") };
-                let parts: Vec<_> = [limits, unseen].into_iter().filter(|part| !part.is_empty()).collect();
-                format!("The configured job can run with limits: {}.", parts.join("; "))
-            }
+            Verdict::Yes => format!("The configured job can run{unseen}."),
+            Verdict::Limited => format!("The configured job can run with limits: {}{unseen}.", ids(State::Degraded)),
             Verdict::No => {
                 let mut failed: Vec<&Check> = those(State::Failed).collect();
                 failed.sort_by_key(|check| check.exit_code);
@@ -168,6 +165,13 @@ mod tests {
         assert_eq!((report.verdict(), report.exit_code()), (Verdict::Limited, 0));
         let summary = report.summary();
         assert!(summary.ends_with("with limits: processes.tls; not looked at: kernel.lockdown."), "{summary}");
+    }
+
+    #[test]
+    fn what_was_not_looked_at_is_told_and_decides_nothing() {
+        let report = of(vec![fine(), Check::unknown(Group::Kernel, "kernel.lockdown", "not mounted", "mount it")]);
+        assert_eq!((report.verdict(), report.exit_code()), (Verdict::Yes, 0));
+        assert_eq!(report.summary(), "The configured job can run; not looked at: kernel.lockdown.");
     }
 
     #[test]

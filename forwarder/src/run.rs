@@ -18,6 +18,7 @@ use self::intake::Intake;
 use crate::{
     agent::{self, AgentError},
     cli::{Arguments, Command},
+    doctor,
     endpoints::{EndpointError, Endpoints},
     ingest::{self, Allowed, BindError},
     loss::Losses,
@@ -93,6 +94,9 @@ impl Failure {
 /// See [`Failure`].
 pub fn main() -> Result<(), Failure> {
     let arguments = Arguments::read()?;
+    if let Some(Command::Doctor { json }) = arguments.command {
+        std::process::exit(doctor::run(arguments.config.as_deref(), json).into());
+    }
     let loaded = Config::load(arguments.config.as_deref(), &Environment::of_process())
         .map_err(|error| Failure::Configuration(error.to_string()))?;
     if arguments.command == Some(Command::Check) {
@@ -151,8 +155,7 @@ fn choose_exporter(config: &mut Config) {
         tracing::warn!("every exporter is switched off; exchanges are counted only");
         return;
     };
-    let there = TcpStream::connect_timeout(&([127, 0, 0, 1], 4318).into(), Duration::from_millis(300)).is_ok();
-    if there {
+    if collector_listens() {
         tracing::info!("no exporter is configured; sending to http://localhost:4318, where something listens");
         config.traces = fallback.traces;
         config.metrics = fallback.metrics;
@@ -160,6 +163,11 @@ fn choose_exporter(config: &mut Config) {
         tracing::info!("no exporter is configured and nothing listens on localhost:4318; printing to the terminal");
         config.console = Console::Text;
     }
+}
+
+/// Whether something listens where a Collector on this host does.
+pub(crate) fn collector_listens() -> bool {
+    TcpStream::connect_timeout(&([127, 0, 0, 1], 4318).into(), Duration::from_millis(300)).is_ok()
 }
 
 async fn run(

@@ -124,8 +124,11 @@ fn linked(file: impl Read, deadline: Instant) -> Option<BTreeSet<&'static str>> 
 
 fn judge(found: &BTreeMap<String, BTreeSet<&'static str>>, not_looked_at: usize) -> Check {
     let id = "processes.tls";
-    let missing =
-        if not_looked_at > 0 { format!("; {not_looked_at} programs could not be looked at") } else { String::new() };
+    let missing = if not_looked_at > 0 {
+        format!("; programs that could not be looked at: {not_looked_at}")
+    } else {
+        String::new()
+    };
     if found.is_empty() && not_looked_at > 0 {
         return Check::unknown(
             Group::Processes,
@@ -140,7 +143,7 @@ fn judge(found: &BTreeMap<String, BTreeSet<&'static str>>, not_looked_at: usize)
     Check::degraded(
         Group::Processes,
         id,
-        format!("TLS is not read yet; {} of the selected programs may speak it{missing}", found.len()),
+        format!("TLS is not read yet; selected programs that may speak it: {}{missing}", found.len()),
         "what they send in plain text is seen; observe behind the proxy that ends TLS, or count on `encrypted` in \
          spantap_losses_total to tell how many connections were not read",
     )
@@ -195,7 +198,7 @@ mod tests {
         assert_eq!((check.state, check.details.as_slice()), (State::Degraded, &["nginx: OpenSSL".to_owned()][..]));
         assert_eq!(judge(&BTreeMap::new(), 0).state, State::Ok);
         assert_eq!(judge(&BTreeMap::new(), 2).state, State::Unknown);
-        assert!(judge(&found, 2).finding.contains("2 programs"));
+        assert!(judge(&found, 2).finding.ends_with("looked at: 2"));
     }
 
     #[test]
