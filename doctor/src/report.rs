@@ -9,9 +9,6 @@ use crate::check::{Check, Group, Lack, State};
 /// Version of the JSON form. Fields may be added; one that changes its meaning or goes makes it another version.
 pub const SCHEMA: u32 = 1;
 
-/// Reasons that the summary spells out.
-const MAX_REASONS: usize = 3;
-
 /// Whether the job can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -84,12 +81,11 @@ impl Report {
             Verdict::No => {
                 let mut failed: Vec<&Check> = those(State::Failed).collect();
                 failed.sort_by_key(|check| check.exit_code);
-                let mut reasons: Vec<String> =
-                    failed.iter().take(MAX_REASONS).map(|check| format!("{}: {}", check.id, check.finding)).collect();
-                if let Some(more @ 1..) = failed.len().checked_sub(MAX_REASONS) {
-                    reasons.push(format!("and {more} more"));
-                }
-                format!("The configured job cannot run, because of {}.", reasons.join("; "))
+                // The first in full; the others stand above with their findings.
+                let first = failed.first().map(|check| format!("{}: {}", check.id, check.finding)).unwrap_or_default();
+                let others: Vec<&str> = failed.iter().skip(1).map(|check| check.id.as_str()).collect();
+                let others = if others.is_empty() { String::new() } else { format!("; and of {}", others.join(", ")) };
+                format!("The configured job cannot run, because of {first}{others}.")
             }
         }
     }
@@ -184,9 +180,8 @@ mod tests {
             let checks = lacks.iter().zip(["a.a", "b.b", "c.c"]).map(|(lack, id)| failed(*lack, id)).collect();
             assert_eq!(of(checks).exit_code(), code, "{lacks:?}");
         }
-        let checks = ["a", "b", "c", "d", "e"].iter().map(|id| failed(Lack::Thing, id)).collect();
-        let summary = of(checks).summary();
-        assert!(summary.contains("a: it is not; b: it is not; c: it is not; and 2 more"), "{summary}");
+        let summary = of(vec![failed(Lack::Privilege, "a.a"), failed(Lack::Thing, "b.b")]).summary();
+        assert!(summary.ends_with("because of b.b: it is not; and of a.a."), "{summary}");
     }
 
     #[test]

@@ -146,16 +146,11 @@ fn step(error: &reqwest::Error) -> Step {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     let mut found = Step::Other;
     while let Some(cause) = next {
-        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+        if let Some(tls) = tls_error(cause) {
             return tls_step(tls);
         }
-        if let Some(io) = cause.downcast_ref::<io::Error>() {
-            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                return tls_step(tls);
-            }
-            if io.kind() == io::ErrorKind::ConnectionRefused {
-                return Step::Refused;
-            }
+        if cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::ConnectionRefused) {
+            return Step::Refused;
         }
         let words = cause.to_string();
         if words.contains("dns error") || words.contains("lookup address") {
@@ -170,6 +165,16 @@ fn step(error: &reqwest::Error) -> Step {
         next = cause.source();
     }
     if found == Step::Other && error.is_connect() { Step::Connect } else { found }
+}
+
+/// The TLS library's error, which stands inside of I/O errors, of which `source` gives what is behind their inner one.
+fn tls_error<'a>(mut cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    loop {
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            return Some(tls);
+        }
+        cause = cause.downcast_ref::<io::Error>()?.get_ref()?;
+    }
 }
 
 fn tls_step(error: &rustls::Error) -> Step {

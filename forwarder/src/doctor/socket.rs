@@ -96,7 +96,9 @@ fn there(path: &Path) -> There {
                 // Zero: a process of another PID namespace.
                 let pid = u32::try_from(peer.pid()).ok().filter(|pid| *pid != 0);
                 let name = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok());
-                There::Listening(Listener { user: name_of(peer.uid()), pid }, name.map(|name| name.trim().to_owned()))
+                // The socket knows who began to listen; that may have been root, who then became another user.
+                let uid = pid.and_then(user_of).unwrap_or(peer.uid());
+                There::Listening(Listener { user: name_of(uid), pid }, name.map(|name| name.trim().to_owned()))
             }
             Err(error) => There::Hidden(error.into()),
         },
@@ -121,6 +123,12 @@ fn listed(list: &str, path: &Path) -> bool {
         let listens = fields.nth(3) == Some("00010000");
         listens && fields.nth(3).is_some_and(|found| Path::new(found) == path)
     })
+}
+
+/// Effective user of a process, as its `status` tells everyone: `Uid:` real, effective, saved, of the file system.
+fn user_of(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 fn name_of(uid: u32) -> String {
@@ -164,7 +172,7 @@ fn judge(path: &Path, there: &There, directory: &Directory, root: bool) -> Check
     if let Err(error) = directory.writable {
         let lack = if root { Lack::Thing } else { Lack::Privilege };
         let finding = format!("{path} cannot be made: {folder}: {}", error.desc());
-        return failed(lack, finding, &format!("run it as root (sudo), or {ELSEWHERE} in a folder of this user"));
+        return failed(lack, finding, &format!("run it as root (sudo), or {ELSEWHERE}; one that this user may make"));
     }
     let what = match there {
         There::Stale => "is a socket that nobody listens on; a start replaces it",
@@ -207,6 +215,7 @@ mod tests {
         let listener = UnixListener::bind(&path).unwrap();
         let there = there(&path);
         assert!(matches!(&there, There::Listening(who, Some(_)) if who.pid == Some(std::process::id())), "{there:?}");
+        assert_eq!(user_of(std::process::id()), Some(nix::unistd::geteuid().as_raw()));
         drop(listener);
         let (stale, nobody) = look(&path);
         assert!(stale.state == State::Ok && stale.finding.contains("a start replaces it"), "{stale:?}");
