@@ -7,6 +7,7 @@ mod asked;
 mod receiver;
 
 use std::{
+    collections::HashSet,
     process::{Command, ExitCode},
     time::{Duration, Instant},
 };
@@ -119,24 +120,36 @@ fn json_and_text() -> Result<()> {
     Ok(())
 }
 
-/// Looks for programs of ours that no process holds: another test may hold some of its own.
+/// Looks for programs of ours that no process holds: another Spantap may be at work on this machine.
 fn nothing_stays() -> Result<()> {
-    let doctor = Doctor::new()?;
-    doctor.of("spantap-agent").text()?.check_text("8 of 8 programs were loaded, attached and detached")?;
-    let names: [&str; 2] = ["sock_recv_lengt", "sched_process_f"];
+    Doctor::new()?.of("spantap-agent").text()?.check_text("8 of 8 programs were loaded, attached and detached")?;
     // The kernel frees them a little after the last descriptor is closed.
-    host::wait_for("no program of ours without a holder", Duration::from_secs(10), || {
-        let output = Command::new(host::find("bpftool")?).args(["-j", "prog", "show"]).output().ok()?;
-        let list: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).ok()?;
-        let ours = |program: &&serde_json::Value| {
-            let name = program.get("name").and_then(|name| name.as_str()).unwrap_or_default();
-            names.iter().any(|known| name.starts_with(known))
-        };
-        let held = |program: &serde_json::Value| {
-            program.get("pids").and_then(|pids| pids.as_array()).is_some_and(|pids| !pids.is_empty())
-        };
-        list.iter().filter(ours).all(held).then_some(())
+    host::wait_for("no program of ours without a holder", Duration::from_secs(20), || {
+        let ours = ours()?;
+        let held = held();
+        ours.iter().all(|program| held.contains(program)).then_some(())
     })
+}
+
+/// Ids of loaded programs with names of ours, which the kernel cuts to 15 characters.
+fn ours() -> Option<Vec<u64>> {
+    let output = Command::new(host::find("bpftool")?).args(["-j", "prog", "show"]).output().ok()?;
+    let list: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).ok()?;
+    let names = ["sock_recv_lengt", "sock_send_lengt", "inet_sock_set_s", "sched_process_", "tcp_sendmsg_loc"];
+    let is_ours = |program: &&serde_json::Value| {
+        let name = program.get("name").and_then(|name| name.as_str()).unwrap_or_default();
+        names.iter().any(|known| name.starts_with(known))
+    };
+    Some(list.iter().filter(is_ours).filter_map(|program| program.get("id")?.as_u64()).collect())
+}
+
+/// Ids of programs that any process has open, itself or by a link.
+fn held() -> HashSet<u64> {
+    let folders = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let files = folders.filter_map(|process| std::fs::read_dir(process.path().join("fdinfo")).ok()).flatten().flatten();
+    let texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+    let ids = texts.filter_map(|text| text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok()));
+    ids.collect()
 }
 
 fn capabilities() -> Result<()> {

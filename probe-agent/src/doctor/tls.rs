@@ -7,7 +7,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io::Read,
-    path::PathBuf,
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -91,7 +90,7 @@ fn libraries_of(procfs: &ProcFs, pid: u32, deadline: Instant) -> Option<BTreeSet
     if !mapped.is_empty() {
         return Some(mapped);
     }
-    linked(File::open(PathBuf::from(procfs.path(pid, "exe"))).ok()?, deadline)
+    linked(File::open(procfs.path(pid, "exe")).ok()?, deadline)
 }
 
 /// Libraries whose files are mapped: the last field of each line (proc_pid_maps(5)) is a path.
