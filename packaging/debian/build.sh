@@ -2,6 +2,7 @@
 # Makes the Debian package of programs that are built already, and prints its path.
 #   packaging/debian/build.sh FOLDER_OF_PROGRAMS OUTPUT_FOLDER [VERSION]
 # dpkg-deb and these few files do it alone: no tool to install, and tests package the programs they have just built.
+# LEVEL is how hard xz tries, 6 if not set.
 # The same programs, version and SOURCE_DATE_EPOCH give the same package, byte for byte. Exit 69: a tool is missing.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -35,6 +36,7 @@ put 644 "$root/packaging/etc/spantap.yml" etc/spantap/spantap.yml
 # Secrets will stand here. The service manager reads it, so root alone has to.
 put 600 "$root/packaging/etc/default-spantap" etc/default/spantap
 put 644 "$here/copyright" usr/share/doc/spantap/copyright
+put 644 "$here/lintian-overrides" usr/share/lintian/overrides/spantap
 put 644 "$root/docs/install.md" usr/share/doc/spantap/install.md
 "$root/tools/third-party.sh" | gzip -9n >"$tree/usr/share/doc/spantap/THIRD-PARTY.gz"
 date=$(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")
@@ -43,7 +45,7 @@ spantap ($version) unstable; urgency=medium
 
   * Built from the sources of this version.
 
- -- The Spantap authors <spantap@localhost>  $date
+ -- The Spantap authors <spantap@users.noreply.github.com>  $date
 CHANGELOG
 
 # Static programs (musl) need nothing; others the libraries of the system that they were linked on.
@@ -67,5 +69,5 @@ find "$tree" -print0 | xargs -0 touch --no-dereference --date="@$SOURCE_DATE_EPO
 
 mkdir -p "$output"
 package=$output/spantap_${version}_amd64.deb
-dpkg-deb --root-owner-group --threads-max=1 -Zxz --build "$tree" "$package" >&2
+dpkg-deb --root-owner-group --threads-max=1 -Zxz -z"${LEVEL:-6}" --build "$tree" "$package" >&2
 echo "$package"
