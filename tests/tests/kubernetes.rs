@@ -156,9 +156,9 @@ fn same(tools: &Tools) -> Result<()> {
     for object in &mut rendered {
         // What helm adds for itself.
         for label in ["app.kubernetes.io/version", "app.kubernetes.io/managed-by", "helm.sh/chart"] {
-            object["metadata"]["labels"].as_object_mut().context("no labels")?.remove(label);
+            object.pointer_mut("/metadata/labels").and_then(Value::as_object_mut).context("no labels")?.remove(label);
         }
-        if let Some(pod) = object["spec"]["template"]["metadata"].as_object_mut() {
+        if let Some(pod) = object.pointer_mut("/spec/template/metadata").and_then(Value::as_object_mut) {
             pod.remove("annotations").context("a changed configuration would start no new pods")?;
         }
     }
@@ -173,7 +173,7 @@ fn same(tools: &Tools) -> Result<()> {
             }
         }
     }
-    ensure!(rendered == plain, "helm: {rendered:#?}\nplain: {plain:#?}");
+    ensure!(rendered == plain, "helm: {rendered:?}\nplain: {plain:?}");
     Ok(())
 }
 
