@@ -274,11 +274,11 @@ fn fits(tools: &Tools) -> Result<()> {
                 ensure!(below(path), "{name}: {variable_name}={path} lies in no volume");
             }
             sockets.push(variable(container, "SPANTAP_SOCKET").cloned());
-            for probe in ["livenessProbe", "readinessProbe"] {
-                let command = &container[probe]["exec"]["command"];
-                let program = if name == "agent" { "/spantap-agent" } else { "/spantap" };
-                ensure!(*command == json!([program, "health"]), "{name} {probe}: {command}");
-            }
+            let program = if name == "agent" { "/spantap-agent" } else { "/spantap" };
+            let command = &container["readinessProbe"]["exec"]["command"];
+            ensure!(*command == json!([program, "health"]), "{name}: {command}");
+            // `health` fails where the other of the two is missing, which a new start of this one would not mend.
+            ensure!(container.get("livenessProbe").is_none(), "{name} would be started again for the other's sake");
         }
         ensure!(sockets.first() == sockets.last(), "the two meet at different sockets: {sockets:?}");
     }
