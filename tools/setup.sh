@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Looks for the programs that a purpose needs and installs the Debian packages of those that are missing.
-#   tools/setup.sh build|demo|test|bench|all
+#   tools/setup.sh build|demo|test|bench|dist|all
 # Installs as root, or through sudo after asking on a terminal; otherwise prints the command and stops (exit 69).
 # Exit 69 too where something is missing that no package provides (Rust).
 set -euo pipefail
@@ -10,15 +10,18 @@ PATH=$PATH:$HOME/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 # program:package. What the test suite can do without (node, go, prometheus) it skips, loudly; it is installed all the same.
 build=(clang:clang cc:build-essential make:make)
 demo=(nginx:nginx-light curl:curl python3:python3)
-tests=("${demo[@]}" wrk:wrk node:nodejs prometheus:prometheus setpriv:util-linux unshare:util-linux ip:iproute2)
+tests=("${demo[@]}" wrk:wrk node:nodejs prometheus:prometheus setpriv:util-linux unshare:util-linux ip:iproute2
+    debootstrap:debootstrap dpkg-deb:dpkg systemd-analyze:systemd)
 bench=("${demo[@]}" wrk:wrk node:nodejs bpftool:bpftool)
+dist=("${build[@]}" musl-gcc:musl-tools objcopy:binutils dpkg-deb:dpkg xz:xz-utils)
 case $purpose in
     build) wanted=("${build[@]}") ;;
     demo) wanted=("${build[@]}" "${demo[@]}") ;;
     test) wanted=("${build[@]}" "${tests[@]}") ;;
     bench) wanted=("${build[@]}" "${bench[@]}") ;;
-    all) wanted=("${build[@]}" "${tests[@]}" "${bench[@]}") ;;
-    *) echo "usage: tools/setup.sh build|demo|test|bench|all" >&2; exit 64 ;;
+    dist) wanted=("${dist[@]}") ;;
+    all) wanted=("${build[@]}" "${tests[@]}" "${bench[@]}" "${dist[@]}") ;;
+    *) echo "usage: tools/setup.sh build|demo|test|bench|dist|all" >&2; exit 64 ;;
 esac
 
 say() { echo "setup: $*" >&2; }
