@@ -94,7 +94,7 @@ if wanted "$rust" "$recipe"; then
     trap 'rm -rf "$over"' EXIT
     mkdir -p "$over/usr/local/lib/rustlib" "$over/usr/local/bin" "$over/usr/local/cargo/registry"
     cp "$sysroot"/bin/{cargo,rustc} "$over/usr/local/bin/"
-    cp --archive "$sysroot"/lib/*.so "$over/usr/local/lib/"
+    cp --archive "$sysroot"/lib/*.so* "$over/usr/local/lib/"
     cp --archive "$sysroot/lib/rustlib/$(uname -m)-unknown-linux-gnu" "$sysroot/lib/rustlib/$target" "$over/usr/local/lib/rustlib/"
     registry=${CARGO_HOME:-$HOME/.cargo}/registry
     cp --archive "$registry/index" "$registry/cache" "$over/usr/local/cargo/registry/"
