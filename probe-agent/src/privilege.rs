@@ -11,8 +11,8 @@ use std::{
 
 use caps::{CapSet, Capability, CapsHashSet};
 use rustix::{
-    process::{DumpableBehavior, Gid, Resource, Rlimit, getegid, geteuid, getgroups, set_dumpable_behavior, setrlimit},
-    thread::{set_no_new_privs, set_thread_groups},
+    process::{Gid, getegid, geteuid, getgroups},
+    thread::set_thread_groups,
 };
 
 /// Capabilities that reading `/proc` of other users' processes takes; kept after attaching.
@@ -143,18 +143,6 @@ pub fn drop_unneeded(socket: &Socket) -> Result<Vec<String>, caps::errors::CapsE
     let mut names: Vec<String> = keep.iter().map(ToString::to_string).collect();
     names.sort();
     Ok(names)
-}
-
-/// Closes the ways by which the process could get more again, or its memory get out: no program that it starts has more
-/// privilege, and there is no core dump, nor tracing by another process of the same user.
-///
-/// # Errors
-/// What the kernel says; it has no reason to refuse.
-pub fn seal() -> io::Result<()> {
-    set_no_new_privs(true)?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    Ok(())
 }
 
 #[cfg(test)]

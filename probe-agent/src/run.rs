@@ -133,7 +133,7 @@ pub fn main() -> Result<(), Failure> {
     probes.attach()?;
     let socket = privilege::reach(&config.socket);
     let kept = privilege::drop_unneeded(&socket).map_err(|error| Failure::Privilege(error.to_string()))?;
-    privilege::seal().map_err(|error| Failure::Privilege(format!("cannot be confined: {error}")))?;
+    spantap_confinement::seal().map_err(|error| Failure::Privilege(format!("cannot be confined: {error}")))?;
     announce(&probes, &kept);
     memory::give_back();
 

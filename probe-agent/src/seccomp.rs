@@ -1,27 +1,16 @@
 //! The system calls that the agent may still make once the probes are attached and the runtime stands.
 //!
-//! In: nothing. Out: filters on the calling thread and on every thread that it starts later; nothing removes them.
-//!
-//! From that point on the agent reads what other programs wrote: executables, command lines, socket data. Whoever takes
-//! it over by such bytes finds a process that cannot open a network socket, write a file, start or trace a program, or
-//! load anything into the kernel.
-//!
-//! What is not in [`ALLOWED`] fails with EPERM, and does not kill: a C library of another version may try calls that
-//! this one does not, and has a way out, while an agent that is dead observes nothing. What stands in [`FATAL`] kills
-//! the process: nothing in the agent or its libraries ever has a reason for it. That is not silent: a kernel with audit
-//! logs it, and the agent's exit status is SIGSYS, which `spantap` tells where it started the agent.
+//! In: nothing. Out: a process of which whoever takes it over by the bytes that it reads from then on (executables, command
+//! lines, socket data) cannot open a network socket, write a file, start or trace a program, or load anything into the
+//! kernel.
 //!
 //! What no filter of numbers can tell apart is left open: reading any file (that is the work), and connecting to any
 //! Unix socket that the agent's user may write to.
 
-// Another processor has other numbers, and another C library makes other calls (musl: open, fstat, epoll_pwait).
-#[cfg(not(all(target_arch = "x86_64", target_env = "gnu")))]
-compile_error!("the table of allowed system calls (seccomp.rs) is written for x86-64 with glibc only");
-
 use libc::{self as c, c_int, c_long};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp as Is, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, apply_filter,
+use spantap_confinement::system_calls::{
+    self, Call, FilterError, Lists,
+    Only::{Any, Bits, OneOf, Own},
 };
 
 /// Commands of bpf(2) that are in use after attaching: counters of losses and the control record.
@@ -42,36 +31,26 @@ const THREAD: c_int = c::CLONE_VM
 /// Any of these makes open(2) more than reading. O_TMPFILE is among them by its need of write access.
 const WRITES: c_int = c::O_ACCMODE | c::O_CREAT | c::O_TRUNC;
 
-/// What an argument must be; one of several rules of a call has to hold.
-enum Only {
-    /// Any arguments.
-    Any,
-    /// Argument with this index is one of these.
-    OneOf(u8, &'static [u64]),
-    /// Of the argument with this index, these bits (mask) are that.
-    Bits(u8, u64, u64),
-    /// The first argument is this process.
-    Own,
-}
-use Only::{Any, Bits, OneOf, Own};
+/// Every allowed call, with what its arguments must be, and who makes it; what differs between the C libraries stands
+/// apart. Tried and refused without harm: sched_getaffinity, by which glibc's allocator counts processors in a second thread.
+const LISTS: Lists<'static> = Lists { allowed: &[COMMON, C_LIBRARY], fatal: FATAL };
 
-/// Every allowed call, with what its arguments must be, and who makes it. Tried and refused without harm:
-/// sched_getaffinity, by which glibc's allocator counts processors in a second thread.
-const ALLOWED: &[(c_long, Only, &str)] = &[
+/// Whatever the C library.
+const COMMON: &[Call] = &[
     // Files: /proc, executables, /sys/devices/system/cpu; never for writing.
-    (c::SYS_openat, Bits(2, WRITES as u64, 0), "std::fs"),
     (c::SYS_read, Any, "files, eventfd and signal pipe of tokio, standard input"),
     (c::SYS_readv, Any, "tokio, from the ingest socket"),
     (c::SYS_pread64, Any, "headers of executables"),
-    (c::SYS_newfstatat, Any, "std::fs, directories"),
-    (c::SYS_statx, Any, "std::fs; owner of the ingest socket"),
     (c::SYS_readlink, Any, "/proc/PID/exe, /proc/PID/fd/N, namespaces"),
     (c::SYS_getdents64, Any, "/proc, /proc/PID/fd"),
     (c::SYS_close, Any, "everything opened; also detaches the probes"),
     (
         c::SYS_fcntl,
-        OneOf(1, &[c::F_GETFD as u64, c::F_GETFL as u64, c::F_SETFL as u64, c::F_DUPFD_CLOEXEC as u64]),
-        "duplicates of ring buffers and standard input; std checks descriptors that it closes",
+        OneOf(
+            1,
+            &[c::F_GETFD as u64, c::F_SETFD as u64, c::F_GETFL as u64, c::F_SETFL as u64, c::F_DUPFD_CLOEXEC as u64],
+        ),
+        "duplicates of ring buffers and standard input; std checks descriptors that it closes; musl marks what it opens",
     ),
     // The ingest socket and the log.
     (c::SYS_socket, OneOf(0, &[c::AF_UNIX as u64]), "the ingest socket; no network"),
@@ -82,7 +61,6 @@ const ALLOWED: &[(c_long, Only, &str)] = &[
     (c::SYS_write, Any, "the log on standard error, wake-ups of tokio"),
     (c::SYS_writev, Any, "tokio, to the ingest socket"),
     (c::SYS_shutdown, Any, "tokio, end of the stream"),
-    (c::SYS_epoll_wait, Any, "tokio"),
     (c::SYS_epoll_ctl, Any, "tokio"),
     // The kernel side.
     (c::SYS_bpf, OneOf(0, &[BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM]), "loss counters, control record; no loading"),
@@ -95,8 +73,6 @@ const ALLOWED: &[(c_long, Only, &str)] = &[
     (c::SYS_brk, Any, "allocator"),
     // Threads: one for each executable that is looked into.
     (c::SYS_clone, Bits(0, !(c::CLONE_DETACHED as u64), THREAD as u64), "threads; not processes"),
-    (c::SYS_set_robust_list, Any, "a thread's start"),
-    (c::SYS_rseq, Any, "a thread's start; glibc aborts without it"),
     (c::SYS_sigaltstack, Any, "a thread's start and end"),
     (c::SYS_rt_sigaction, Any, "glibc, before the first thread; abort"),
     (c::SYS_rt_sigprocmask, Any, "a thread's start and end, abort"),
@@ -112,64 +88,41 @@ const ALLOWED: &[(c_long, Only, &str)] = &[
     (c::SYS_getpid, Any, "abort; std"),
     (c::SYS_gettid, Any, "abort; std"),
     (c::SYS_geteuid, Any, "whether the other end of the ingest socket is the agent's own user"),
+];
+
+/// The C library of the system: what `cargo build` makes.
+#[cfg(target_env = "gnu")]
+const C_LIBRARY: &[Call] = &[
+    (c::SYS_openat, Bits(2, WRITES as u64, 0), "std::fs"),
+    (c::SYS_newfstatat, Any, "std::fs, directories"),
+    (c::SYS_statx, Any, "std::fs; owner of the ingest socket"),
+    (c::SYS_epoll_wait, Any, "tokio"),
+    (c::SYS_set_robust_list, Any, "a thread's start"),
+    (c::SYS_rseq, Any, "a thread's start; glibc aborts without it"),
     (c::SYS_tgkill, Own, "abort, when a panic ends the agent"),
+];
+
+/// The C library of static programs. Refused without harm: tkill, by which a thread other than the first aborts; the
+/// library then crashes on purpose.
+#[cfg(target_env = "musl")]
+const C_LIBRARY: &[Call] = &[
+    (c::SYS_open, Bits(1, WRITES as u64, 0), "std::fs"),
+    (c::SYS_stat, Any, "std::fs"),
+    (c::SYS_lstat, Any, "std::fs"),
+    (c::SYS_fstat, Any, "std::fs, directories"),
+    (c::SYS_epoll_pwait, Any, "tokio"),
+    (c::SYS_tkill, Own, "abort, when a panic ends the agent"),
 ];
 
 /// Calls that end the process.
 const FATAL: &[c_long] = &[c::SYS_execve, c::SYS_execveat, c::SYS_ptrace, c::SYS_process_vm_writev];
-
-/// Answered with "no such call", so that the C library takes clone(2): the arguments of clone3 are in memory, where
-/// no filter sees them.
-const UNKNOWN: &[c_long] = &[c::SYS_clone3];
-
-/// Why there is no filter.
-#[derive(Debug, thiserror::Error)]
-pub enum FilterError {
-    /// The table cannot be translated.
-    #[error("the filter of system calls cannot be made: {0}")]
-    Table(#[from] seccompiler::BackendError),
-    /// The kernel refuses it.
-    #[error("the kernel does not take the filter of system calls (it needs CONFIG_SECCOMP_FILTER=y): {0}")]
-    Refused(#[from] seccompiler::Error),
-}
 
 /// Installs the filters on this thread and those that it starts later.
 ///
 /// # Errors
 /// See [`FilterError`].
 pub fn install() -> Result<(), FilterError> {
-    let eperm = SeccompAction::Errno(c::EPERM.unsigned_abs());
-    let enosys = SeccompAction::Errno(c::ENOSYS.unsigned_abs());
-    let mut allowed = vec![];
-    for (call, only, _) in ALLOWED {
-        allowed.push((*call, only.rules()?));
-    }
-    // The strictest answer of all filters counts. What is answered by another filter passes this one.
-    allowed.extend(UNKNOWN.iter().chain(FATAL).map(|call| (*call, vec![])));
-    let all = |calls: &[c_long]| calls.iter().map(|call| (*call, vec![])).collect();
-    let filters = [
-        (all(FATAL), SeccompAction::Allow, SeccompAction::KillProcess),
-        (all(UNKNOWN), SeccompAction::Allow, enosys),
-        // Last: it forbids to install more.
-        (allowed, eperm, SeccompAction::Allow),
-    ];
-    for (rules, others, these) in filters {
-        let filter = SeccompFilter::new(rules.into_iter().collect(), others, these, TargetArch::x86_64)?;
-        apply_filter(&BpfProgram::try_from(filter)?)?;
-    }
-    Ok(())
-}
-
-impl Only {
-    fn rules(&self) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
-        let rule = |index, is, value| SeccompRule::new(vec![SeccompCondition::new(index, Dword, is, value)?]);
-        match *self {
-            Any => Ok(vec![]),
-            OneOf(index, values) => values.iter().map(|value| rule(index, Is::Eq, *value)).collect(),
-            Bits(index, mask, value) => Ok(vec![rule(index, Is::MaskedEq(mask), value)?]),
-            Own => Ok(vec![rule(0, Is::Eq, std::process::id().into())?]),
-        }
-    }
+    system_calls::install(LISTS)
 }
 
 #[cfg(test)]

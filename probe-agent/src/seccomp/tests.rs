@@ -105,7 +105,9 @@ fn exec_kills() {
 #[test]
 fn a_panic_ends_as_ever() {
     let output = filtered("abort");
-    assert_eq!(output.status.signal(), Some(c::SIGABRT), "{output:?}");
+    // The test runs in a thread of its own: musl aborts there by a crash, see the list.
+    let signal = if cfg!(target_env = "musl") { c::SIGSEGV } else { c::SIGABRT };
+    assert_eq!(output.status.signal(), Some(signal), "{output:?}");
 }
 
 #[test]
@@ -116,13 +118,7 @@ fn filters_are_final() {
 }
 
 #[test]
-fn the_table_is_short_and_each_call_stands_once() {
-    let mut calls: Vec<c_long> = ALLOWED.iter().map(|(call, ..)| *call).chain(FATAL.iter().copied()).collect();
-    calls.extend(UNKNOWN);
-    calls.sort_unstable();
-    let count = calls.len();
-    calls.dedup();
-    assert_eq!(calls.len(), count, "a call stands in the tables twice");
-    assert!(ALLOWED.len() <= 45, "{} calls are allowed", ALLOWED.len());
-    assert!(ALLOWED.iter().all(|(_, _, why)| !why.is_empty()));
+fn the_lists_are_short_and_each_call_stands_once() {
+    assert_eq!(LISTS.flaw(), None, "a call stands in the lists twice, or nobody makes it");
+    assert!(LISTS.len() <= 45, "{} calls are allowed", LISTS.len());
 }
