@@ -4,7 +4,7 @@
 # No network but the package registries' is needed; docs/containers.md tells how to do without an image registry too.
 # Written for BuildKit and the classic builder alike: no `RUN --mount`, no TARGETARCH taken for granted.
 
-FROM rust:1.95-bookworm AS dependencies
+FROM rust:1.95-bookworm AS tools
 RUN command -v clang && command -v musl-gcc && [ -e /usr/include/bpf/bpf_helpers.h ] \
     || { apt-get update && apt-get install --yes --no-install-recommends clang libbpf-dev musl-tools \
     && rm -rf /var/lib/apt/lists/*; }
@@ -15,38 +15,33 @@ RUN case "${TARGETARCH:-$(dpkg --print-architecture)}" in \
         *) echo "no build for ${TARGETARCH}" >&2; exit 1 ;; \
     esac >/target && { [ -d "$(rustc --print target-libdir --target "$(cat /target)")" ] || rustup target add "$(cat /target)"; }
 WORKDIR /build
-# Manifests alone, with empty sources: this layer, with all dependencies compiled, changes only with them.
-COPY Cargo.toml Cargo.lock ./
-COPY proto/Cargo.toml proto/
-COPY config/Cargo.toml config/
-COPY probe-agent/Cargo.toml probe-agent/
-COPY forwarder/Cargo.toml forwarder/
-COPY tests/Cargo.toml tests/
-RUN for crate in proto config probe-agent forwarder tests; do \
-        mkdir -p $crate/src $crate/tests; \
-        : >$crate/src/lib.rs; echo 'fn main() {}' >$crate/src/main.rs; \
-        if grep -q build-dependencies $crate/Cargo.toml; then echo 'fn main() {}' >$crate/build.rs; fi; \
-        sed -n '/^\[\[test/,/^name/s/^name = "\(.*\)"/\1/p' $crate/Cargo.toml \
-            | while read -r test; do : >$crate/tests/$test.rs; done; \
-    done \
-    && cargo build --release --locked --target "$(cat /target)" -p spantap -p spantap-agent \
-    && rm -rf proto config probe-agent forwarder
+
+# The workspace with empty sources: as long as no manifest changes, this comes out the same.
+FROM tools AS skeleton
+COPY . .
+RUN for crate in $(dirname */Cargo.toml); do \
+        mkdir -p /skeleton/$crate/src /skeleton/$crate/tests && cd /skeleton/$crate && cp /build/$crate/Cargo.toml .; \
+        : >src/lib.rs; echo 'fn main() {}' >src/main.rs; \
+        if grep -q build-dependencies Cargo.toml; then echo 'fn main() {}' >build.rs; fi; \
+        for test in $(sed -n '/^\[\[test/,/^name/s/^name = "\(.*\)"/\1/p' Cargo.toml); do : >tests/$test.rs; done; \
+        cd /build; \
+    done && cp Cargo.toml Cargo.lock /skeleton/
+
+# So the layer with all dependencies compiled stays while sources change.
+FROM tools AS dependencies
+COPY --from=skeleton /skeleton .
+RUN cargo build --release --locked --target "$(cat /target)" -p spantap -p spantap-agent \
+    && find . -path ./target -prune -o -name '*.rs' -exec rm {} +
 
 FROM dependencies AS build
-COPY probes probes
-COPY proto proto
-COPY config config
-COPY probe-agent probe-agent
-COPY forwarder forwarder
-# Cargo goes by times of change, and these files may be older than the empty ones were. The folder of the ingest
-# socket is made here, because an image from scratch has no program that could.
-RUN find proto config probe-agent forwarder -type f -exec touch {} + \
+COPY . .
+# Cargo goes by times of change, and these files may be older than the empty ones. The folder of the ingest socket is made
+# here because an image from scratch has no program that could.
+RUN find . -path ./target -prune -o -type f -exec touch {} + \
     && cargo build --release --locked --target "$(cat /target)" -p spantap -p spantap-agent \
-    && mkdir -p /out/run/spantap /out/etc/ssl/certs /out/etc/spantap \
+    && mkdir -p /out/run/spantap \
     && cp "target/$(cat /target)/release/spantap" "target/$(cat /target)/release/spantap-agent" /out/ \
-    && cp /etc/ssl/certs/ca-certificates.crt /out/etc/ssl/certs/ \
-    && strip /out/spantap /out/spantap-agent \
-    && ls -l /out
+    && strip /out/spantap /out/spantap-agent && ls -l /out
 
 # Privileged by the capabilities that it is run with (docs/privileges.md), hence root.
 FROM scratch AS agent
@@ -64,7 +59,7 @@ LABEL org.opencontainers.image.title="spantap" \
       org.opencontainers.image.description="Spantap's forwarder: turns the agent's events into OpenTelemetry traces and metrics" \
       org.opencontainers.image.source="https://github.com/spantap/spantap" \
       org.opencontainers.image.licenses="Apache-2.0"
-COPY --from=build /out/etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 # A new volume takes over owner and mode of the folder that it is mounted on.
 COPY --from=build --chown=65532:65532 /out/run/spantap /run/spantap
 COPY --from=build /out/spantap /spantap

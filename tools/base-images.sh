@@ -24,7 +24,7 @@ image() { sed -n "s|^ *image: \($1:[^ ]*\)\$|\1|p" "$root/docker-compose.yml" | 
 collector=$(image otel/opentelemetry-collector) nginx=$(image nginx) curl=$(image curlimages/curl)
 
 if [[ ${1:-} == --remove ]]; then
-    for name in "$rust" "$collector" "$nginx" "$curl"; do
+    for name in "$rust" "spantap-stand-in/rust:${rust#*:}" "$collector" "$nginx" "$curl"; do
         api "http://engine/images/$name/json" 2>/dev/null | grep -q "\"$label\"" || continue
         api --request DELETE "http://engine/images/$name?force=1" >/dev/null && say "removed $name"
     done
@@ -80,28 +80,40 @@ mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock 9
 
-# Rust: its own folder of the toolchain, and the packages of Cargo.lock, so that a build needs no network.
-sysroot=$(rustc --print sysroot) target=$(uname -m)-unknown-linux-musl
+# Rust in two steps, because the packages of Cargo.lock, without which a build would need a network, change more often than
+# the rest.
+sysroot=$(rustc --print sysroot) arch=$(uname -m)
 packages=ca-certificates,clang,gcc,libbpf-dev,libc6-dev,musl-tools
-recipe=$( { rustc --version; echo "$packages $suite"; cat "$root/Cargo.lock"; } | hash)
-if wanted "$rust" "$recipe"; then
+toolchain=spantap-stand-in/rust:${rust#*:}
+recipe=$( { rustc --version; echo "$packages $suite"; } | hash)
+if wanted "$toolchain" "$recipe"; then
     [[ $(rustc --version) == *" ${rust//[!0-9.]/}"* ]] || say "note: $rust will hold $(rustc --version)"
-    [[ -d $sysroot/lib/rustlib/$target ]] || rustup target add "$target" >&2
-    (cd "$root" && cargo fetch --locked) >&2
+    [[ -d $sysroot/lib/rustlib/$arch-unknown-linux-musl ]] || rustup target add "$arch-unknown-linux-musl" >&2
     archive=$(debian rust "$packages")
-    say "Rust and the packages of Cargo.lock ..."
+    say "Rust ..."
     over=$(mktemp -d "$cache/over.XXXXXX")
-    trap 'rm -rf "$over"' EXIT
-    mkdir -p "$over/usr/local/lib/rustlib" "$over/usr/local/bin" "$over/usr/local/cargo/registry"
+    trap 'rm -rf "$over" "$over.tar"' EXIT
+    mkdir -p "$over/usr/local/lib/rustlib" "$over/usr/local/bin"
     cp "$sysroot"/bin/{cargo,rustc} "$over/usr/local/bin/"
     cp --archive "$sysroot"/lib/*.so* "$over/usr/local/lib/"
-    cp --archive "$sysroot/lib/rustlib/$(uname -m)-unknown-linux-gnu" "$sysroot/lib/rustlib/$target" "$over/usr/local/lib/rustlib/"
-    registry=${CARGO_HOME:-$HOME/.cargo}/registry
-    cp --archive "$registry/index" "$registry/cache" "$over/usr/local/cargo/registry/"
+    cp --archive "$sysroot/lib/rustlib/$arch-unknown-linux-"{gnu,musl} "$over/usr/local/lib/rustlib/"
     cp "$archive" "$over.tar"
     tar --append --file "$over.tar" --directory "$over" usr
-    import "$rust" "$recipe" 'ENV CARGO_HOME=/usr/local/cargo CARGO_NET_OFFLINE=true PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' <"$over.tar"
+    import "$toolchain" "$recipe" 'ENV CARGO_HOME=/usr/local/cargo CARGO_NET_OFFLINE=true PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' <"$over.tar"
     rm -rf "$over" "$over.tar"
+fi
+recipe=$( { echo "$recipe"; cat "$root/Cargo.lock"; } | hash)
+if wanted "$rust" "$recipe"; then
+    (cd "$root" && cargo fetch --locked) >&2
+    over=$(mktemp -d "$cache/over.XXXXXX")
+    trap 'rm -rf "$over"' EXIT
+    printf 'FROM %s\nLABEL %s=%s\nCOPY registry /usr/local/cargo/registry\n' "$toolchain" "$label" "$recipe" >"$over/Dockerfile"
+    tar --create --file - --directory "$over" Dockerfile \
+        --directory "${CARGO_HOME:-$HOME/.cargo}" --exclude=registry/src registry \
+        | api --request POST --header 'Content-Type: application/x-tar' --upload-file - \
+            "http://engine/build?version=1&rm=1&t=$rust" >"$over/log"
+    if grep '"error"' "$over/log" >&2; then exit 1; fi
+    say "made $rust"
 fi
 
 packages=curl,nginx-light
