@@ -35,6 +35,8 @@ RUN cargo build --release --locked --target "$(cat /target)" -p spantap -p spant
 
 FROM dependencies AS build
 COPY . .
+# A member of the workspace that is not built, but has to be whole.
+COPY --from=skeleton /skeleton/tests tests
 # Cargo goes by times of change, and these files may be older than the empty ones. The folder of the ingest socket is made
 # here because an image from scratch has no program that could.
 RUN find . -path ./target -prune -o -type f -exec touch {} + \
