@@ -8,6 +8,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 usage() { sed -n '4,6s/^# */usage: /p' "${BASH_SOURCE[0]}" >&2; exit 64; }
 say() { echo "engine: $*" >&2; }
+PATH=$PATH:/usr/sbin:/sbin
 action=${1:-}; [[ -n ${2:-} ]] || usage
 mkdir -p "$2"
 folder=$(cd "$2" && pwd)
@@ -20,6 +21,8 @@ start() {
     programs=$("$root/tools/engine.sh")
     if alive "$(cat "$folder/docker.pid" 2>/dev/null)" "$programs/dockerd"; then echo "unix://$socket"; return; fi
     [[ $(id -u) == 0 ]] || { say "starting a container engine takes root"; exit 77; }
+    # dockerd runs it in the networks of containers, to answer for their names.
+    command -v iptables >/dev/null || "$root/tools/setup.sh" engine >&2
     # Left over by an end without `stop`.
     clean_up
     # No firewall rule, no forwarding, no docker0: containers reach each other and nothing else; a published port is
@@ -31,7 +34,7 @@ start() {
   "ip-forward": false, "ip-masq": false, "shutdown-timeout": 20
 }
 END
-    PATH=$programs:$PATH:/usr/sbin:/sbin setsid "$programs/dockerd" --config-file "$folder/daemon.json" \
+    PATH=$programs:$PATH setsid "$programs/dockerd" --config-file "$folder/daemon.json" \
         >"$folder/dockerd.log" 2>&1 </dev/null &
     local pid=$! waited=0
     until curl --silent --fail --output /dev/null --unix-socket "$socket" http://engine/_ping 2>/dev/null; do

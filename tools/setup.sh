@@ -10,10 +10,11 @@ PATH=$PATH:$HOME/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 # program:package. What the test suite can do without (node, go, prometheus) it skips, loudly; it is installed all the same.
 build=(clang:clang cc:build-essential make:make)
 demo=(nginx:nginx-light curl:curl python3:python3)
-tests=("${demo[@]}" wrk:wrk node:nodejs prometheus:prometheus setpriv:util-linux unshare:util-linux ip:iproute2)
+tests=("${demo[@]}" wrk:wrk node:nodejs prometheus:prometheus setpriv:util-linux unshare:util-linux ip:iproute2 bpftool:bpftool)
 bench=("${demo[@]}" wrk:wrk node:nodejs bpftool:bpftool)
-# What tools/engine.sh compiles against, and what tools/base-images.sh makes images with.
-engine=(cc:build-essential pkg-config:pkg-config seccomp.h:libseccomp-dev debootstrap:debootstrap curl:curl)
+# What tools/engine.sh compiles against and runs with (iptables: names of containers, in their own network), and what
+# tools/base-images.sh makes images with.
+engine=(cc:build-essential pkg-config:pkg-config seccomp.h:libseccomp-dev iptables:iptables ip:iproute2 debootstrap:debootstrap curl:curl)
 case $purpose in
     build) wanted=("${build[@]}") ;;
     demo) wanted=("${build[@]}" "${demo[@]}") ;;
