@@ -25,6 +25,8 @@ const ARRIVAL: Duration = Duration::from_secs(40);
 const BUILD: Duration = Duration::from_secs(30 * 60);
 /// Sizes that the images may have.
 const IMAGES: [(&str, u64); 2] = [("spantap-agent", 8_000_000), ("spantap", 15_000_000)];
+/// Kinds of BPF objects, as bpftool and /proc name them.
+const OBJECTS: [&str; 3] = ["prog", "map", "link"];
 /// Requests of a load whose size is known; each is served twice and made once in the shop.
 const REQUESTS: u64 = 2000;
 
@@ -205,18 +207,25 @@ impl World {
 
     /// Notes which BPF objects the agent holds, to look for them after its end.
     fn remember_objects(&mut self, agent: u32) -> Result<()> {
-        for kind in ["prog", "map", "link"] {
-            let held: Vec<u64> = objects(kind)?
-                .iter()
-                .filter(|object| {
-                    let pids = object.get("pids").and_then(Value::as_array).into_iter().flatten();
-                    pids.filter_map(|of| of.get("pid")?.as_u64()).any(|pid| pid == u64::from(agent))
-                })
-                .filter_map(|object| object.get("id")?.as_u64())
-                .collect();
-            ensure!(!held.is_empty(), "bpftool shows no {kind} of the agent, process {agent}");
-            self.objects.extend(held.into_iter().map(|id| (kind, id)));
+        let mut held = BTreeSet::new();
+        for descriptor in fs::read_dir(format!("/proc/{agent}/fdinfo"))?.flatten() {
+            let info = fs::read_to_string(descriptor.path()).unwrap_or_default();
+            for line in info.lines() {
+                let Some((name, number)) = line.split_once(':') else { continue };
+                let kind = OBJECTS.into_iter().find(|kind| name.strip_suffix("_id") == Some(*kind));
+                if let (Some(kind), Ok(id)) = (kind, number.trim().parse()) {
+                    held.insert((kind, id));
+                }
+            }
         }
+        for kind in OBJECTS {
+            ensure!(held.iter().any(|object| object.0 == kind), "no {kind} among the descriptors of process {agent}");
+            // Else that they are gone would say nothing.
+            let shown = shown(kind)?;
+            let mut of_kind = held.iter().filter(|object| object.0 == kind);
+            ensure!(of_kind.all(|object| shown.contains(&object.1)), "bpftool does not show each {kind} of the agent");
+        }
+        self.objects.extend(held);
         Ok(())
     }
 
@@ -259,8 +268,12 @@ impl World {
             ensure!(reported + lost >= 2 * REQUESTS, "{} served, {reported} reported, {lost} lost", 2 * REQUESTS);
             Ok(true)
         })?;
-        let reported = self.served(path);
-        eprintln!("compose: forwarder restarted: {} served, {reported} reported, losses {lost_before:?}", 2 * REQUESTS);
+        let (reported, lost_after) = (self.served(path), admin::losses(&self.own_metrics()?));
+        let lost_after = admin::lost_between(&admin::Losses::new(), &lost_after);
+        eprintln!(
+            "compose: forwarder restarted: {} served, {reported} reported, lost {lost_before:?} then {lost_after:?}",
+            2 * REQUESTS
+        );
         ensure!(reported <= 2 * REQUESTS, "{reported} reported of {}: some twice", 2 * REQUESTS);
         Ok(())
     }
@@ -278,7 +291,10 @@ impl World {
         ensure!(connected == Some(1.0), "spantap_agent_connected is {connected:?}");
         let lost = admin::lost_between(&before, &admin::losses(&own));
         let reported = self.served(path);
-        eprintln!("compose: agent restarted: {} served, {reported} reported, losses {lost:?}", 2 * REQUESTS);
+        eprintln!(
+            "compose: agent restarted: {} served, {reported} reported, lost {lost:?}; nobody watches while there is no agent",
+            2 * REQUESTS
+        );
         ensure!(reported <= 2 * REQUESTS, "{reported} reported of {}: some twice", 2 * REQUESTS);
         self.agent_keeps_little()
     }
@@ -313,19 +329,15 @@ impl World {
         for pid in processes {
             ensure!(!fs::exists(format!("/proc/{pid}"))?, "process {pid} is still there");
         }
-        for kind in ["prog", "map", "link"] {
-            // The kernel frees them in its own time after the last descriptor is closed.
-            self.wait("BPF objects to go", |world| {
-                let left: Vec<Value> = objects(kind)?
-                    .into_iter()
-                    .filter(|of| {
-                        of.get("id").and_then(Value::as_u64).is_some_and(|id| world.objects.contains(&(kind, id)))
-                    })
-                    .collect();
-                ensure!(left.is_empty(), "left of {kind}: {left:?}");
-                Ok(true)
-            })?;
-        }
+        // The kernel frees them in its own time after the last descriptor is closed.
+        self.wait("BPF objects to go", |world| {
+            for kind in OBJECTS {
+                let left: Vec<u64> =
+                    shown(kind)?.into_iter().filter(|id| world.objects.contains(&(kind, *id))).collect();
+                ensure!(left.is_empty(), "left of kind {kind}: {left:?}");
+            }
+            Ok(true)
+        })?;
         let left = self.project.run(&["ps", "--all", "--quiet"])?;
         ensure!(left.trim().is_empty(), "containers are left: {left}");
         let sockets = fs::read_to_string("/proc/net/unix")?;
@@ -336,11 +348,13 @@ impl World {
     }
 }
 
-fn objects(kind: &str) -> Result<Vec<Value>> {
+/// Ids of all objects of a kind on this host.
+fn shown(kind: &str) -> Result<BTreeSet<u64>> {
     let bpftool = host::find("bpftool").context("bpftool")?;
     let output = Command::new(bpftool).args(["--json", kind, "show"]).output()?;
     ensure!(output.status.success(), "bpftool {kind}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(serde_json::from_slice(&output.stdout)?)
+    let list: Vec<Value> = serde_json::from_slice(&output.stdout)?;
+    Ok(list.iter().filter_map(|object| object.get("id")?.as_u64()).collect())
 }
 
 /// Compares fields of `/proc/PID/status`, and what both programs have in common; returns the whole.
