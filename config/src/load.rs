@@ -102,6 +102,7 @@ fn assemble(settings: &mut Settings<'_>) -> Result<Config, ConfigError> {
         discovery,
         agent,
         socket: program::socket(settings)?,
+        forwarder: program::forwarder(settings)?,
         traces: destinations.traces,
         metrics: destinations.metrics,
         fallback: destinations.fallback.filter(|_| !said).map(Box::new),

@@ -7,7 +7,7 @@ use crate::{
     otel,
     otlp::resource_attributes,
     settings::Settings,
-    types::{Agent, Log, LogFormat, LogLevel},
+    types::{Agent, Forwarder, Log, LogFormat, LogLevel},
 };
 
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -133,19 +133,24 @@ pub(crate) fn agent(settings: &Settings<'_>) -> Result<Agent, ConfigError> {
                 .ok_or_else(|| given.invalid("256 to 16384 bytes, as bytes or with a unit (KiB)"))?
         }
     };
-    let forwarder_uids = match settings.get("spantap.forwarder_uids") {
-        None => Vec::new(),
-        Some(given) => {
-            let uids = given.items()?;
-            let uids = uids.iter().map(|item| item.number(0, u32::MAX - 1)).collect::<Result<Vec<u32>, _>>()?;
-            // "Any" is what the absence of the key means; a list that came out empty must not.
-            if uids.is_empty() {
-                return Err(given.invalid("numeric user ids; without any, leave the key out"));
-            }
-            uids
-        }
-    };
+    let forwarder_uids = uids(settings, "spantap.forwarder_uids")?;
     Ok(Agent { ring_buffer_bytes, queue_bytes, head_bytes, forwarder_uids })
+}
+
+/// Whom the forwarder runs as and takes for the agent.
+pub(crate) fn forwarder(settings: &mut Settings<'_>) -> Result<Forwarder, ConfigError> {
+    Ok(Forwarder { user: text(settings, "spantap.user")?, agent_uids: uids(settings, "spantap.agent_uids")? })
+}
+
+/// Numeric user ids; none if the key is not there.
+fn uids(settings: &Settings<'_>, key: &'static str) -> Result<Vec<u32>, ConfigError> {
+    let Some(given) = settings.get(key) else { return Ok(Vec::new()) };
+    let uids = given.items()?.iter().map(|item| item.number(0, u32::MAX - 1)).collect::<Result<Vec<u32>, _>>()?;
+    // The absence of the key has a meaning of its own; a list that came out empty must not have it.
+    if uids.is_empty() {
+        return Err(given.invalid("numeric user ids; without any, leave the key out"));
+    }
+    Ok(uids)
 }
 
 /// `4096`, `64KiB`, `8MiB`, `1GiB`; `K`, `M`, `G` for short, all by 1024.

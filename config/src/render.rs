@@ -204,6 +204,10 @@ fn program(out: &mut Lines, config: &Config) {
     out.line(1, &format!("agent_queue_size: {}", config.agent.queue_bytes));
     out.line(1, &format!("head_size: {}", config.agent.head_bytes));
     list(out, 1, "forwarder_uids", config.agent.forwarder_uids.iter().map(u32::to_string));
+    list(out, 1, "agent_uids", config.forwarder.agent_uids.iter().map(u32::to_string));
+    if let Some(user) = &config.forwarder.user {
+        out.line(1, &format!("user: {}", quoted(user)));
+    }
     out.line(0, &format!("shutdown_timeout: {}", duration(config.shutdown_timeout)));
     out.line(0, &format!("log_level: {level}"));
     out.line(0, &format!("log_format: {format}"));

@@ -17,6 +17,8 @@ pub struct Config {
     pub discovery: Discovery,
     /// What concerns the privileged agent alone.
     pub agent: Agent,
+    /// Whom the forwarder runs as and takes for the agent.
+    pub forwarder: Forwarder,
     /// Path of the Unix socket between agent and forwarder.
     pub socket: PathBuf,
     /// Where traces go by OTLP; `None` if not configured.
@@ -65,6 +67,16 @@ pub struct Agent {
     pub head_bytes: u32,
     /// Users (numeric ids) that the forwarder may run as, beside the agent's own user and root (`spantap.forwarder_uids`; any if empty).
     pub forwarder_uids: Vec<u32>,
+}
+
+/// Whom the forwarder runs as and takes for the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Forwarder {
+    /// User that it becomes when it is started as root, name or numeric id (`spantap.user`); `None`: `spantap` if there is
+    /// one, else `nobody`.
+    pub user: Option<String>,
+    /// Users (numeric ids) that the agent may run as, beside root and the forwarder's own (`spantap.agent_uids`).
+    pub agent_uids: Vec<u32>,
 }
 
 /// Prometheus scrape endpoint.

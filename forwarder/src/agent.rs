@@ -1,7 +1,7 @@
 //! The agent as a child process, for the one-command way.
 //!
-//! In: the configuration file. Out: a running `spantap-agent` that stops when this process does: it holds the other end
-//! of its standard input, and that end closes whatever becomes of us.
+//! In: the configuration file. Out: a running `spantap-agent` that starts another in its place should it die, and that stops
+//! when this process does: it holds the other end of its standard input, and that end closes whatever becomes of us.
 
 use std::{
     env, io,
@@ -47,7 +47,7 @@ pub fn start(config: Option<&Path>, socket: &Path, log_format: Option<&str>) -> 
         command.arg("--log-format").arg(format);
     }
     command
-        .arg("--stop-with-stdin")
+        .args(["--supervise", "--stop-with-stdin"])
         .arg("--exclude-pid")
         .arg(std::process::id().to_string())
         .env("SPANTAP_SOCKET", socket)

@@ -38,6 +38,8 @@ pub struct Arguments {
 pub enum Command {
     /// Only forward: wait for an agent on the ingest socket. Needs no privilege.
     Forward,
+    /// Ask a running spantap whether it is ready: exit code 0 or 1. For health checks.
+    Health,
     /// Read configuration and environment as a start would, print what is effective, start nothing.
     Check,
 }

@@ -5,6 +5,7 @@
 
 mod convert;
 mod decode;
+mod heartbeat;
 mod socket;
 
 use std::sync::{
@@ -32,6 +33,8 @@ use tonic::{
 
 pub use convert::{Batch, Invalid};
 pub use socket::{BindError, bind};
+
+use self::heartbeat::Heartbeat;
 
 /// Batches that may wait for the pipeline; more than this and the agent has to wait.
 const WAITING: usize = 4;
@@ -78,8 +81,9 @@ pub async fn serve(
     stop: oneshot::Receiver<()>,
 ) -> Result<(), ServeError> {
     let listener = UnixListener::from_std(listener)?;
-    let service = IngestServer::new(Service { allowed, arrivals, streams: Arc::default() })
-        .max_decoding_message_size(MAX_BATCH_BYTES);
+    let service =
+        IngestServer::new(Service { allowed, arrivals, streams: Arc::default(), heartbeat: Heartbeat::default() })
+            .max_decoding_message_size(MAX_BATCH_BYTES);
     let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
     Server::builder()
         .initial_stream_window_size(WINDOW)
@@ -115,6 +119,7 @@ struct Service {
     arrivals: mpsc::Sender<Arrival>,
     /// Number of the newest stream: older ones end when they see that it is not theirs.
     streams: Arc<AtomicU64>,
+    heartbeat: Heartbeat,
 }
 
 impl Service {
@@ -127,7 +132,7 @@ impl Service {
             return Ok(());
         }
         tracing::warn!(uid = peer.uid(), "refused an agent of a foreign user");
-        Err(Status::permission_denied(format!("user {} may not be the agent", peer.uid())))
+        Err(Status::permission_denied(format!("user {} may not be the agent (spantap.agent_uids)", peer.uid())))
     }
 }
 
@@ -159,6 +164,7 @@ impl Ingest for Service {
         let streams = self.streams.clone();
         let arrivals = self.arrivals.clone();
         let (taken, acknowledgements) = mpsc::channel(64);
+        let heartbeat = self.heartbeat.begin();
         tokio::spawn(async move {
             if arrivals.send(Arrival::Began(Box::new(hello))).await.is_err() {
                 return;
@@ -169,6 +175,7 @@ impl Ingest for Service {
                     let _ = taken.send(Err(Status::aborted("another agent has taken the place"))).await;
                     return;
                 }
+                heartbeat.heard();
                 let Some(Body::Batch(batch)) = message.body else { continue };
                 let mut invalid = Vec::new();
                 let batch = Batch::decode(batch, &mut invalid);
@@ -188,5 +195,14 @@ impl Ingest for Service {
             }
         });
         Ok(Response::new(ReceiverStream::new(acknowledgements)))
+    }
+
+    async fn health(&self, request: Request<v1::HealthRequest>) -> Result<Response<v1::HealthResponse>, Status> {
+        self.check_peer(&request)?;
+        let silent = self.heartbeat.silence();
+        Ok(Response::new(v1::HealthResponse {
+            streaming: silent.is_some(),
+            silent_ms: silent.map_or(0, |silent| u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)),
+        }))
     }
 }

@@ -16,6 +16,7 @@ pub mod console;
 pub mod endpoints;
 pub mod exchange;
 pub mod export;
+pub mod health;
 pub mod ingest;
 pub mod loss;
 pub mod metric;

@@ -19,10 +19,11 @@ use crate::{
     agent::{self, AgentError},
     cli::{Arguments, Command},
     endpoints::{EndpointError, Endpoints},
+    health,
     ingest::{self, Allowed, BindError},
     loss::Losses,
     pipeline::{self, Pipeline, StartError},
-    privilege::{PrivilegeError, Target},
+    privilege::{self, PrivilegeError, Target},
     telemetry::summary::Summary,
 };
 
@@ -61,6 +62,9 @@ pub enum Failure {
     /// Exporters.
     #[error("{0}")]
     Start(#[from] StartError),
+    /// Asked for its health, which is bad.
+    #[error("{0}")]
+    Unhealthy(String),
     /// Anything else while running.
     #[error("{0}")]
     Running(#[from] io::Error),
@@ -82,7 +86,7 @@ impl Failure {
                 Some(code @ (64 | 69 | 77)) => code as u8,
                 _ => 1,
             },
-            Self::Running(_) | Self::Ingest(_) => 1,
+            Self::Running(_) | Self::Ingest(_) | Self::Unhealthy(_) => 1,
         }
     }
 }
@@ -99,6 +103,10 @@ pub fn main() -> Result<(), Failure> {
         check(&loaded);
         return Ok(pipeline::check(&loaded.config)?);
     }
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+    if arguments.command == Some(Command::Health) {
+        return runtime()?.block_on(health::ask(&loaded.config));
+    }
     spantap_config::log::start(loaded.config.log, arguments.log_format.as_deref()).map_err(Failure::Usage)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
@@ -106,7 +114,7 @@ pub fn main() -> Result<(), Failure> {
     let mut config = loaded.config;
     // Before anything is started: what is not there now will not be there then.
     pipeline::check(&config)?;
-    let target = Target::find()?;
+    let target = Target::find(config.forwarder.user.as_deref())?;
     let whole = arguments.command.is_none();
     // The socket first: it tells best that another spantap runs.
     let listener = ingest::bind(&config.socket, target.as_ref().map(Target::uid)).map_err(|error| match error {
@@ -122,13 +130,9 @@ pub fn main() -> Result<(), Failure> {
         None => Some(agent::start(loaded.source.as_deref(), &config.socket, arguments.log_format.as_deref())?),
         Some(_) => None,
     };
-    if let Some(target) = &target {
-        target.become_it()?;
-        tracing::info!(user = target.name, "gave up all privilege");
-    }
+    privilege::give_up(target.as_ref())?;
     choose_exporter(&mut config);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(run(config, listener, endpoints, agent))
+    runtime()?.block_on(run(config, listener, endpoints, agent))
 }
 
 fn check(loaded: &Loaded) {
@@ -187,7 +191,8 @@ async fn run(
 
     let (arrivals, mut arriving) = ingest::channel();
     let (stop_server, stopped) = oneshot::channel();
-    let allowed = Allowed { uids: vec![nix::unistd::getuid().as_raw()] };
+    let mut allowed = Allowed { uids: vec![nix::unistd::getuid().as_raw()] };
+    allowed.uids.extend(&config.forwarder.agent_uids);
     let server = tokio::spawn(ingest::serve(listener, allowed, arrivals, stopped));
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

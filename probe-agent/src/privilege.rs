@@ -113,6 +113,35 @@ fn way_in(mode: u32, owner: bool, member: bool) -> WayIn {
     if mode & bit == 0 { WayIn::Closed } else { WayIn::Open }
 }
 
+/// For a process that only starts agents: what they will not need, nobody that it starts can have. If it is root, it
+/// keeps no capability of its own; a program that root starts gets those of the bounding set.
+///
+/// # Errors
+/// If the kernel refuses, which it never does for giving up.
+pub fn bound() -> Result<(), caps::errors::CapsError> {
+    let mut needed: CapsHashSet = KEPT.into_iter().collect();
+    needed.extend([OVERRIDE, Capability::CAP_SETGID, Capability::CAP_SETPCAP]);
+    let held = caps::read(None, CapSet::Permitted)?;
+    if held.contains(&Capability::CAP_BPF) && held.contains(&Capability::CAP_PERFMON) {
+        needed.extend([Capability::CAP_BPF, Capability::CAP_PERFMON]);
+    } else {
+        needed.insert(Capability::CAP_SYS_ADMIN);
+    }
+    give_up_in_bounding_set(&needed);
+    if geteuid().is_root() {
+        caps::clear(None, CapSet::Effective)?;
+        caps::clear(None, CapSet::Permitted)?;
+    }
+    Ok(())
+}
+
+/// Without CAP_SETPCAP the bounding set stays as it is.
+fn give_up_in_bounding_set(keep: &CapsHashSet) {
+    for capability in caps::all().into_iter().filter(|capability| !keep.contains(capability)) {
+        let _ = caps::drop(None, CapSet::Bounding, capability);
+    }
+}
+
 /// Gives up everything but [`KEPT`] and what the socket takes, for this thread and what it starts; returns the names of
 /// what is left.
 ///
@@ -133,10 +162,8 @@ pub fn drop_unneeded(socket: &Socket) -> Result<Vec<String>, caps::errors::CapsE
         );
     }
     caps::clear(None, CapSet::Ambient)?;
-    // Without CAP_SETPCAP the bounding set stays as it is; no_new_privs closes that way.
-    for capability in caps::all().into_iter().filter(|capability| !keep.contains(capability)) {
-        let _ = caps::drop(None, CapSet::Bounding, capability);
-    }
+    // Where it stays as it is, no_new_privs closes that way.
+    give_up_in_bounding_set(&keep);
     caps::set(None, CapSet::Effective, &keep)?;
     caps::set(None, CapSet::Permitted, &keep)?;
     caps::clear(None, CapSet::Inheritable)?;

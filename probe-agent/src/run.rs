@@ -8,12 +8,10 @@ use std::{
     future::pending,
     io,
     os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
     rc::Rc,
     time::Duration,
 };
 
-use clap::Parser;
 use spantap_config::{Config, Environment};
 use spantap_proto::{PROTOCOL_VERSION, v1};
 use tokio::{
@@ -26,15 +24,18 @@ use tokio::{
 };
 
 use crate::{
+    cli::{Arguments, Command},
     clock,
     discovery::{Limits, ProcFs, Processes, Walk, interesting_ports, provisional_exec},
     drain::Drain,
     encode::BatchWriter,
-    memory, privilege,
-    probes::{HOOK_SET, ProbeError, Probes, Setup},
+    failure::Failure,
+    health, memory, privilege,
+    probes::{HOOK_SET, Probes, Setup},
     queue::Queue,
     seccomp,
     stream::{self, Destination, Shared},
+    supervisor,
 };
 
 /// Records below the wake-up level are fetched this often.
@@ -42,75 +43,27 @@ const FETCH: Duration = Duration::from_millis(50);
 /// Losses and figures are told this often.
 const REPORT: Duration = Duration::from_secs(1);
 
-/// The privileged half of Spantap: watches selected processes with eBPF and streams raw events to `spantap`.
-#[derive(Debug, Parser)]
-#[command(name = "spantap-agent", version, about, after_help = AFTER_HELP)]
-struct Arguments {
-    /// Configuration file [env: SPANTAP_CONFIG_PATH, BEYLA_CONFIG_PATH or OTEL_EBPF_CONFIG_PATH win over it]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Form of the log lines: text or json [env: SPANTAP_LOG_FORMAT, BEYLA_LOG_FORMAT]
-    #[arg(long, value_name = "FORMAT")]
-    log_format: Option<String>,
-    /// A process that is never observed; given by `spantap` for itself.
-    #[arg(long, value_name = "PID", hide = true)]
-    exclude_pid: Vec<u32>,
-    /// Stop when standard input ends; `spantap` holds the other end of it.
-    #[arg(long, hide = true)]
-    stop_with_stdin: bool,
-}
-
-const AFTER_HELP: &str = "Environment: SPANTAP_SOCKET (socket of the forwarder), SPANTAP_LOG_LEVEL, and every BEYLA_ \
-variable that concerns discovery, also as SPANTAP_ and OTEL_EBPF_.";
-
-/// Why the agent ended; tells the exit code.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// Bad usage or configuration.
-    #[error("{0}")]
-    Configuration(String),
-    /// A privilege is missing.
-    #[error("{0}")]
-    Privilege(String),
-    /// Something that is needed is not there.
-    #[error("{0}")]
-    Unavailable(String),
-    /// Failed while running.
-    #[error("{0}")]
-    Running(#[from] io::Error),
-}
-
-impl Failure {
-    /// Exit code by the contract of the command line (sysexits.h).
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Configuration(_) => 64,
-            Self::Unavailable(_) => 69,
-            Self::Privilege(_) => 77,
-            Self::Running(_) => 1,
-        }
-    }
-}
-
-impl From<ProbeError> for Failure {
-    fn from(error: ProbeError) -> Self {
-        match error {
-            ProbeError::NoPermission { .. } => Self::Privilege(error.to_string()),
-            ProbeError::NoBtf(_) | ProbeError::Unsupported { .. } | ProbeError::Other(_) => {
-                Self::Unavailable(error.to_string())
-            }
-        }
-    }
-}
-
 /// Configuration, build, run, drain.
 pub fn main() -> Result<(), Failure> {
-    let arguments = parse()?;
+    let arguments = Arguments::read()?;
     let environment = Environment::of_process();
     let loaded = Config::load(arguments.config.as_deref(), &environment)
         .map_err(|error| Failure::Configuration(error.to_string()))?;
     let config = loaded.config;
     spantap_config::log::start(config.log, arguments.log_format.as_deref()).map_err(Failure::Configuration)?;
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+    if arguments.command == Some(Command::Health) {
+        return runtime()?.block_on(health::ask(&destination(&config)));
+    }
+    if arguments.supervise {
+        return runtime()?.block_on(async { supervisor::run(stop_requests(true)?).await });
+    }
+    let (probes, processes) = attach(&config, &arguments.exclude_pid)?;
+    runtime()?.block_on(LocalSet::new().run_until(run(config, arguments.stop_with_stdin, probes, processes)))
+}
+
+/// Loads and attaches the probes, then gives up what only that took.
+fn attach(config: &Config, exclude: &[u32]) -> Result<(Probes, Processes), Failure> {
     privilege::check().map_err(|missing| Failure::Privilege(missing.to_string()))?;
     let procfs = ProcFs::default();
     if procfs.is_initial_pid_namespace() == Some(false) {
@@ -119,9 +72,8 @@ pub fn main() -> Result<(), Failure> {
                 .to_owned(),
         ));
     }
-
     let mut processes = Processes::new(procfs, &config.discovery, Limits::default());
-    for pid in arguments.exclude_pid.iter().copied() {
+    for pid in exclude.iter().copied() {
         processes.ignore(pid);
     }
     let mut probes = Probes::load(Setup {
@@ -136,22 +88,7 @@ pub fn main() -> Result<(), Failure> {
     spantap_confinement::seal().map_err(|error| Failure::Privilege(format!("cannot be confined: {error}")))?;
     announce(&probes, &kept);
     memory::give_back();
-
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(LocalSet::new().run_until(run(
-        config,
-        arguments.stop_with_stdin,
-        probes,
-        processes,
-    )))
-}
-
-/// Parses the command line; accepts Beyla's `-config` as well.
-fn parse() -> Result<Arguments, Failure> {
-    match Arguments::try_parse_from(spantap_config::words()) {
-        Ok(arguments) => Ok(arguments),
-        Err(error) if error.use_stderr() => Err(Failure::Configuration(error.to_string())),
-        Err(help) => help.exit(),
-    }
+    Ok((probes, processes))
 }
 
 fn announce(probes: &Probes, kept: &[String]) {
@@ -176,8 +113,7 @@ async fn run(config: Config, stop_with_stdin: bool, probes: Probes, processes: P
         streaming: Cell::new(false),
     });
     let hello = hello(probes.features().to_vec());
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = stop_requests(stop_with_stdin)?;
     // All that needs more is done; from here on bytes of other programs are read.
     seccomp::install().map_err(|error| Failure::Unavailable(error.to_string()))?;
     tracing::info!("only the system calls of streaming are allowed from here on");
@@ -206,15 +142,12 @@ async fn run(config: Config, stop_with_stdin: bool, probes: Probes, processes: P
     for timer in [&mut fetch, &mut report, &mut scan] {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
-    let starter_gone = end_of_stdin(stop_with_stdin);
-    tokio::pin!(starter_gone);
+    tokio::pin!(stop);
     let mut full = false;
     loop {
         tokio::select! {
             biased;
-            _ = terminate.recv() => break,
-            () = &mut starter_gone => break,
-            _ = interrupt.recv() => break,
+            () = &mut stop => break,
             ready = process_fd.readable() => {
                 ready?.clear_ready();
                 drain.borrow_mut().process_events();
@@ -240,6 +173,19 @@ async fn run(config: Config, stop_with_stdin: bool, probes: Probes, processes: P
     finish(&drain, &shared, config.shutdown_timeout).await;
     stream.abort();
     Ok(())
+}
+
+/// Resolves at SIGTERM, SIGINT, or (if wanted) when standard input ends.
+fn stop_requests(stop_with_stdin: bool) -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = end_of_stdin(stop_with_stdin) => {}
+        }
+    })
 }
 
 /// Ends when standard input does, or never.

@@ -113,7 +113,7 @@ pub async fn run(
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-enum ConnectError {
+pub enum ConnectError {
     #[error("{0}; the agent is not in the socket's group: if the forwarder's user has changed, start the agent again")]
     ShutOut(std::io::Error),
     #[error("{0}")]
@@ -124,7 +124,11 @@ enum ConnectError {
     Transport(#[from] tonic::transport::Error),
 }
 
-async fn connect(destination: &Destination) -> Result<Channel, ConnectError> {
+/// Connects to the forwarder.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn connect(destination: &Destination) -> Result<Channel, ConnectError> {
     let stream = UnixStream::connect(&destination.socket).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::PermissionDenied => ConnectError::ShutOut(error),
         _ => ConnectError::Io(error),

@@ -84,14 +84,16 @@ impl Spantap {
         self.forwarder.pid()
     }
 
-    /// The agent's process id: the process started apart, or the child of the one command.
+    /// The agent's process id: the process started apart, or the child of the one command's child, which supervises it.
     ///
     /// # Errors
     /// When there is none.
     pub fn agent_pid(&self) -> Result<u32> {
         match &self.agent {
             Some(agent) => Ok(agent.pid()),
-            None => child_of(self.forwarder.pid()).context("spantap has no child: where is the agent?"),
+            None => child_of(self.forwarder.pid())
+                .and_then(child_of)
+                .context("spantap has no child, or that one none: where is the agent?"),
         }
     }
 

@@ -74,6 +74,8 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("spantap.agent_queue_size", "1048576", "1048576"),
     ("spantap.head_size", "16KiB", "16KiB"),
     ("spantap.forwarder_uids", "[1000, 1001]", "1000,1001"),
+    ("spantap.agent_uids", "[1000, 1001]", "1000,1001"),
+    ("spantap.user", "otel", "otel"),
 ];
 
 /// Keys whose effect is an error, a warning, or depends on others; each has a test of its own.

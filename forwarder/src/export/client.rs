@@ -249,7 +249,7 @@ fn gzip(body: &[u8]) -> Option<Bytes> {
 }
 
 /// The error and its causes, without the URL, which may carry a secret.
-fn describe(error: &reqwest::Error) -> String {
+pub fn describe(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".into();
     }

@@ -110,6 +110,7 @@ pub fn otlp_metrics(endpoint: String) -> OtlpMetrics {
 /// Nothing is exported, nothing listens.
 pub fn config() -> Config {
     Config {
+        forwarder: Default::default(),
         discovery: Discovery::default(),
         agent: Agent { ring_buffer_bytes: 8 << 20, queue_bytes: 4 << 20, head_bytes: 4096, forwarder_uids: vec![] },
         socket: PathBuf::from("/nonexistent"),
