@@ -18,10 +18,10 @@ engine=(cc:build-essential pkg-config:pkg-config seccomp.h:libseccomp-dev iptabl
 case $purpose in
     build) wanted=("${build[@]}") ;;
     demo) wanted=("${build[@]}" "${demo[@]}") ;;
-    test) wanted=("${build[@]}" "${tests[@]}") ;;
+    test) wanted=("${build[@]}" "${tests[@]}" "${engine[@]}") ;;
     bench) wanted=("${build[@]}" "${bench[@]}") ;;
     engine) wanted=("${engine[@]}") ;;
-    all) wanted=("${build[@]}" "${tests[@]}" "${bench[@]}") ;;
+    all) wanted=("${build[@]}" "${tests[@]}" "${bench[@]}" "${engine[@]}") ;;
     *) echo "usage: tools/setup.sh build|demo|test|bench|engine|all" >&2; exit 64 ;;
 esac
 
