@@ -5,6 +5,7 @@
 //! socket and folder, and stopped again.
 
 mod engine;
+pub mod kernel;
 pub mod printed;
 
 use std::{fs, process::Command, time::Duration};

@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    process::{Command, ExitCode},
+    process::ExitCode,
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use spantap_tests::{
     admin, collector,
-    containers::{self, Project, printed},
+    containers::{self, Project, kernel, printed},
     host, http,
     suite::{self, Suite},
 };
@@ -25,8 +25,6 @@ const ARRIVAL: Duration = Duration::from_secs(40);
 const BUILD: Duration = Duration::from_secs(30 * 60);
 /// Sizes that the images may have.
 const IMAGES: [(&str, u64); 2] = [("spantap-agent", 8_000_000), ("spantap", 15_000_000)];
-/// Kinds of BPF objects, as bpftool and /proc name them.
-const OBJECTS: [&str; 3] = ["prog", "map", "link"];
 /// Requests of a load whose size is known; each is served twice and made once in the shop.
 const REQUESTS: u64 = 2000;
 
@@ -54,8 +52,8 @@ fn main() -> ExitCode {
 struct World {
     project: Project,
     admin: u16,
-    /// Ids of BPF objects that agents of this project held at some time: kind and number.
-    objects: BTreeSet<(&'static str, u64)>,
+    /// BPF objects that agents of this project held at some time.
+    objects: BTreeSet<kernel::Object>,
 }
 
 impl suite::World for World {
@@ -175,7 +173,7 @@ impl World {
         self.agent_keeps_little()?;
         let forwarder = self.project.pid("forwarder", "/spantap")?;
         let nothing = "0000000000000000";
-        expect_status(
+        kernel::expect_status(
             forwarder,
             &[("CapEff", nothing), ("CapPrm", nothing), ("CapBnd", nothing), ("Uid", "65532"), ("Gid", "65532")],
         )?;
@@ -196,9 +194,10 @@ impl World {
         // It gives up the rest once the probes are attached. CAP_SYS_PTRACE is bit 19, CAP_DAC_READ_SEARCH bit 2.
         let kept = "0000000000080004";
         self.wait("the agent to be confined", |_| {
-            let status = expect_status(agent, &[("CapEff", kept), ("CapPrm", kept), ("Uid", "0")])?;
+            let status = kernel::expect_status(agent, &[("CapEff", kept), ("CapPrm", kept), ("Uid", "0")])?;
             // Its own filter beside the engine's.
-            let filters = status_field(&status, "Seccomp_filters").and_then(|filters| filters.parse::<u32>().ok());
+            let filters =
+                kernel::status_field(&status, "Seccomp_filters").and_then(|filters| filters.parse::<u32>().ok());
             ensure!(filters.is_some_and(|filters| filters >= 2), "{filters:?} filters of system calls");
             Ok(true)
         })?;
@@ -207,25 +206,7 @@ impl World {
 
     /// Notes which BPF objects the agent holds, to look for them after its end.
     fn remember_objects(&mut self, agent: u32) -> Result<()> {
-        let mut held = BTreeSet::new();
-        for descriptor in fs::read_dir(format!("/proc/{agent}/fdinfo"))?.flatten() {
-            let info = fs::read_to_string(descriptor.path()).unwrap_or_default();
-            for line in info.lines() {
-                let Some((name, number)) = line.split_once(':') else { continue };
-                let kind = OBJECTS.into_iter().find(|kind| name.strip_suffix("_id") == Some(*kind));
-                if let (Some(kind), Ok(id)) = (kind, number.trim().parse()) {
-                    held.insert((kind, id));
-                }
-            }
-        }
-        for kind in OBJECTS {
-            ensure!(held.iter().any(|object| object.0 == kind), "no {kind} among the descriptors of process {agent}");
-            // Else that they are gone would say nothing.
-            let shown = shown(kind)?;
-            let mut of_kind = held.iter().filter(|object| object.0 == kind);
-            ensure!(of_kind.all(|object| shown.contains(&object.1)), "bpftool does not show each {kind} of the agent");
-        }
-        self.objects.extend(held);
+        self.objects.extend(kernel::held(agent)?);
         Ok(())
     }
 
@@ -331,11 +312,8 @@ impl World {
         }
         // The kernel frees them in its own time after the last descriptor is closed.
         self.wait("BPF objects to go", |world| {
-            for kind in OBJECTS {
-                let left: Vec<u64> =
-                    shown(kind)?.into_iter().filter(|id| world.objects.contains(&(kind, *id))).collect();
-                ensure!(left.is_empty(), "left of kind {kind}: {left:?}");
-            }
+            let left: Vec<kernel::Object> = kernel::shown()?.intersection(&world.objects).copied().collect();
+            ensure!(left.is_empty(), "left: {left:?}");
             Ok(true)
         })?;
         let left = self.project.run(&["ps", "--all", "--quiet"])?;
@@ -346,30 +324,4 @@ impl World {
         ensure!(left.trim().is_empty(), "volumes are left: {left}");
         Ok(())
     }
-}
-
-/// Ids of all objects of a kind on this host.
-fn shown(kind: &str) -> Result<BTreeSet<u64>> {
-    let bpftool = host::find("bpftool").context("bpftool")?;
-    let output = Command::new(bpftool).args(["--json", kind, "show"]).output()?;
-    ensure!(output.status.success(), "bpftool {kind}: {}", String::from_utf8_lossy(&output.stderr));
-    let list: Vec<Value> = serde_json::from_slice(&output.stdout)?;
-    Ok(list.iter().filter_map(|object| object.get("id")?.as_u64()).collect())
-}
-
-/// Compares fields of `/proc/PID/status`, and what both programs have in common; returns the whole.
-fn expect_status(pid: u32, fields: &[(&str, &str)]) -> Result<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let nothing = "0000000000000000";
-    let common = [("CapInh", nothing), ("CapAmb", nothing), ("NoNewPrivs", "1"), ("Seccomp", "2")];
-    for (name, expected) in common.iter().chain(fields) {
-        let found = status_field(&status, name);
-        ensure!(found == Some(*expected), "{name} {found:?}, expected {expected:?}");
-    }
-    Ok(status)
-}
-
-/// The first word of a field.
-fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
-    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.split_whitespace().next())
 }
