@@ -70,6 +70,8 @@ impl World {
             ("SPANTAP_VERSION", "test".to_owned()),
             ("DEMO_RATE", "20/s".to_owned()),
         ])?;
+        // What a run that was killed has left.
+        project.down()?;
         let start = Instant::now();
         project.engine().base_images()?;
         eprintln!("compose: base images after {:.0} s", start.elapsed().as_secs_f64());
