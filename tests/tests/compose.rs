@@ -184,9 +184,15 @@ impl World {
         let devices = fs::read_to_string(format!("/proc/{agent}/net/dev"))?;
         let others: Vec<&str> = devices.lines().skip(2).filter(|line| !line.trim_start().starts_with("lo:")).collect();
         ensure!(others.is_empty(), "the agent has a network: {others:?}");
-        let own = |pid: u32, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}"));
+        let namespace = |of: &str, kind: &str| {
+            let path = format!("/proc/{of}/ns/{kind}");
+            fs::read_link(&path).context(path)
+        };
         for kind in ["net", "pid", "ipc", "mnt", "uts"] {
-            ensure!(own(forwarder, kind)? != own(1, kind)?, "the forwarder shares the host's {kind} namespace");
+            ensure!(
+                namespace(&forwarder.to_string(), kind)? != namespace("self", kind)?,
+                "the forwarder shares the host's {kind} namespace"
+            );
         }
         Ok(())
     }
