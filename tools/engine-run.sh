@@ -49,16 +49,14 @@ END
 }
 
 stop() {
-    local pid networks=()
-    # Names of bridges; what `docker compose down` was not asked to remove would stay behind.
-    mapfile -t networks < <(curl --silent --max-time 5 --unix-socket "$socket" http://engine/networks 2>/dev/null \
-        | grep -o '"Id":"[0-9a-f]\{12\}' | cut -d'"' -f4)
+    local pid bridge
     pid=$(cat "$folder/docker.pid" 2>/dev/null || true)
     end "$pid" "$programs/dockerd" 40
     clean_up
-    local network
-    for network in "${networks[@]}"; do
-        [[ -e /sys/class/net/br-$network ]] && ip link delete "br-$network"
+    # Bridges stay if dockerd was killed, or compose was not asked to remove them. Ours stand in its store.
+    for bridge in /sys/class/net/br-*; do
+        [[ -e $bridge ]] && grep -aqs "${bridge##*/br-}" "$folder/data/network/files/local-kv.db" \
+            && ip link delete "${bridge##*/}"
     done
     return 0
 }
@@ -74,15 +72,15 @@ end() {
 
 # What dockerd leaves behind if it was killed: containers, their shims, containerd, mounts.
 clean_up() {
-    local file
+    local file pid id shim
     for file in "$folder"/exec/containerd/daemon/io.containerd.runtime.v2.task/moby/*/init.pid; do
         [[ -f $file ]] || continue
-        # The container's own program, whatever that is, as long as it is in the container's cgroup.
-        local pid id; pid=$(cat "$file") id=$(basename "$(dirname "$file")")
-        grep -qs "$id" "/proc/$pid/cgroup" && kill -KILL "$pid"
-    done
-    for file in "$folder"/exec/containerd/daemon/io.containerd.runtime.v2.task/moby/*/shim.pid; do
-        [[ -f $file ]] && end "$(cat "$file")" "$programs/containerd-shim-runc-v2" 5
+        # The container's first program, whatever that is, as long as it is in the container's cgroup; its shim is its parent.
+        pid=$(cat "$file") id=$(basename "$(dirname "$file")")
+        grep -qs "$id" "/proc/$pid/cgroup" || continue
+        shim=$(awk '$1 == "PPid:" { print $2 }' "/proc/$pid/status")
+        kill -KILL "$pid"
+        end "$shim" "$programs/containerd-shim-runc-v2" 5
     done
     [[ -f $folder/exec/containerd/containerd.pid ]] && end "$(cat "$folder/exec/containerd/containerd.pid")" "$programs/containerd" 10
     local mount
