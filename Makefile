@@ -9,12 +9,15 @@ ROUNDS ?= 5
 SECONDS ?= 10
 MARKDOWN ?=
 ADVISORIES ?=
+STANDINS ?=
+# The engine of tools/engine.sh has compose as a program of its own.
+COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 # The end-to-end tests load probes: as root, or through sudo where that asks nothing; otherwise they say SKIP.
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || { sudo -n true 2>/dev/null && echo sudo -E env PATH=$$PATH; })
 
-.PHONY: help setup build run demo test bench lint deny dist fmt clean
+.PHONY: help setup build run demo test images up bench lint deny dist fmt clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -47,6 +50,13 @@ test: ## everything: unit tests, then end to end with a real Collector
 	if [ -s "$$skips" ]; then echo "skipped: $$(wc -l <"$$skips")"; sort "$$skips" | uniq -c; fi; \
 	exit $$status
 
+images: ## build the container images; STANDINS=1 where no image registry can be reached
+	@$(if $(STANDINS),tools/base-images.sh)
+	$(COMPOSE) build
+
+up: images ## Collector, forwarder, agent and a demo application in containers
+	$(COMPOSE) --profile demo up --no-build
+
 bench: ## what Spantap costs here, as a table; ROUNDS=5 SECONDS=10 MARKDOWN=1
 	@tools/setup.sh bench
 	$(CARGO) build --release --workspace --bins
@@ -67,5 +77,5 @@ dist: ## static, hardened, reproducible programs as tarball and Debian package, 
 fmt: ## format the Rust sources
 	$(CARGO) fmt --all
 
-clean: ## remove what was built (the test Collector stays in ~/.cache/spantap)
+clean: ## remove what was built (the test Collector and engine stay in ~/.cache/spantap)
 	$(CARGO) clean

@@ -5,12 +5,13 @@
 //!
 //! `process` one guarded child · `collector`, `telemetry` the receiver and what it wrote · `spantap`, `admin` the programs under
 //! test · `servers` subjects that know nothing of tracing · `script`, `play`, `pair` byte-exact exchanges between two
-//! subjects · `expect` what must come of them · `suite` cases as named tests, skipped loudly · `bench`, `sink` what Spantap costs.
+//! subjects · `containers` an engine and a compose project · `expect` what must come of them · `suite` cases as named tests, skipped loudly · `bench`, `sink` what Spantap costs.
 
 pub mod admin;
 pub mod bench;
 pub mod collector;
 pub mod compiled;
+pub mod containers;
 pub mod expect;
 pub mod host;
 pub mod http;
