@@ -8,12 +8,16 @@ FOR ?= 0
 ROUNDS ?= 5
 SECONDS ?= 10
 MARKDOWN ?=
+ADVISORIES ?=
+STANDINS ?=
+# The engine of tools/engine.sh has compose as a program of its own.
+COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 # The end-to-end tests load probes: as root, or through sudo where that asks nothing; otherwise they say SKIP.
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || { sudo -n true 2>/dev/null && echo sudo -E env PATH=$$PATH; })
 
-.PHONY: help setup build run demo test bench lint fmt clean
+.PHONY: help setup build run demo test images up bench lint deny dist fmt clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -38,12 +42,20 @@ test: ## everything: unit tests, then end to end with a real Collector
 	@tools/setup.sh test
 	$(CARGO) build --workspace --bins
 	@tools/collector.sh >/dev/null || [ $$? = 3 ]
+	@tools/kubernetes.sh >/dev/null || [ $$? = 3 ]
 	@skips=$$(mktemp); trap 'rm -f "$$skips"' EXIT; status=0; \
 	$(CARGO) test --workspace --exclude spantap-tests --no-fail-fast || status=$$?; \
 	SPANTAP_SKIPS=$$skips $(if $(AS_ROOT),CARGO_TARGET_$(HOST)_RUNNER='$(AS_ROOT)') \
 	    $(CARGO) test -p spantap-tests --no-fail-fast || status=$$?; \
 	if [ -s "$$skips" ]; then echo "skipped: $$(wc -l <"$$skips")"; sort "$$skips" | uniq -c; fi; \
 	exit $$status
+
+images: ## build the container images; STANDINS=1 where no image registry can be reached
+	@$(if $(STANDINS),tools/base-images.sh)
+	$(COMPOSE) build
+
+up: images ## Collector, forwarder, agent and a demo application in containers
+	$(COMPOSE) --profile demo up --no-build
 
 bench: ## what Spantap costs here, as a table; ROUNDS=5 SECONDS=10 MARKDOWN=1
 	@tools/setup.sh bench
@@ -54,8 +66,16 @@ lint: ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
+deny: ## licences, sources and the wall between the two programs, by cargo-deny; ADVISORIES=1 asks the RustSec database too
+	@deny=$$(tools/cargo-tool.sh cargo-deny) && PATH=$$PATH:$(HOME)/.cargo/bin \
+	    $$deny check --hide-inclusion-graph bans licenses sources $(if $(ADVISORIES),advisories)
+
+dist: ## static, hardened, reproducible programs as tarball and Debian package, SBOM and hashes, in dist/
+	@tools/setup.sh dist
+	@tools/dist.sh
+
 fmt: ## format the Rust sources
 	$(CARGO) fmt --all
 
-clean: ## remove what was built (the test Collector stays in ~/.cache/spantap)
+clean: ## remove what was built (the test Collector and engine stay in ~/.cache/spantap)
 	$(CARGO) clean

@@ -17,7 +17,10 @@ fn main() -> anyhow::Result<()> {
         other => bail!("the probes do not support the processor {other} yet"),
     };
     let status = Command::new(&clang)
-        .args(["-g", "-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror", "-fdebug-prefix-map=..=."])
+        .args(["-g", "-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror"])
+        // No path of this machine in the object, which is embedded: the same sources give the same agent anywhere.
+        .arg("-ffile-compilation-dir=.")
+        .arg(format!("-ffile-prefix-map={}=probes", probes.display()))
         .arg(format!("-D__TARGET_ARCH_{architecture}"))
         .arg("-MD")
         .arg("-MF")

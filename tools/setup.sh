@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Looks for the programs that a purpose needs and installs the Debian packages of those that are missing.
-#   tools/setup.sh build|demo|test|bench|all
+#   tools/setup.sh build|demo|test|bench|engine|dist|all
 # Installs as root, or through sudo after asking on a terminal; otherwise prints the command and stops (exit 69).
 # Exit 69 too where something is missing that no package provides (Rust).
 set -euo pipefail
@@ -10,15 +10,22 @@ PATH=$PATH:$HOME/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 # program:package. What the test suite can do without (node, go, prometheus) it skips, loudly; it is installed all the same.
 build=(clang:clang cc:build-essential make:make)
 demo=(nginx:nginx-light curl:curl python3:python3)
-tests=("${demo[@]}" wrk:wrk node:nodejs prometheus:prometheus setpriv:util-linux unshare:util-linux nsenter:util-linux ip:iproute2 bpftool:bpftool)
+tests=("${demo[@]}" wrk:wrk node:nodejs prometheus:prometheus setpriv:util-linux unshare:util-linux nsenter:util-linux ip:iproute2 bpftool:bpftool
+    debootstrap:debootstrap dpkg-deb:dpkg systemd-analyze:systemd)
 bench=("${demo[@]}" wrk:wrk node:nodejs bpftool:bpftool)
+dist=("${build[@]}" musl-gcc:musl-tools objcopy:binutils dpkg-deb:dpkg xz:xz-utils)
+# What tools/engine.sh compiles against and runs with (iptables: names of containers, in their own network), and what
+# tools/base-images.sh makes images with.
+engine=(cc:build-essential pkg-config:pkg-config seccomp.h:libseccomp-dev iptables:iptables ip:iproute2 debootstrap:debootstrap curl:curl)
 case $purpose in
     build) wanted=("${build[@]}") ;;
     demo) wanted=("${build[@]}" "${demo[@]}") ;;
-    test) wanted=("${build[@]}" "${tests[@]}") ;;
+    test) wanted=("${build[@]}" "${tests[@]}" "${engine[@]}") ;;
     bench) wanted=("${build[@]}" "${bench[@]}") ;;
-    all) wanted=("${build[@]}" "${tests[@]}" "${bench[@]}") ;;
-    *) echo "usage: tools/setup.sh build|demo|test|bench|all" >&2; exit 64 ;;
+    engine) wanted=("${engine[@]}") ;;
+    dist) wanted=("${dist[@]}") ;;
+    all) wanted=("${build[@]}" "${tests[@]}" "${bench[@]}" "${engine[@]}" "${dist[@]}") ;;
+    *) echo "usage: tools/setup.sh build|demo|test|bench|engine|dist|all" >&2; exit 64 ;;
 esac
 
 say() { echo "setup: $*" >&2; }
@@ -32,7 +39,11 @@ clang_is_new_enough() {
 packages=() missing=()
 for entry in "${wanted[@]}"; do
     program=${entry%%:*} package=${entry##*:}
-    command -v "$program" >/dev/null && continue
+    if [[ $program == *.h ]]; then
+        [[ -e /usr/include/$program ]] && continue
+    else
+        command -v "$program" >/dev/null && continue
+    fi
     missing+=("$program")
     [[ " ${packages[*]} " == *" $package "* ]] || packages+=("$package")
 done
@@ -66,6 +77,7 @@ if (( ${#packages[@]} )); then
     fi
 fi
 
+[[ $purpose == engine ]] && { say "everything for '$purpose' is here"; exit 0; }
 clang_is_new_enough || exit 69
 if ! command -v cargo >/dev/null; then
     say "cargo is missing: install Rust 1.95 or later from https://rustup.rs, then try again"

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Name of the agent's program.
-const PROGRAM: &str = "spantap-agent";
+pub const PROGRAM: &str = "spantap-agent";
 
 /// Why there is no agent.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,11 @@ pub fn start(config: Option<&Path>, socket: &Path, log_format: Option<&str>) -> 
         .map_err(|error| AgentError::Start { path, error })
 }
 
-fn find() -> Result<PathBuf, AgentError> {
+/// The agent's program: beside this one, else in PATH.
+///
+/// # Errors
+/// [`AgentError::NotFound`].
+pub fn find() -> Result<PathBuf, AgentError> {
     let beside = env::current_exe().ok().and_then(|own| Some(own.parent()?.to_owned())).unwrap_or_default();
     let in_path = env::var_os("PATH").map(|path| env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
     [beside.clone()]

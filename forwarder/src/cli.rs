@@ -42,6 +42,18 @@ pub enum Command {
     Health,
     /// Read configuration and environment as a start would, print what is effective, start nothing.
     Check,
+    /// Look at what this host and the destinations allow, print a report with a fix beside every failure, start nothing.
+    ///
+    /// Runs `spantap-agent doctor` for the kernel, privilege and processes; sends an empty export to each destination. Best
+    /// as root (sudo spantap doctor); without privilege it says what it could not look at. Changes nothing.
+    ///
+    /// Exit code: 0 the configured job can run, perhaps with limits; 64 the configuration is bad; 69 something needed is
+    /// not there; 77 a privilege is missing.
+    Doctor {
+        /// As JSON (docs/doctor.md)
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 impl Arguments {

@@ -7,13 +7,14 @@
 //! From an exchange on, one way: `pipeline` leads it through · `observation` works out what it means · `trace` gives it
 //! identity · `resource` says who it was · `metric` measures it · `otlp` writes the bytes · `export` delivers them ·
 //! `prometheus` and `console` show the same · `telemetry` keeps the books · `admin` shows those; both serve over `serve`,
-//! at `endpoints`.
+//! at `endpoints`. `doctor` looks at all of it without starting anything.
 
 pub mod admin;
 pub mod agent;
 pub mod cli;
 pub mod confinement;
 pub mod console;
+pub mod doctor;
 pub mod endpoints;
 pub mod exchange;
 pub mod export;

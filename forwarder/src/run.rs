@@ -19,6 +19,7 @@ use crate::{
     agent::{self, AgentError},
     cli::{Arguments, Command},
     confinement::{self, ConfinementError},
+    doctor,
     endpoints::{EndpointError, Endpoints},
     health,
     ingest::{self, Allowed, BindError},
@@ -105,6 +106,9 @@ impl Failure {
 /// See [`Failure`].
 pub fn main() -> Result<(), Failure> {
     let arguments = Arguments::read()?;
+    if let Some(Command::Doctor { json }) = arguments.command {
+        std::process::exit(doctor::run(arguments.config.as_deref(), json).into());
+    }
     let loaded = Config::load(arguments.config.as_deref(), &Environment::of_process())
         .map_err(|error| Failure::Configuration(error.to_string()))?;
     if arguments.command == Some(Command::Check) {
@@ -163,8 +167,7 @@ fn choose_exporter(config: &mut Config) {
         tracing::warn!("every exporter is switched off; exchanges are counted only");
         return;
     };
-    let there = TcpStream::connect_timeout(&([127, 0, 0, 1], 4318).into(), Duration::from_millis(300)).is_ok();
-    if there {
+    if collector_listens() {
         tracing::info!("no exporter is configured; sending to http://localhost:4318, where something listens");
         config.traces = fallback.traces;
         config.metrics = fallback.metrics;
@@ -172,6 +175,11 @@ fn choose_exporter(config: &mut Config) {
         tracing::info!("no exporter is configured and nothing listens on localhost:4318; printing to the terminal");
         config.console = Console::Text;
     }
+}
+
+/// Whether something listens where a Collector on this host does.
+pub(crate) fn collector_listens() -> bool {
+    TcpStream::connect_timeout(&([127, 0, 0, 1], 4318).into(), Duration::from_millis(300)).is_ok()
 }
 
 async fn run(

@@ -22,7 +22,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FORMAT", global = true)]
     pub log_format: Option<String>,
     /// A process that is never observed; given by `spantap` for itself.
-    #[arg(long, value_name = "PID", hide = true)]
+    #[arg(long, value_name = "PID", hide = true, global = true)]
     pub exclude_pid: Vec<u32>,
     /// Stop when standard input ends; the process that started this one holds the other end of it.
     #[arg(long, hide = true)]
@@ -38,6 +38,15 @@ pub struct Arguments {
 /// Commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum Command {
+    /// Look at what this host allows, print a report, start nothing. `spantap doctor` shows this and the destinations.
+    ///
+    /// Exit code: 0 the job can run, perhaps with limits; 64 the configuration is bad; 69 something needed is not there;
+    /// 77 a privilege is missing.
+    Doctor {
+        /// As JSON (docs/doctor.md)
+        #[arg(long)]
+        json: bool,
+    },
     /// Ask the forwarder, over the ingest socket, whether it hears an agent: exit code 0 or 1. For health checks.
     Health,
 }

@@ -23,7 +23,9 @@ mod selection;
 mod stat;
 mod wire;
 
+pub(crate) use container::container_of;
 pub(crate) use counts::Counts;
+pub(crate) use listeners::Listeners;
 pub(crate) use ports::PortSet;
 pub(crate) use processes::{Change, Limits, Process, Processes, Walk};
 pub(crate) use procfs::{ProcFs, ReadError};

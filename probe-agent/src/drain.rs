@@ -3,7 +3,10 @@
 //! In: records of the kernel side, in their order; changes of the table of processes. Out: encoded batches in the queue,
 //! bits of the selection. No allocation for an event; at most [`BATCH_BYTES`] in a batch.
 
-use std::{rc::Rc, time::Instant};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use spantap_proto::v1;
 
@@ -19,6 +22,9 @@ use crate::{
 /// A batch ends when it holds this many bytes: few system calls, and little memory.
 const BATCH_BYTES: usize = 256 * 1024;
 
+/// While there is no news, this often: whoever asks the forwarder hears that the agent is alive.
+const HEARTBEAT: Duration = Duration::from_secs(3);
+
 /// Everything between the kernel and the queue.
 pub struct Drain {
     /// The kernel side.
@@ -32,6 +38,7 @@ pub struct Drain {
     told_losses: [u64; 5],
     /// Processes and events as the forwarder knows them.
     told_figures: (u32, u64),
+    told_at: Instant,
     rescan: bool,
 }
 
@@ -46,6 +53,7 @@ impl Drain {
             events: 0,
             told_losses: [0; 5],
             told_figures: (0, 0),
+            told_at: Instant::now(),
             rescan: false,
         }
     }
@@ -113,7 +121,7 @@ impl Drain {
         true
     }
 
-    /// Tells losses and figures, if there is news or `always`, and forgets processes that ended a while ago.
+    /// Tells losses and figures, if there is news, [`HEARTBEAT`] has passed, or `always`, and forgets processes that ended a while ago.
     pub fn report(&mut self, always: bool) {
         let over = self.processes.reap(Instant::now());
         self.apply(over);
@@ -126,9 +134,13 @@ impl Drain {
         let selected = u32::try_from(self.processes.selected()).unwrap_or(u32::MAX);
         // Facts about a process mostly go with the next events, so that nothing untold says nothing about the figures.
         let figures = (selected, self.events);
-        if !always && losses == self.told_losses && figures == self.told_figures && self.untold.is_empty() {
+        let news = losses != self.told_losses || figures != self.told_figures || !self.untold.is_empty();
+        // For nobody it would only fill the queue.
+        let due = self.shared.streaming.get() && self.told_at.elapsed() >= HEARTBEAT;
+        if !(always || news || due) {
             return;
         }
+        self.told_at = Instant::now();
         (self.told_losses, self.told_figures) = (losses, figures);
         let mut writer = std::mem::replace(&mut self.untold, BatchWriter::new(0));
         let reasons = [

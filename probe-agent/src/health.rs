@@ -13,7 +13,7 @@ use crate::{
     stream::{self, Destination},
 };
 
-/// The agent tells its figures each second; one that is silent for so long stands still.
+/// The agent tells its figures each second, or each three if they stay the same; one that is silent for so long stands still.
 const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 /// For connecting and the answer together.
 const ANSWER: Duration = Duration::from_secs(5);

@@ -3,6 +3,7 @@
 mod cli;
 mod clock;
 mod discovery;
+mod doctor;
 mod drain;
 mod encode;
 mod failure;

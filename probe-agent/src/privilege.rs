@@ -94,15 +94,18 @@ pub fn reach(path: &Path) -> Socket {
 }
 
 /// How the mode of a socket lets a process in that has no right to override it.
-#[derive(Debug, PartialEq, Eq)]
-enum WayIn {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WayIn {
+    /// As it is.
     Open,
+    /// Once the socket's group is joined.
     Join,
+    /// Not at all.
     Closed,
 }
 
 /// As the kernel does it: the first of owner, group, others that fits decides, and connecting is writing.
-fn way_in(mode: u32, owner: bool, member: bool) -> WayIn {
+pub fn way_in(mode: u32, owner: bool, member: bool) -> WayIn {
     let bit = match (owner, member) {
         (true, _) => 0o200,
         (false, true) => 0o020,

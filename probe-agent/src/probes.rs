@@ -60,12 +60,21 @@ pub enum ProbeError {
 }
 
 /// Whether the agent can do its work without a program.
-enum Need {
+#[derive(Debug)]
+pub enum Need {
+    /// It cannot.
     Required,
-    Optional { feature: &'static str, without: &'static str },
+    /// It can.
+    Optional {
+        /// What the program is for.
+        feature: &'static str,
+        /// What is missing then.
+        without: &'static str,
+    },
 }
 
-const PROGRAMS: &[(&str, Need)] = &[
+/// Every program of the hook set.
+pub const PROGRAMS: &[(&str, Need)] = &[
     ("sock_recv_length", Need::Required),
     ("sock_send_length", Need::Required),
     ("inet_sock_set_state", Need::Required),
@@ -296,7 +305,7 @@ fn other(error: impl std::fmt::Display) -> ProbeError {
 }
 
 /// Tells a missing privilege from a missing kernel feature, by the first I/O error in the chain of causes.
-fn classify(program: &'static str, error: &(dyn std::error::Error + 'static)) -> ProbeError {
+pub fn classify(program: &'static str, error: &(dyn std::error::Error + 'static)) -> ProbeError {
     let mut cause = Some(error);
     while let Some(current) = cause {
         if let Some(io) = current.downcast_ref::<io::Error>() {

@@ -27,6 +27,7 @@ use crate::{
     cli::{Arguments, Command},
     clock,
     discovery::{Limits, ProcFs, Processes, Walk, interesting_ports, provisional_exec},
+    doctor,
     drain::Drain,
     encode::BatchWriter,
     failure::Failure,
@@ -48,6 +49,10 @@ const FORSAKEN: Duration = Duration::from_secs(1);
 /// Configuration, build, run, drain.
 pub fn main() -> Result<(), Failure> {
     let arguments = Arguments::read()?;
+    if let Some(Command::Doctor { json }) = arguments.command {
+        let code = doctor::run(arguments.config.as_deref(), json, &arguments.exclude_pid);
+        std::process::exit(code.into());
+    }
     let environment = Environment::of_process();
     let loaded = Config::load(arguments.config.as_deref(), &environment)
         .map_err(|error| Failure::Configuration(error.to_string()))?;

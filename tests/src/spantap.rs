@@ -79,6 +79,11 @@ impl Spantap {
         &mut self.forwarder
     }
 
+    /// The configuration file that it was started with.
+    pub fn configuration(&self) -> PathBuf {
+        self.folder.path().join("spantap.yml")
+    }
+
     /// The forwarder's process id.
     pub fn forwarder_pid(&self) -> u32 {
         self.forwarder.pid()

@@ -113,9 +113,14 @@ fn write(folder: &Path, name: &str, text: &str) -> Result<String> {
 }
 
 fn help_and_version() -> Result<()> {
-    for (program, command) in
-        [("spantap", vec![]), ("spantap", vec!["forward"]), ("spantap", vec!["check"]), ("spantap-agent", vec![])]
-    {
+    for (program, command) in [
+        ("spantap", vec![]),
+        ("spantap", vec!["forward"]),
+        ("spantap", vec!["check"]),
+        ("spantap", vec!["doctor"]),
+        ("spantap-agent", vec![]),
+        ("spantap-agent", vec!["doctor"]),
+    ] {
         let said = run(self::command(program, &[command.as_slice(), &["--help"]].concat())?)?;
         ensure!(said.code == Some(0) && said.out.contains("--config"), "{program} {command:?} --help: {said:?}");
         ensure!(

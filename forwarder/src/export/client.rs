@@ -85,6 +85,28 @@ pub struct Packed {
     gzip: bool,
 }
 
+/// What a server said.
+#[derive(Debug)]
+pub struct Said {
+    /// Status code.
+    pub status: u16,
+    /// `Retry-After`, as it was sent.
+    pub retry_after: Option<String>,
+    /// Body, at most 4 MiB.
+    pub body: Vec<u8>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Silence {
+    /// The response, with this status, is larger than is read.
+    #[error("the response with status {0} is too large")]
+    TooLong(u16),
+    /// No connection, no answer in time, or one that broke off. Shown by [`describe`] only: a URL may hold a secret.
+    #[error("no answer")]
+    Failed(#[from] reqwest::Error),
+}
+
 impl Client {
     /// A client for `otlp`; opens no connection.
     ///
@@ -135,37 +157,60 @@ impl Client {
 
     /// Sends one request and reads its answer.
     pub async fn send(&self, packed: &Packed) -> Answer {
+        match self.ask(packed, self.timeout).await {
+            Ok(said) => response::read(said.status, said.retry_after.as_deref(), &said.body, SystemTime::now()),
+            Err(Silence::TooLong(status)) => {
+                Answer::Refused(format!("status {status}: the response is larger than {MAX_RESPONSE} bytes"))
+            }
+            Err(Silence::Failed(error)) if error.is_builder() || error.is_redirect() => {
+                Answer::Refused(describe(&error))
+            }
+            Err(Silence::Failed(error)) => Answer::Retry { after: None, what: describe(&error) },
+        }
+    }
+
+    /// Sends one request, which may take `limit`, and returns what the server said, whatever it means.
+    ///
+    /// # Errors
+    /// If there is no whole answer.
+    pub async fn ask(&self, packed: &Packed, limit: Option<Duration>) -> Result<Said, Silence> {
         let mut request = self.http.post(self.url.clone()).headers(self.headers.clone()).body(packed.body.clone());
         if packed.gzip {
             request = request.header(CONTENT_ENCODING, "gzip");
         }
-        if let Some(timeout) = self.timeout {
-            request = request.timeout(timeout);
+        if let Some(limit) = limit {
+            request = request.timeout(limit);
         }
-        let retry = |error: reqwest::Error| Answer::Retry { after: None, what: describe(&error) };
-        let mut answer = match request.send().await {
-            Ok(answer) => answer,
-            Err(error) if error.is_builder() || error.is_redirect() => return Answer::Refused(describe(&error)),
-            Err(error) => return retry(error),
-        };
+        let mut answer = request.send().await?;
         let status = answer.status().as_u16();
-        let after = answer.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let retry_after = answer.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let mut body = Vec::new();
         loop {
             match answer.chunk().await {
-                Ok(Some(chunk)) if body.len() + chunk.len() > MAX_RESPONSE => {
-                    return Answer::Refused(format!(
-                        "status {status}: the response is larger than {MAX_RESPONSE} bytes"
-                    ));
-                }
+                Ok(Some(chunk)) if body.len() + chunk.len() > MAX_RESPONSE => return Err(Silence::TooLong(status)),
                 Ok(Some(chunk)) => body.extend_from_slice(&chunk),
                 Ok(None) => break,
                 // An answer that breaks off is no answer, unless its status has already said no.
-                Err(error) if status < 300 => return retry(error),
+                Err(error) if status < 300 => return Err(error.into()),
                 Err(_) => break,
             }
         }
-        response::read(status, after.as_deref(), &body, SystemTime::now())
+        Ok(Said { status, retry_after, body })
+    }
+
+    /// Where it sends, for people: no user information, no query.
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// Names of the configured headers, joined by commas; empty if there are none.
+    pub fn header_names(&self) -> &str {
+        &self.header_names
+    }
+
+    /// How long a request may take, if that is limited.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
     }
 }
 

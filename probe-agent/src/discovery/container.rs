@@ -27,6 +27,11 @@ impl ContainerId {
     }
 }
 
+/// The id that either of the two files tells.
+pub(crate) fn container_of(cgroup: &[u8], mountinfo: &[u8]) -> Option<String> {
+    from_cgroup(cgroup).or_else(|| from_mountinfo(mountinfo)).map(|id| id.0)
+}
+
 /// Finds the id in a `cgroup` file, of either version of cgroups. In a container within a container, the inner one counts.
 pub(crate) fn from_cgroup(file: &[u8]) -> Option<ContainerId> {
     file.split(|&byte| byte == b'\n').find_map(|line| {

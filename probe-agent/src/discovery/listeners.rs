@@ -88,6 +88,14 @@ impl Listeners {
         new
     }
 
+    /// All ports, ascending, as far as the last refresh knew them.
+    pub(crate) fn all(&self) -> Vec<u16> {
+        let mut ports: Vec<u16> = self.ports.values().copied().collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
     /// Ports of the listening sockets that `pid` holds, in ascending order, as far as the last refresh knew them.
     pub(crate) fn held_by(&self, procfs: &ProcFs, pid: u32, counts: &mut Counts) -> Vec<u16> {
         if self.ports.is_empty() {

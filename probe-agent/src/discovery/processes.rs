@@ -109,6 +109,8 @@ struct Live {
     image: u64,
     /// Ports that any rule asks for, ascending.
     ports: Vec<u16>,
+    /// It had ended before its newest port could be judged: its children are to be, who have the socket from it.
+    unjudged: bool,
     /// Its number, if selected.
     id: Option<ProcessId>,
 }

@@ -125,6 +125,11 @@ impl ProcFs {
     pub(crate) fn is_initial_pid_namespace(&self) -> Option<bool> {
         Some(self.link(1, "ns/pid").ok()? == INITIAL_PID_NAMESPACE)
     }
+
+    /// Whether the caller's own PID namespace is the initial one, which takes no privilege to ask.
+    pub(crate) fn is_own_pid_namespace_initial(&self) -> Option<bool> {
+        Some(self.link(self.own_pid()?, "ns/pid").ok()? == INITIAL_PID_NAMESPACE)
+    }
 }
 
 fn read_link(path: &Path) -> io::Result<Vec<u8>> {

@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
-use super::{Change, Live, Processes, judge::Occasion};
+use super::{
+    Change, Live, Processes,
+    judge::{MAX_PORTS, Occasion},
+};
 use crate::discovery::{
     clock::Ticks,
     facts::{path_text, split_arguments},
@@ -32,10 +35,13 @@ impl Processes {
         if shared.is_none() && unselected >= self.limits.unselected {
             return changes;
         }
-        let live = Live { start, parent, image: from.image, ports: from.ports.clone(), id: None };
+        let unjudged = from.unjudged;
+        let live = Live { start, parent, image: from.image, ports: from.ports.clone(), unjudged, id: None };
         self.live.insert(child, live);
         if let Some((program, entry)) = shared {
             self.select(child, program, entry, &mut changes);
+        } else if unjudged {
+            self.look(child, start, &mut changes);
         }
         changes
     }
@@ -78,6 +84,7 @@ impl Processes {
         self.make_way(pid, start, &mut changes);
         let new = self.live.get(&pid).is_none_or(|live| live.ports.binary_search(&port).is_err());
         if new && self.selection.ports().contains(port) {
+            let gone_before = self.counts.gone;
             match self.reader.stat(pid) {
                 Ok(stat) if stat.start == start => {
                     let occasion = Occasion { port: Some(port), ..Occasion::default() };
@@ -86,8 +93,29 @@ impl Processes {
                 }
                 _ => self.counts.gone += 1,
             }
+            // It may have ended at any moment in between.
+            if self.counts.gone != gone_before && self.live.get(&pid).is_none_or(|live| live.id.is_none()) {
+                self.inherit(pid, start, port);
+            }
         }
         changes
+    }
+
+    /// A process that goes into the background listens, forks and ends, perhaps before any of it is read here. The events of
+    /// its children follow.
+    fn inherit(&mut self, pid: u32, start: Ticks, port: u16) {
+        let unselected = self.live.len() - self.live_selected;
+        if !self.live.contains_key(&pid) && unselected >= self.limits.unselected {
+            return;
+        }
+        let gone = Live { start, parent: 0, image: 0, ports: Vec::new(), unjudged: true, id: None };
+        let live = self.live.entry(pid).or_insert(gone);
+        live.unjudged = true;
+        if let Err(place) = live.ports.binary_search(&port)
+            && live.ports.len() < MAX_PORTS
+        {
+            live.ports.insert(place, port);
+        }
     }
 
     /// The last thread of `pid` has ended.

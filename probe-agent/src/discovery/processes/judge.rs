@@ -16,7 +16,7 @@ use crate::discovery::{
 /// The service manager adopts every orphan and starts every service: that it was selected says nothing about its children.
 const INIT: u32 = 1;
 /// Ports of a process that are remembered.
-const MAX_PORTS: usize = 1024;
+pub(super) const MAX_PORTS: usize = 1024;
 
 /// Why a process is judged (again).
 #[derive(Debug, Default)]
@@ -104,7 +104,7 @@ impl Processes {
         let before = id.or_else(|| self.inheritable(parent)).and_then(|id| self.known.get(&id));
         let verdict = self.selection.judge(&candidate, before.map(|process| &process.entry));
         candidate.ports.truncate(MAX_PORTS);
-        let live = Live { start, parent, image, ports: candidate.ports, id };
+        let live = Live { start, parent, image, ports: candidate.ports, unjudged: false, id };
         if id.is_none() && verdict.is_none() {
             // Room for those that are not remembered is not needed: the next walk finds them.
             if self.live.len() - self.live_selected < self.limits.unselected || self.live.contains_key(&pid) {

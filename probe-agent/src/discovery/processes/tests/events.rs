@@ -79,6 +79,21 @@ fn listening_selects_by_port() {
 }
 
 #[test]
+fn who_listened_and_went_into_the_background_is_found_by_its_children() {
+    let tree = Tree::new();
+    // 10 listened, forked 11 and ended; 11 forked 12 and ended: all before the first event is read.
+    tree.run(12, 1, 120, "/srv/app");
+    let mut table = table(&tree, &only([port(8080)]));
+    assert_eq!(told(&table.listening(10, exact(100), 8080)), [""; 0]);
+    assert_eq!(told(&table.forked(10, 11, exact(110))), [""; 0]);
+    assert_eq!(told(&table.exited(10, exact(100))), [""; 0]);
+    assert_eq!(told(&table.forked(11, 12, exact(120))), ["+12"]);
+    assert_eq!(told(&table.exited(11, exact(110))), [""; 0]);
+    assert_eq!(told(&table.forked(12, 13, exact(130))), ["+13"], "as of any selected process");
+    assert_eq!(told(&table.forked(99, 14, exact(140))), [""; 0]);
+}
+
+#[test]
 fn a_program_that_is_started_with_a_listening_socket_has_its_port() {
     let tree = Tree::new();
     tree.run(1, 0, 1, "/sbin/init").socket(501, 8080).hold(1, 501);

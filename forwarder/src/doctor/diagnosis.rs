@@ -1,0 +1,301 @@
+//! What the outcome of an empty export means.
+//!
+//! In: an answer, or why there is none. Out: a check with the way out. Names of headers are told, values never.
+
+use std::{error::Error, io, time::Duration, time::SystemTime};
+
+use spantap_doctor::{Check, Group, Lack};
+
+use crate::export::{
+    client::{Said, describe},
+    response::{self, Answer},
+};
+
+/// What was asked.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    /// URL without user information and query.
+    pub(super) shown: String,
+    /// Names of the configured headers.
+    pub(super) headers: String,
+    /// Whether a certificate counts.
+    pub(super) verified: bool,
+    /// Time from the beginning to the outcome.
+    pub(super) took: Duration,
+}
+
+impl Asked {
+    fn headers(&self) -> String {
+        if self.headers.is_empty() { "without headers".to_owned() } else { format!("with headers: {}", self.headers) }
+    }
+}
+
+/// An answer came.
+pub(super) fn answered(id: &str, asked: &Asked, said: &Said) -> Check {
+    let Asked { shown, took, .. } = asked;
+    let milliseconds = took.as_millis();
+    let what = match response::read(said.status, said.retry_after.as_deref(), &said.body, SystemTime::now()) {
+        Answer::Taken { message, .. } if message.is_empty() => return taken(id, asked),
+        Answer::Taken { message, .. } => {
+            return Check::degraded(
+                Group::Destinations,
+                id,
+                format!("{shown} answered status {} in {milliseconds} ms, but {message}", said.status),
+                "make sure that an OTLP receiver is there, and not a web server or a proxy's page",
+            );
+        }
+        Answer::Refused(what) | Answer::Retry { what, .. } => what,
+    };
+    let finding = format!("{shown} answered {what} in {milliseconds} ms, {}", asked.headers());
+    if matches!(said.status, 429 | 502 | 503 | 504) {
+        let fix = "the receiver, or what is behind it, is not ready or too busy; Spantap tries again by itself";
+        return Check::degraded(Group::Destinations, id, finding, fix);
+    }
+    let fix = match said.status {
+        401 | 403 => {
+            "the credentials are missing or wrong: OTEL_EXPORTER_OTLP_HEADERS=\"Authorization=…\" (values percent-encoded), \
+             or otel_traces_export / otel_metrics_export in the file"
+        }
+        404 | 405 => {
+            "the path is wrong: OTEL_EXPORTER_OTLP_ENDPOINT takes the base, /v1/traces or /v1/metrics is added to it; an \
+             endpoint of a signal with a path is used as it is"
+        }
+        300..=399 => "use the address that it leads to; only redirects (307, 308) within one origin are followed",
+        400 | 415 => "make sure that the receiver takes OTLP over HTTP as protobuf; https:// where it asks for TLS",
+        _ => "see the receiver's log",
+    };
+    Check::failed(Group::Destinations, id, Lack::Thing, finding, fix)
+}
+
+fn taken(id: &str, asked: &Asked) -> Check {
+    let finding = format!("{} took an empty export in {} ms, {}", asked.shown, asked.took.as_millis(), asked.headers());
+    if asked.verified || !asked.shown.starts_with("https:") {
+        return Check::ok(Group::Destinations, id, finding);
+    }
+    Check::degraded(
+        Group::Destinations,
+        id,
+        format!("{finding}; its certificate was not verified (insecure_skip_verify)"),
+        "set OTEL_EXPORTER_OTLP_CERTIFICATE to the authority's certificate instead",
+    )
+}
+
+/// The answer was larger than is read.
+pub(super) fn too_long(id: &str, asked: &Asked, status: u16) -> Check {
+    let finding = format!("{} answered status {status} with more than 4 MiB", asked.shown);
+    Check::failed(Group::Destinations, id, Lack::Thing, finding, "make sure that an OTLP receiver is there")
+}
+
+/// There was no answer in time.
+pub(super) fn silent(id: &str, asked: &Asked, limit: Duration) -> Check {
+    Check::failed(
+        Group::Destinations,
+        id,
+        Lack::Thing,
+        format!("{} did not answer within {} ms", asked.shown, limit.as_millis()),
+        "make sure that address and port are right, that no firewall drops the way there, and that the receiver is well; \
+         Spantap would start and try again",
+    )
+}
+
+/// Where a request failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Name,
+    Refused,
+    Connect,
+    UnknownAuthority,
+    WrongName,
+    Expired,
+    NoTls,
+    Tls,
+    NoHttp,
+    Other,
+}
+
+/// The request failed.
+pub(super) fn failed(id: &str, asked: &Asked, error: &reqwest::Error) -> Check {
+    judge(id, asked, step(error), &describe(error))
+}
+
+fn judge(id: &str, asked: &Asked, step: Step, said: &str) -> Check {
+    let fix = match step {
+        Step::Name => "the name is not known: correct it, or see /etc/resolv.conf (in a container: its network)",
+        Step::Refused => "nothing listens there: is the Collector running, and is 4318 (OTLP over HTTP) its port?",
+        Step::Connect => "make sure that address and port are right and that a route leads there",
+        Step::UnknownAuthority => {
+            "the certificate is signed by an authority that is not known: set OTEL_EXPORTER_OTLP_CERTIFICATE to its \
+             certificate (PEM)"
+        }
+        Step::WrongName => "the certificate is for another name: use the name that it is for in the endpoint",
+        Step::Expired => "the certificate is not valid now: renew it, or correct the clock",
+        Step::NoTls => "no TLS is spoken there: use http:// or the port for TLS",
+        Step::Tls => "see the certificate options (OTEL_EXPORTER_OTLP_CERTIFICATE, _CLIENT_CERTIFICATE, _CLIENT_KEY)",
+        Step::NoHttp => {
+            "what listens there does not speak HTTP/1.1: 4317 is the port of gRPC, OTLP over HTTP has 4318; https:// where \
+             it asks for TLS"
+        }
+        Step::Other => "see the receiver's log; Spantap would start and try again",
+    };
+    let finding = format!("{}: {said}", asked.shown);
+    Check::failed(Group::Destinations, id, Lack::Thing, finding, fix)
+}
+
+/// Tells by the types of the causes; where a cause is private to its crate, by its words.
+fn step(error: &reqwest::Error) -> Step {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    let mut found = Step::Other;
+    while let Some(cause) = next {
+        if let Some(tls) = tls_error(cause) {
+            return tls_step(tls);
+        }
+        if cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::ConnectionRefused) {
+            return Step::Refused;
+        }
+        let words = cause.to_string();
+        if words.contains("dns error") || words.contains("lookup address") {
+            return Step::Name;
+        }
+        if words.contains("HTTP version")
+            || words.contains("invalid HTTP")
+            || words.contains("connection closed before")
+        {
+            found = Step::NoHttp;
+        }
+        next = cause.source();
+    }
+    if found == Step::Other && error.is_connect() { Step::Connect } else { found }
+}
+
+/// The TLS library's error, which stands inside of I/O errors, of which `source` gives what is behind their inner one.
+fn tls_error<'a>(mut cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    loop {
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            return Some(tls);
+        }
+        cause = cause.downcast_ref::<io::Error>()?.get_ref()?;
+    }
+}
+
+fn tls_step(error: &rustls::Error) -> Step {
+    use rustls::{CertificateError as Certificate, Error};
+    match error {
+        Error::InvalidCertificate(certificate) => match certificate {
+            Certificate::UnknownIssuer | Certificate::BadSignature => Step::UnknownAuthority,
+            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => Step::WrongName,
+            Certificate::Expired
+            | Certificate::ExpiredContext { .. }
+            | Certificate::NotValidYet
+            | Certificate::NotValidYetContext { .. } => Step::Expired,
+            _ => Step::Tls,
+        },
+        Error::InvalidMessage(_) => Step::NoTls,
+        _ => Step::Tls,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use spantap_doctor::State;
+
+    use super::*;
+    use crate::{
+        export::client::{Client, Silence},
+        sample,
+    };
+
+    fn asked() -> Asked {
+        Asked {
+            shown: "https://h/v1/traces".into(),
+            headers: "authorization".into(),
+            verified: true,
+            took: Duration::from_millis(12),
+        }
+    }
+
+    fn status(status: u16) -> Check {
+        answered("destinations.traces", &asked(), &Said { status, retry_after: None, body: Vec::new() })
+    }
+
+    #[test]
+    fn statuses() {
+        let fine = status(200);
+        assert_eq!(fine.finding, "https://h/v1/traces took an empty export in 12 ms, with headers: authorization");
+        for (code, state, mentions) in [
+            (202, State::Ok, ""),
+            (401, State::Failed, "credentials"),
+            (403, State::Failed, "credentials"),
+            (404, State::Failed, "path"),
+            (308, State::Failed, "address that it leads to"),
+            (415, State::Failed, "protobuf"),
+            (500, State::Failed, "log"),
+            (429, State::Degraded, "busy"),
+            (503, State::Degraded, "not ready"),
+        ] {
+            let check = status(code);
+            assert_eq!(check.state, state, "{code}");
+            assert!(check.fix.unwrap_or_default().contains(mentions), "{code}");
+        }
+        let said = Said { status: 200, retry_after: None, body: b"<html>".to_vec() };
+        assert_eq!(answered("x", &asked(), &said).state, State::Degraded);
+        let unverified = Asked { verified: false, ..asked() };
+        assert_eq!(taken("x", &unverified).state, State::Degraded);
+    }
+
+    /// What the real client says of a real failure.
+    async fn step_of(endpoint: String) -> Step {
+        let client = Client::new(&sample::otlp(endpoint)).unwrap();
+        let packed = client.pack(bytes::Bytes::new()).await.unwrap();
+        match client.ask(&packed, Some(Duration::from_secs(5))).await {
+            Err(Silence::Failed(error)) => step(&error),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn speaker(words: &'static [u8]) -> u16 {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.write_all(words);
+                let _ = stream.read(&mut [0; 4096]);
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn failures_are_told_apart() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        assert_eq!(step_of(format!("http://127.0.0.1:{free}/v1/traces")).await, Step::Refused);
+        assert_eq!(step_of("http://no-such-host.invalid/v1/traces".into()).await, Step::Name);
+        let plain = speaker(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        assert_eq!(step_of(format!("https://127.0.0.1:{plain}/v1/traces")).await, Step::NoTls);
+        // The settings frame with which an HTTP/2 server begins.
+        let grpc = speaker(b"\0\0\0\x04\0\0\0\0\0");
+        assert_eq!(step_of(format!("http://127.0.0.1:{grpc}/v1/traces")).await, Step::NoHttp);
+    }
+
+    #[test]
+    fn every_step_has_a_way_out_and_certificates_are_told_apart() {
+        use rustls::{CertificateError as C, Error as E};
+        for (error, expected) in [
+            (E::InvalidCertificate(C::UnknownIssuer), Step::UnknownAuthority),
+            (E::InvalidCertificate(C::NotValidForName), Step::WrongName),
+            (E::InvalidCertificate(C::Expired), Step::Expired),
+            (E::InvalidCertificate(C::NotValidYet), Step::Expired),
+            (E::InvalidCertificate(C::Revoked), Step::Tls),
+            (E::NoCertificatesPresented, Step::Tls),
+        ] {
+            assert_eq!(tls_step(&error), expected, "{error}");
+        }
+        for step in [Step::Name, Step::Refused, Step::Connect, Step::Tls, Step::NoHttp, Step::Other] {
+            let check = judge("x", &asked(), step, "words");
+            assert!(check.exit_code == Some(Lack::Thing) && check.fix.is_some(), "{check:?}");
+        }
+        assert!(silent("x", &asked(), Duration::from_secs(4)).finding.contains("4000 ms"));
+    }
+}

@@ -1,0 +1,21 @@
+{{- define "spantap.selector" -}}
+app.kubernetes.io/name: spantap
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "spantap.labels" -}}
+{{ include "spantap.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{- define "spantap.name" -}}
+{{- if contains "spantap" .Release.Name }}{{ .Release.Name }}{{ else }}{{ .Release.Name }}-spantap{{ end }}
+{{- end }}
+
+{{- define "spantap.configuration" -}}
+{{- $file := deepCopy .Values.config }}
+{{- with .Values.discovery }}{{ $_ := set $file "discovery" . }}{{ end }}
+{{- toYaml $file }}
+{{- end }}

@@ -1,0 +1,210 @@
+//! Which of the selected processes may speak TLS, which is not read yet.
+//!
+//! In: `/proc/PID/maps` and the executables of selected processes, both hostile. Out: the libraries that they map, or
+//! that are linked into them, by program. Bounded in files, bytes and time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::Read,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use memchr::memmem;
+use spantap_doctor::{Check, Group};
+
+use super::processes::{bounded, name_of};
+use crate::discovery::{ProcFs, Process};
+
+/// All of it may take this long.
+const PATIENCE: Duration = Duration::from_millis(2500);
+/// Programs that are looked at.
+const MAX_PROGRAMS: usize = 64;
+/// Bytes of a memory map that are read.
+const MAX_MAPS: u64 = 1 << 20;
+/// Bytes of an executable that are looked through: Node's has 120 MB.
+const MAX_EXECUTABLE: u64 = 192 << 20;
+const CHUNK: usize = 1 << 20;
+/// Longer than any mark, so that one across two chunks is found.
+const OVERLAP: usize = 64;
+
+/// Beginnings of file names of shared libraries, and what they are.
+const LIBRARIES: [(&str, &str); 6] = [
+    ("libssl3.so", "NSS"),
+    ("libssl.so", "OpenSSL"),
+    ("libgnutls.so", "GnuTLS"),
+    ("libmbedtls.so", "Mbed TLS"),
+    ("libwolfssl.so", "wolfSSL"),
+    ("libjvm.so", "Java"),
+];
+
+/// What is found in executables that have a library linked into them.
+const MARKS: [(&[u8], &str); 5] = [
+    (b"crypto/tls.(*Conn).Write", "Go crypto/tls"),
+    (b"BoringSSL", "BoringSSL"),
+    (b"OpenSSL 3.", "OpenSSL, static"),
+    (b"OpenSSL 1.", "OpenSSL, static"),
+    (b"/rustls-0.", "rustls"),
+];
+
+/// Looks at what `selected` runs.
+pub(super) fn look(procfs: &ProcFs, selected: &[Process]) -> Check {
+    // One process of each program: what one maps, the others do.
+    let mut programs: BTreeMap<(String, Option<String>), (String, u32)> = BTreeMap::new();
+    for process in selected {
+        let container = process.program.container_id.as_ref().map(|id| id.as_str().to_owned());
+        let key = (process.program.executable.clone(), container);
+        programs.entry(key).or_insert_with(|| (name_of(procfs, process), process.pid));
+    }
+    let total = programs.len();
+    let jobs: Vec<(String, u32)> = programs.into_values().take(MAX_PROGRAMS).collect();
+    let (answer, answers) = mpsc::channel();
+    let deadline = Instant::now() + PATIENCE;
+    let of = procfs.clone();
+    // In a thread of its own: a file may lie on a file system that never answers. It ends with this process.
+    let reader = thread::Builder::new().name("executables".to_owned()).spawn(move || {
+        for (name, pid) in jobs {
+            if answer.send((name, libraries_of(&of, pid, deadline))).is_err() {
+                return;
+            }
+        }
+    });
+    let mut found: BTreeMap<String, BTreeSet<&'static str>> = BTreeMap::new();
+    let mut looked = 0;
+    if reader.is_ok() {
+        while let Ok((name, libraries)) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            looked += usize::from(libraries.is_some());
+            found.entry(name).or_default().extend(libraries.into_iter().flatten());
+        }
+    }
+    found.retain(|_, libraries| !libraries.is_empty());
+    judge(&found, total - looked)
+}
+
+/// `None` if it could not be looked at.
+fn libraries_of(procfs: &ProcFs, pid: u32, deadline: Instant) -> Option<BTreeSet<&'static str>> {
+    let maps = procfs.read(pid, "maps", MAX_MAPS).ok()?;
+    let mapped = mapped(&maps);
+    if !mapped.is_empty() {
+        return Some(mapped);
+    }
+    linked(File::open(procfs.path(pid, "exe")).ok()?, deadline)
+}
+
+/// Libraries whose files are mapped: the last field of each line (proc_pid_maps(5)) is a path.
+fn mapped(maps: &[u8]) -> BTreeSet<&'static str> {
+    let names = maps.split(|&byte| byte == b'\n').filter_map(|line| line.rsplit(|&byte| byte == b'/').next());
+    names
+        .filter_map(|name| LIBRARIES.iter().find(|(begin, _)| name.starts_with(begin.as_bytes())))
+        .map(|(_, what)| *what)
+        .collect()
+}
+
+/// Libraries that are part of the executable itself; `None` if there was no time to look.
+fn linked(file: impl Read, deadline: Instant) -> Option<BTreeSet<&'static str>> {
+    let marks: Vec<_> = MARKS.iter().map(|(mark, what)| (memmem::Finder::new(mark), *what)).collect();
+    let mut file = file.take(MAX_EXECUTABLE);
+    let mut found = BTreeSet::new();
+    let mut buffer = Vec::with_capacity(CHUNK + OVERLAP);
+    loop {
+        if Instant::now() >= deadline {
+            return None;
+        }
+        let count = file.by_ref().take(CHUNK as u64).read_to_end(&mut buffer).ok()?;
+        if count == 0 {
+            return Some(found);
+        }
+        found.extend(marks.iter().filter(|(mark, _)| mark.find(&buffer).is_some()).map(|(_, what)| *what));
+        buffer.drain(..buffer.len().saturating_sub(OVERLAP));
+    }
+}
+
+fn judge(found: &BTreeMap<String, BTreeSet<&'static str>>, not_looked_at: usize) -> Check {
+    let id = "processes.tls";
+    let missing = if not_looked_at > 0 {
+        format!("; programs that could not be looked at: {not_looked_at}")
+    } else {
+        String::new()
+    };
+    if found.is_empty() && not_looked_at > 0 {
+        return Check::unknown(
+            Group::Processes,
+            id,
+            format!("no TLS library found{missing}"),
+            "run doctor as root: sudo spantap doctor",
+        );
+    }
+    if found.is_empty() {
+        return Check::ok(Group::Processes, id, "no selected program has a TLS library that is known here");
+    }
+    Check::degraded(
+        Group::Processes,
+        id,
+        format!("TLS is not read yet; selected programs that may speak it: {}{missing}", found.len()),
+        "what they send in plain text is seen; observe behind the proxy that ends TLS, or count on `encrypted` in \
+         spantap_losses_total to tell how many connections were not read",
+    )
+    .with_details(bounded(
+        found
+            .iter()
+            .map(|(name, libraries)| format!("{name}: {}", libraries.iter().copied().collect::<Vec<_>>().join(", "))),
+    ))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use spantap_doctor::State;
+
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    #[test]
+    fn mapped_libraries_are_told_apart() {
+        let maps = b"55d0-55d1 r--p 00000000 fe:00 12 /usr/sbin/nginx
+7f00-7f01 r-xp 00000000 fe:00 13 /usr/lib/x86_64-linux-gnu/libssl.so.3
+7f02-7f03 r-xp 00000000 fe:00 14 /usr/lib/firefox/libssl3.so
+7f04-7f05 r-xp 00000000 fe:00 15 /usr/lib/libgnutls.so.30.34.3 (deleted)
+7f06-7f07 rw-p 00000000 00:00 0 [stack]
+\xff\xfe/";
+        assert_eq!(mapped(maps), BTreeSet::from(["OpenSSL", "NSS", "GnuTLS"]));
+        assert!(mapped(b"").is_empty());
+        assert!(mapped(b"7f00-7f01 r-xp 0 fe:00 1 /srv/libssl.sock-of-mine/server").is_empty());
+    }
+
+    #[test]
+    fn marks_are_found_across_chunks() {
+        for shift in [0, 1, 11, 23, 24, 25] {
+            let mut file = vec![0; CHUNK - shift];
+            file.extend(b"crypto/tls.(*Conn).Write");
+            file.resize(2 * CHUNK, 0);
+            assert_eq!(linked(&file[..], soon()).unwrap(), BTreeSet::from(["Go crypto/tls"]), "{shift}");
+        }
+        assert_eq!(linked(&b"x OpenSSL 1.1.1 (compatible; BoringSSL)"[..], soon()).unwrap().len(), 2);
+        assert!(linked(&[0; 3 * CHUNK][..], soon()).unwrap().is_empty());
+        assert_eq!(linked(&b"BoringSSL"[..], Instant::now()), None, "no time left");
+    }
+
+    #[test]
+    fn what_may_be_encrypted_limits() {
+        let found = BTreeMap::from([("nginx".to_owned(), BTreeSet::from(["OpenSSL"]))]);
+        let check = judge(&found, 0);
+        assert_eq!((check.state, check.details.as_slice()), (State::Degraded, &["nginx: OpenSSL".to_owned()][..]));
+        assert_eq!(judge(&BTreeMap::new(), 0).state, State::Ok);
+        assert_eq!(judge(&BTreeMap::new(), 2).state, State::Unknown);
+        assert!(judge(&found, 2).finding.ends_with("looked at: 2"));
+    }
+
+    #[test]
+    fn this_process_is_looked_at() {
+        let procfs = ProcFs::default();
+        let libraries = libraries_of(&procfs, procfs.own_pid().unwrap(), soon()).unwrap();
+        // The marks themselves are part of it.
+        assert!(libraries.contains("BoringSSL"), "{libraries:?}");
+    }
+}
