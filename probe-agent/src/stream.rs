@@ -152,7 +152,7 @@ pub async fn connect(destination: &Destination) -> Result<Channel, ConnectError>
 /// One stream, from hello to its end. `None`: the forwarder ended it in order.
 async fn stream(shared: &Shared, channel: Channel, hello: &v1::Hello, facts: Bytes) -> Option<Status> {
     let (to_send, outgoing) = mpsc::channel::<Bytes>(2);
-    let hello = v1::AgentMessage { body: Some(v1::agent_message::Body::Hello(hello.clone())) };
+    let hello = v1::AgentMessage { body: Some(v1::agent_message::Body::Hello(hello.encode_to_vec().into())) };
     if to_send.send(hello.encode_to_vec().into()).await.is_err() || to_send.send(facts).await.is_err() {
         return Some(Status::internal("the outgoing stream ended before it began"));
     }
