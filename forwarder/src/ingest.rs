@@ -81,9 +81,13 @@ pub async fn serve(
     stop: oneshot::Receiver<()>,
 ) -> Result<(), ServeError> {
     let listener = UnixListener::from_std(listener)?;
-    let service =
-        IngestServer::new(Service { allowed, arrivals, newest: watch::Sender::new(0), heartbeat: Heartbeat::default() })
-            .max_decoding_message_size(MAX_BATCH_BYTES);
+    let service = IngestServer::new(Service {
+        allowed,
+        arrivals,
+        newest: watch::Sender::new(0),
+        heartbeat: Heartbeat::default(),
+    })
+    .max_decoding_message_size(MAX_BATCH_BYTES);
     let incoming = Incoming::new(listener);
     Server::builder()
         .initial_stream_window_size(WINDOW)

@@ -155,9 +155,9 @@ impl TryFrom<v1::Connection> for Connection {
                 local: (address(&wire.local_address)?, wire.local_port as u16),
                 peer: (address(&wire.peer_address)?, wire.peer_port as u16),
             },
-            Ok(v1::Transport::Unix) => {
-                Endpoints::Unix { path: (!wire.unix_path.is_empty()).then(|| cut(&wire.unix_path, UNIX_PATH).to_owned()) }
-            }
+            Ok(v1::Transport::Unix) => Endpoints::Unix {
+                path: (!wire.unix_path.is_empty()).then(|| cut(&wire.unix_path, UNIX_PATH).to_owned()),
+            },
             _ => Endpoints::Unknown,
         };
         Ok(Self { socket: SocketId(wire.socket), endpoints, network_namespace: wire.network_namespace })

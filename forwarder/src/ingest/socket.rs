@@ -58,13 +58,17 @@ pub enum BindError {
         uid: u32,
     },
     /// Another forwarder is just starting, and does not come to an end.
-    #[error("another spantap is starting with {0}: wait for it or stop it, or set spantap.socket (SPANTAP_SOCKET) to another path")]
+    #[error(
+        "another spantap is starting with {0}: wait for it or stop it, or set spantap.socket (SPANTAP_SOCKET) to another path"
+    )]
     Starting(PathBuf),
     /// There is something that is no socket.
     #[error("{0} is not a socket; it is left alone: remove it, or set spantap.socket (SPANTAP_SOCKET) to another path")]
     NotASocket(PathBuf),
     /// There is a symbolic link.
-    #[error("{0} is a symbolic link: set spantap.socket (SPANTAP_SOCKET) to a path without one at its end or before it")]
+    #[error(
+        "{0} is a symbolic link: set spantap.socket (SPANTAP_SOCKET) to a path without one at its end or before it"
+    )]
     Link(PathBuf),
     /// Others could replace the socket.
     #[error(
@@ -91,7 +95,9 @@ pub enum BindError {
         wanted: u32,
     },
     /// The file system says no.
-    #[error("cannot listen on {path}: {error}; set spantap.socket (SPANTAP_SOCKET) to a path that this user may create")]
+    #[error(
+        "cannot listen on {path}: {error}; set spantap.socket (SPANTAP_SOCKET) to a path that this user may create"
+    )]
     Io {
         /// Path of the socket.
         path: PathBuf,
