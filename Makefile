@@ -17,7 +17,7 @@ COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose 
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || { sudo -n true 2>/dev/null && echo sudo -E env PATH=$$PATH; })
 
-.PHONY: help setup build run demo test images up bench lint deny dist fmt clean
+.PHONY: help setup build run demo test images up fuzz bench lint deny dist fmt clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -56,6 +56,18 @@ images: ## build the container images; STANDINS=1 where no image registry can be
 
 up: images ## Collector, forwarder, agent and a demo application in containers
 	$(COMPOSE) --profile demo up --no-build
+
+FUZZ_TARGETS := agent_bytes agent_events heads acknowledgements host_files
+FUZZ_TOOL := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/spantap/cargo-fuzz
+fuzz: ## feed hostile bytes to what reads them; FOR=60 seconds for each target
+	@[ -x $(FUZZ_TOOL)/bin/cargo-fuzz ] || $(CARGO) install cargo-fuzz --locked --root $(FUZZ_TOOL)
+	@if rustc +nightly --version >/dev/null 2>&1; then with="+nightly"; how=; \
+	else export RUSTC_BOOTSTRAP=1; with=; how="--sanitizer none"; fi; \
+	export PATH=$(FUZZ_TOOL)/bin:$$PATH; for target in $(FUZZ_TARGETS); do \
+	    mkdir -p fuzz/found/$$target; echo "== $$target"; \
+	    $(CARGO) $$with fuzz run $$how $$target fuzz/found/$$target fuzz/corpus/$$target -- \
+	        -max_total_time=$(if $(filter 0,$(FOR)),60,$(FOR)) -rss_limit_mb=512 -max_len=4096 -print_final_stats=1 || exit 1; \
+	done
 
 bench: ## what Spantap costs here, as a table; ROUNDS=5 SECONDS=10 MARKDOWN=1
 	@tools/setup.sh bench

@@ -4,7 +4,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(["ingest.proto"], ["."])?;
     let mut config = prost_build::Config::new();
     // Heads stay slices of the buffer they arrived in.
-    config.bytes([".spantap.v1.AgentMessage.batch", ".spantap.v1.SocketEvent.head", ".spantap.v1.SocketEvent.tail"]);
+    config.bytes([
+        ".spantap.v1.AgentMessage.hello",
+        ".spantap.v1.AgentMessage.batch",
+        ".spantap.v1.SocketEvent.head",
+        ".spantap.v1.SocketEvent.tail",
+    ]);
     tonic_prost_build::configure().compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

@@ -3,15 +3,11 @@
 //! In: whatever a connected agent sends. Out: [`Arrival`]s in their order, made of domain types; the one who takes them
 //! acknowledges each batch. One agent at a time: a new stream takes the place of the old one.
 
+mod connections;
 mod convert;
 mod decode;
 mod heartbeat;
 mod socket;
-
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
 
 use spantap_proto::{
     MAX_BATCH_BYTES, PROTOCOL_VERSION,
@@ -23,23 +19,27 @@ use spantap_proto::{
 };
 use tokio::{
     net::UnixListener,
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Request, Response, Status, Streaming,
-    transport::{Server, server::UdsConnectInfo},
-};
+use tonic::{Request, Response, Status, Streaming, transport::Server};
 
-pub use convert::{Batch, Invalid};
+pub use convert::{Batch, Invalid, decode_hello};
 pub use socket::{BindError, bind};
 
-use self::heartbeat::Heartbeat;
+use self::{
+    connections::{Incoming, Peer},
+    heartbeat::Heartbeat,
+};
 
 /// Batches that may wait for the pipeline; more than this and the agent has to wait.
 const WAITING: usize = 4;
 /// Flow-control windows: several batches may be under way, so that a stream never waits for a round trip.
 const WINDOW: u32 = 4 * 1024 * 1024;
+/// Streams of one connection at a time: an agent has one, and asks for health over another connection.
+const STREAMS: u32 = 1;
+/// Bytes of the fields of a request; an agent's come to some hundred.
+const FIELDS: u32 = 8 * 1024;
 /// Largest frame; a batch of the agent's usual size fits one.
 const FRAME: u32 = 512 * 1024;
 
@@ -81,14 +81,20 @@ pub async fn serve(
     stop: oneshot::Receiver<()>,
 ) -> Result<(), ServeError> {
     let listener = UnixListener::from_std(listener)?;
-    let service =
-        IngestServer::new(Service { allowed, arrivals, streams: Arc::default(), heartbeat: Heartbeat::default() })
-            .max_decoding_message_size(MAX_BATCH_BYTES);
-    let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+    let service = IngestServer::new(Service {
+        allowed,
+        arrivals,
+        newest: watch::Sender::new(0),
+        heartbeat: Heartbeat::default(),
+    })
+    .max_decoding_message_size(MAX_BATCH_BYTES);
+    let incoming = Incoming::new(listener);
     Server::builder()
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .max_frame_size(FRAME)
+        .max_concurrent_streams(STREAMS)
+        .http2_max_header_list_size(FIELDS)
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, async {
             // A dropped sender means stop as well.
@@ -117,14 +123,14 @@ pub fn channel() -> (mpsc::Sender<Arrival>, mpsc::Receiver<Arrival>) {
 struct Service {
     allowed: Allowed,
     arrivals: mpsc::Sender<Arrival>,
-    /// Number of the newest stream: older ones end when they see that it is not theirs.
-    streams: Arc<AtomicU64>,
+    /// Number of the newest stream: older ones end when it is not theirs any more.
+    newest: watch::Sender<u64>,
     heartbeat: Heartbeat,
 }
 
 impl Service {
     fn check_peer<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
+        let peer = request.extensions().get::<Peer>().and_then(|peer| peer.credentials);
         let Some(peer) = peer else {
             return Err(Status::permission_denied("the peer's credentials cannot be read"));
         };
@@ -145,9 +151,12 @@ impl Ingest for Service {
         request: Request<Streaming<v1::AgentMessage>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
         self.check_peer(&request)?;
+        let streams = request.extensions().get::<Peer>().map(|peer| peer.streams.clone()).unwrap_or_default();
         let mut messages = request.into_inner();
         let hello = match messages.message().await? {
-            Some(v1::AgentMessage { body: Some(Body::Hello(hello)) }) => hello,
+            Some(v1::AgentMessage { body: Some(Body::Hello(hello)) }) => {
+                decode_hello(hello).map_err(|error| Status::invalid_argument(error.to_string()))?
+            }
             _ => return Err(Status::invalid_argument("a stream begins with a hello")),
         };
         if hello.protocol_version != PROTOCOL_VERSION {
@@ -160,8 +169,13 @@ impl Ingest for Service {
             tracing::error!(reason, "refused an agent");
             return Err(Status::failed_precondition(reason));
         }
-        let number = self.streams.fetch_add(1, Ordering::Relaxed) + 1;
-        let streams = self.streams.clone();
+        let carried = streams.begin();
+        let mut number = 0;
+        self.newest.send_modify(|newest| {
+            *newest += 1;
+            number = *newest;
+        });
+        let mut newest = self.newest.subscribe();
         let arrivals = self.arrivals.clone();
         let (taken, acknowledgements) = mpsc::channel(64);
         let heartbeat = self.heartbeat.begin();
@@ -170,11 +184,18 @@ impl Ingest for Service {
                 return;
             }
             // An error is the end of the stream like any other: the agent sends again what was not acknowledged.
-            while let Ok(Some(message)) = messages.message().await {
-                if streams.load(Ordering::Relaxed) != number {
-                    let _ = taken.send(Err(Status::aborted("another agent has taken the place"))).await;
-                    return;
-                }
+            let _carried = carried;
+            loop {
+                let message = tokio::select! {
+                    biased;
+                    _ = newest.wait_for(|newest| *newest != number) => {
+                        // Full: it reads nothing, so it need not be told.
+                        let _ = taken.try_send(Err(Status::aborted("another agent has taken the place")));
+                        return;
+                    }
+                    message = messages.message() => message,
+                };
+                let Ok(Some(message)) = message else { break };
                 heartbeat.heard();
                 let Some(Body::Batch(batch)) = message.body else { continue };
                 let mut invalid = Vec::new();
@@ -189,7 +210,7 @@ impl Ingest for Service {
                     }
                 }
             }
-            if streams.load(Ordering::Relaxed) == number {
+            if *newest.borrow() == number {
                 // No receiver: the program is stopping.
                 let _ = arrivals.send(Arrival::Ended).await;
             }

@@ -3,7 +3,8 @@
 //! In: command line, environment, configuration file. Out: what the exporters send, until SIGTERM or SIGINT, or until
 //! the agent that was started here ends; then everything that was observed, within the shutdown timeout, and a summary.
 
-mod intake;
+#[doc(hidden)] // for the fuzz targets
+pub mod intake;
 
 use std::{io, net::TcpStream, os::unix::net::UnixListener, process::Child, sync::Arc, time::Duration};
 

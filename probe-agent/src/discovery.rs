@@ -13,6 +13,8 @@ mod container;
 mod counts;
 mod elf;
 mod facts;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod language;
 mod listeners;
 mod ports;

@@ -7,6 +7,8 @@ mod doctor;
 mod drain;
 mod encode;
 mod failure;
+#[cfg(test)] // and the fuzz targets, which bring it in by its path
+mod fuzzing;
 mod health;
 mod memory;
 mod privilege;

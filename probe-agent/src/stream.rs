@@ -32,6 +32,10 @@ use crate::queue::Queue;
 const METHOD: &str = "/spantap.v1.Ingest/Stream";
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Largest answer: an acknowledgement has 9 bytes.
+const MAX_ANSWER: usize = 1024;
+/// Bytes of the fields of an answer.
+const MAX_FIELDS: u32 = 16 * 1024;
 
 /// What the drain and the stream share; both run on one thread.
 pub struct Shared {
@@ -69,27 +73,27 @@ pub async fn run(
         match connect(&destination).await {
             Ok(channel) => {
                 told_shut_out = false;
+                let begun = tokio::time::Instant::now();
                 let error = stream(&shared, channel, &hello(), facts()).await;
                 shared.queue.borrow_mut().rewind();
                 shared.streaming.set(false);
                 // Who waits for the queue to become empty has to think again.
                 shared.emptied.notify_one();
+                // Whoever takes every stream and ends it at once is asked ever less often.
+                if begun.elapsed() >= LONGEST_PAUSE {
+                    pause = FIRST_PAUSE;
+                }
+                told = true;
                 match error {
-                    None => {
-                        tracing::info!("the forwarder ended the stream; waiting for the next one");
-                        (pause, told) = (FIRST_PAUSE, true);
-                    }
+                    None => tracing::info!("the forwarder ended the stream; waiting for the next one"),
                     // Another version, or a user who may not be the agent: not over in a moment.
                     Some(status)
                         if matches!(status.code(), tonic::Code::FailedPrecondition | tonic::Code::PermissionDenied) =>
                     {
                         tracing::error!(reason = status.message(), "the forwarder refused the stream");
-                        (pause, told) = (LONGEST_PAUSE, true);
+                        pause = LONGEST_PAUSE;
                     }
-                    Some(status) => {
-                        tracing::warn!(%status, "the stream to the forwarder broke; trying again");
-                        (pause, told) = (FIRST_PAUSE, true);
-                    }
+                    Some(status) => tracing::warn!(%status, "the stream to the forwarder broke; trying again"),
                 }
             }
             // Not by itself over: it is told even to who knows that there is no forwarder.
@@ -146,17 +150,20 @@ pub async fn connect(destination: &Destination) -> Result<Channel, ConnectError>
         let stream = once.take().map(TokioIo::new).ok_or_else(|| std::io::Error::other("the stream is over"));
         async move { stream }
     });
-    Ok(Endpoint::from_static("http://spantap.invalid").connect_with_connector(connector).await?)
+    Ok(Endpoint::from_static("http://spantap.invalid")
+        .http2_max_header_list_size(MAX_FIELDS)
+        .connect_with_connector(connector)
+        .await?)
 }
 
 /// One stream, from hello to its end. `None`: the forwarder ended it in order.
 async fn stream(shared: &Shared, channel: Channel, hello: &v1::Hello, facts: Bytes) -> Option<Status> {
     let (to_send, outgoing) = mpsc::channel::<Bytes>(2);
-    let hello = v1::AgentMessage { body: Some(v1::agent_message::Body::Hello(hello.clone())) };
+    let hello = v1::AgentMessage { body: Some(v1::agent_message::Body::Hello(hello.encode_to_vec().into())) };
     if to_send.send(hello.encode_to_vec().into()).await.is_err() || to_send.send(facts).await.is_err() {
         return Some(Status::internal("the outgoing stream ended before it began"));
     }
-    let mut client = Grpc::new(channel);
+    let mut client = Grpc::new(channel).max_decoding_message_size(MAX_ANSWER);
     if let Err(error) = client.ready().await {
         return Some(Status::unavailable(error.to_string()));
     }
@@ -236,3 +243,6 @@ impl Decoder for BytesCodec {
         Acknowledgement::decode(source).map(Some).map_err(|error| Status::internal(error.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests;

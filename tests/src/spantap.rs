@@ -48,8 +48,12 @@ impl Spantap {
         let admin = host::free_port()?;
         let run = folder.path().join("run");
         std::fs::create_dir(&run)?;
-        // The forwarder makes the socket here, under whatever user it ends up.
-        std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o777))?;
+        // The forwarder makes the socket here, under whatever user it ends up; nobody else may write the folder.
+        std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o755))?;
+        if setup.mode == Mode::Split {
+            let id = NOBODY.parse().context("the number of nobody")?;
+            std::os::unix::fs::chown(&run, Some(id), Some(id)).context("giving the socket's folder to nobody")?;
+        }
         let own = format!(
             "spantap:\n  admin: 127.0.0.1:{admin}\n  socket: {}/ingest.sock\n{}",
             run.display(),

@@ -62,7 +62,8 @@ mod tests {
     fn what_stands_in_the_way_tells_the_exit_code() {
         assert_eq!(judge(Ok(0)).exit_code, None);
         assert_eq!(judge(Err(PrivilegeError::NoUser)).exit_code, Some(Lack::Thing));
-        let refused = PrivilegeError::Refused { name: "nobody".to_owned(), error: nix::Error::EPERM };
+        let refused =
+            PrivilegeError::Refused { name: "nobody".to_owned(), capability: "CAP_SETUID", error: nix::Error::EPERM };
         assert_eq!(judge(Err(refused)).exit_code, Some(Lack::Privilege));
     }
 }

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
+use prost::Message as _;
 use spantap_proto::v1;
 
 use super::decode::{self, Events};
@@ -12,10 +13,16 @@ use crate::{
     model::{ClockAnchor, Connection, Endpoints, MonotonicNs, Process, ProcessId, SocketId, UnixNs},
 };
 
-/// Characters kept of any text of the wire.
+/// Bytes kept of any text of the wire.
 const TEXT: usize = 4096;
 /// Entries kept of any list that describes a process.
 const ENTRIES: usize = 64;
+/// Bytes kept of all texts of one process; the agent's own bounds come to less than half of it for all but odd ones.
+const PROCESS_TEXT: usize = 32 * 1024;
+/// Bytes kept of the path of a Unix socket: the kernel has room for 108 bytes (unix(7)).
+const UNIX_PATH: usize = 108;
+/// Longest encoded `Hello`; what is empty on the wire takes some thirty times its bytes here.
+const HELLO: usize = 64 * 1024;
 
 /// A batch of the agent.
 #[derive(Debug, Default)]
@@ -45,9 +52,15 @@ pub enum Invalid {
     /// An event of no known kind.
     #[error("an event of unknown kind {0}")]
     Kind(u64),
-    /// More captured bytes than bytes.
-    #[error("an event with more captured bytes than bytes")]
+    /// More captured bytes than bytes, or than anything captures.
+    #[error("an event with more captured bytes than bytes, or than are ever captured")]
     Head,
+    /// More processes, connections or fields of theirs than an agent tells at once.
+    #[error("a batch of too many parts")]
+    Parts,
+    /// A hello that is none, or too long.
+    #[error("bytes that are no hello")]
+    Hello,
     /// An address that is neither 4 nor 16 bytes.
     #[error("a connection with an address of {0} bytes")]
     Address(usize),
@@ -86,6 +99,17 @@ impl Batch {
     }
 }
 
+/// Reads the first message of a stream.
+///
+/// # Errors
+/// If it is none, or longer than 64 KiB.
+pub fn decode_hello(bytes: Bytes) -> Result<v1::Hello, Invalid> {
+    if bytes.len() > HELLO {
+        return Err(Invalid::Hello);
+    }
+    v1::Hello::decode(bytes).map_err(|_| Invalid::Hello)
+}
+
 impl From<v1::ClockAnchor> for ClockAnchor {
     fn from(wire: v1::ClockAnchor) -> Self {
         Self { monotonic: MonotonicNs(wire.monotonic_ns), realtime: UnixNs(wire.realtime_ns) }
@@ -94,17 +118,27 @@ impl From<v1::ClockAnchor> for ClockAnchor {
 
 impl From<v1::Process> for Process {
     fn from(wire: v1::Process) -> Self {
-        let optional = |value: String| (!value.is_empty()).then(|| text(&value));
+        let mut left = PROCESS_TEXT;
+        let mut text = |value: &str| {
+            let kept = cut(value, TEXT.min(left));
+            left -= kept.len();
+            kept.to_owned()
+        };
+        // What names it comes first, so that the rest cannot take its place.
+        let executable = text(&wire.executable);
+        let [container_id, language, service_name, service_namespace] =
+            [wire.container_id, wire.language, wire.service_name, wire.service_namespace]
+                .map(|value| (!value.is_empty()).then(|| text(&value)));
         Self {
             id: ProcessId(wire.id),
             pid: wire.pid,
             start: UnixNs(wire.start_realtime_ns),
-            executable: text(&wire.executable),
+            executable,
             environment: wire.environment.iter().take(ENTRIES).map(|(name, value)| (text(name), text(value))).collect(),
-            container_id: optional(wire.container_id),
-            language: optional(wire.language),
-            service_name: optional(wire.service_name),
-            service_namespace: optional(wire.service_namespace),
+            container_id,
+            language,
+            service_name,
+            service_namespace,
             export_traces: wire.export_traces,
             export_metrics: wire.export_metrics,
         }
@@ -120,9 +154,9 @@ impl TryFrom<v1::Connection> for Connection {
                 local: (address(&wire.local_address)?, wire.local_port as u16),
                 peer: (address(&wire.peer_address)?, wire.peer_port as u16),
             },
-            Ok(v1::Transport::Unix) => {
-                Endpoints::Unix { path: (!wire.unix_path.is_empty()).then(|| text(&wire.unix_path)) }
-            }
+            Ok(v1::Transport::Unix) => Endpoints::Unix {
+                path: (!wire.unix_path.is_empty()).then(|| cut(&wire.unix_path, UNIX_PATH).to_owned()),
+            },
             _ => Endpoints::Unknown,
         };
         Ok(Self { socket: SocketId(wire.socket), endpoints, network_namespace: wire.network_namespace })
@@ -149,7 +183,40 @@ fn address(bytes: &[u8]) -> Result<IpAddr, Invalid> {
         .map_err(|_| Invalid::Address(bytes.len()))
 }
 
-/// At most [`TEXT`] characters of `text`.
+/// At most [`TEXT`] bytes of `text`.
 pub(super) fn text(text: &str) -> String {
-    text.chars().take(TEXT).collect()
+    cut(text, TEXT).to_owned()
+}
+
+/// At most `limit` bytes of `text`, whole characters.
+fn cut(text: &str, limit: usize) -> &str {
+    text.get(..text.floor_char_boundary(limit)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_a_process_are_bounded_together() {
+        let long = "ä".repeat(TEXT);
+        let wire = v1::Process {
+            executable: long.clone(),
+            environment: (0..100).map(|n| (format!("OTEL_{n}"), long.clone())).collect(),
+            service_name: "shop".into(),
+            ..Default::default()
+        };
+        let process = Process::from(wire);
+        let variables = process.environment.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        assert!(process.executable.len() + variables <= PROCESS_TEXT);
+        assert_eq!(process.service_name.as_deref(), Some("shop"));
+    }
+
+    #[test]
+    fn a_long_hello_is_refused() {
+        let hello = v1::Hello { host_name: "h".repeat(HELLO), ..Default::default() };
+        assert_eq!(decode_hello(hello.encode_to_vec().into()), Err(Invalid::Hello));
+        let hello = v1::Hello { host_name: "h".into(), ..Default::default() };
+        assert_eq!(decode_hello(hello.encode_to_vec().into()), Ok(hello));
+    }
 }

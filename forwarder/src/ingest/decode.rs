@@ -13,6 +13,14 @@ use crate::model::{EventKind, MonotonicNs, ProcessId, SocketEvent, SocketId};
 
 /// Field number of `Batch.events`.
 const EVENTS: u64 = 5;
+/// Field number of `Batch.processes`.
+const PROCESSES: u64 = 3;
+/// Most fields of a batch beside its events, without and with those inside of its processes. An empty one takes two bytes
+/// on the wire and some hundred in memory: 4 MiB of them would become half a gigabyte.
+const MAX_FIELDS: usize = 65_536;
+const MAX_PROCESS_FIELDS: usize = 262_144;
+/// Longest head of one event: the most that the kernel side can be asked to capture (`spantap.head_size`).
+const MAX_HEAD: usize = 16 * 1024;
 /// Wire types (protobuf encoding, "Message structure").
 const VARINT: u8 = 0;
 const FIXED64: u8 = 1;
@@ -150,14 +158,26 @@ fn short_varint(bytes: u64) -> Option<(u64, usize)> {
 /// The batch without its events.
 ///
 /// # Errors
-/// If the bytes are no batch.
+/// If the bytes are no batch, or one of more parts than any agent makes.
 pub(super) fn without_events(batch: &[u8]) -> Result<v1::Batch, Invalid> {
     let mut rest = Vec::new();
     let mut reader = Reader::new(batch);
+    let (mut fields, mut process_fields) = (0, 0);
     while !reader.is_at_end() {
         let start = reader.at;
-        let (number, _) = reader.skip().ok_or(Invalid::Malformed)?;
+        let (number, content) = reader.skip().ok_or(Invalid::Malformed)?;
         if number != EVENTS {
+            fields += 1;
+            if let (PROCESSES, Some(content)) = (number, content) {
+                let mut process = Reader::new(batch.get(content).unwrap_or_default());
+                while !process.is_at_end() && process_fields <= MAX_PROCESS_FIELDS {
+                    process.skip().ok_or(Invalid::Malformed)?;
+                    process_fields += 1;
+                }
+            }
+            if fields > MAX_FIELDS || process_fields > MAX_PROCESS_FIELDS {
+                return Err(Invalid::Parts);
+            }
             rest.extend_from_slice(batch.get(start..reader.at).unwrap_or_default());
         }
     }
@@ -252,7 +272,7 @@ fn event(batch: &Bytes, range: std::ops::Range<usize>) -> Result<SocketEvent, In
     }
     event.kind = kind_of(kind)?;
     event.began = MonotonicNs(event.time.0.saturating_sub(began_before));
-    if event.head.len() > event.length as usize || event.tail.len() > 8 {
+    if event.head.len() > MAX_HEAD || event.head.len() > event.length as usize || event.tail.len() > 8 {
         return Err(Invalid::Head);
     }
     Ok(event)
@@ -326,6 +346,29 @@ mod tests {
             let bytes = Bytes::from(bytes);
             let _ = without_events(&bytes);
             for _ in Events::new(bytes) {}
+        }
+    }
+
+    #[test]
+    fn a_batch_cannot_be_much_larger_in_memory() {
+        let many = |process| v1::Batch { processes: vec![process; 40_000], ..Default::default() };
+        assert!(without_events(&many(v1::Process::default()).encode_to_vec()).is_ok());
+        let names = (0..10).map(|n| (n.to_string(), String::new())).collect();
+        let words = v1::Process { environment: names, ..Default::default() };
+        assert_eq!(without_events(&many(words).encode_to_vec()), Err(Invalid::Parts));
+        let batch = v1::Batch { connections: vec![Default::default(); MAX_FIELDS + 1], ..Default::default() };
+        assert_eq!(without_events(&batch.encode_to_vec()), Err(Invalid::Parts));
+        let batch = v1::Batch { events: vec![Default::default(); MAX_FIELDS + 1], ..Default::default() };
+        assert!(without_events(&batch.encode_to_vec()).is_ok(), "events are read one by one");
+    }
+
+    #[test]
+    fn a_head_longer_than_any_capture_is_refused() {
+        for (length, right) in [(MAX_HEAD, true), (MAX_HEAD + 1, false)] {
+            let head = vec![b'a'; length].into();
+            let event = v1::SocketEvent { kind: 1, length: length as u32, head, ..Default::default() };
+            let batch = v1::Batch { events: vec![event], ..Default::default() };
+            assert_eq!(Events::new(batch.encode_to_vec().into()).next().map(|event| event.is_ok()), Some(right));
         }
     }
 

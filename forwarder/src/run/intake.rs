@@ -19,10 +19,15 @@ use crate::{
 /// Processes that are known at most; the agent's own bound, twice, for those that have just ended.
 const MAX_PROCESSES: usize = 32_768;
 
+/// Bytes of what is known of all processes. Thousands of usual ones, with some KiB each, fit.
+const MAX_PROCESS_BYTES: usize = 32 * 1024 * 1024;
+
 /// State between the agent and the pipeline.
-pub(super) struct Intake {
+pub struct Intake {
     table: Table,
     processes: rustc_hash::FxHashMap<ProcessId, ProcessRef>,
+    /// What those take, about.
+    process_bytes: usize,
     /// The process of events of which nothing is known.
     nobody: ProcessRef,
     losses: Arc<Losses>,
@@ -35,10 +40,12 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(losses: Arc<Losses>) -> Self {
+    /// Nothing known, nothing open; losses go to `losses`.
+    pub fn new(losses: Arc<Losses>) -> Self {
         Self {
             table: Table::default(),
             processes: Default::default(),
+            process_bytes: 0,
             nobody: Arc::new(nobody()),
             losses,
             run: None,
@@ -49,7 +56,7 @@ impl Intake {
     }
 
     /// Takes one arrival over, and acknowledges it.
-    pub(super) fn take(&mut self, arrival: Arrival, pipeline: &mut Pipeline) {
+    pub fn take(&mut self, arrival: Arrival, pipeline: &mut Pipeline) {
         match arrival {
             Arrival::Began(hello) => self.begin(&hello, pipeline),
             Arrival::Batch { batch, taken, sequence } => {
@@ -85,6 +92,7 @@ impl Intake {
             self.table.agent_restarted(&mut Out { pipeline, losses: &self.losses, clock: self.clock });
             pipeline.agent_restarted();
             self.processes.clear();
+            self.process_bytes = 0;
             self.told.clear();
         }
         pipeline.set_host(HostFacts { name: hello.host_name.clone(), id: hello.host_id.clone() });
@@ -95,10 +103,14 @@ impl Intake {
         self.clock = batch.clock;
         self.clock_read = std::time::Instant::now();
         for process in batch.processes {
-            if self.processes.len() >= MAX_PROCESSES {
+            // One that is told again takes its own place.
+            self.forget(process.id);
+            let bytes = size(&process);
+            if self.processes.len() >= MAX_PROCESSES || self.process_bytes + bytes > MAX_PROCESS_BYTES {
                 self.losses.count(Reason::IngestInvalid, 1);
                 continue;
             }
+            self.process_bytes += bytes;
             self.processes.insert(process.id, Arc::new(process));
         }
         let mut out = Out { pipeline, losses: &self.losses, clock: self.clock };
@@ -122,8 +134,8 @@ impl Intake {
         out.pipeline.telemetry().agent.events_received.add(received);
         for id in batch.ended {
             self.table.process_ended(id, self.clock.monotonic);
-            self.processes.remove(&id);
-            out.pipeline.process_ended(id);
+            self.forget(id);
+            pipeline.process_ended(id);
         }
         for (reason, count) in batch.losses {
             self.agent_lost(reason, count);
@@ -133,6 +145,12 @@ impl Intake {
             agent.processes.set(status.processes.into());
             agent.events_seen.set(status.events);
             agent.queue_bytes.set(status.queue_bytes);
+        }
+    }
+
+    fn forget(&mut self, id: ProcessId) {
+        if let Some(process) = self.processes.remove(&id) {
+            self.process_bytes = self.process_bytes.saturating_sub(size(&process));
         }
     }
 
@@ -149,23 +167,23 @@ impl Intake {
     }
 
     /// Tells the table the time.
-    pub(super) fn tick(&mut self, pipeline: &mut Pipeline) {
+    pub fn tick(&mut self, pipeline: &mut Pipeline) {
         let now = self.now();
         self.table.tick(now, &mut Out { pipeline, losses: &self.losses, clock: self.clock });
     }
 
     /// Ends everything that is open.
-    pub(super) fn drain(&mut self, pipeline: &mut Pipeline) {
+    pub fn drain(&mut self, pipeline: &mut Pipeline) {
         self.table.drain(&mut Out { pipeline, losses: &self.losses, clock: self.clock });
     }
 
     /// Requests that were seen so far.
-    pub(super) fn requests_seen(&self) -> u64 {
+    pub fn requests_seen(&self) -> u64 {
         self.table.stats().requests
     }
 
     /// Whether every request that was seen is reported, lost for a reason, or open.
-    pub(super) fn adds_up(&self) -> bool {
+    pub fn adds_up(&self) -> bool {
         let stats = self.table.stats();
         stats.requests == stats.exchanges + stats.requests_lost + stats.requests_open as u64
     }
@@ -175,6 +193,14 @@ impl Intake {
         let since = u64::try_from(self.clock_read.elapsed().as_nanos()).unwrap_or(u64::MAX);
         MonotonicNs(self.clock.monotonic.0.saturating_add(since))
     }
+}
+
+/// Bytes that a process takes, about.
+fn size(process: &Process) -> usize {
+    let optional = [&process.container_id, &process.language, &process.service_name, &process.service_namespace];
+    let texts = process.environment.iter().flat_map(|(name, value)| [name, value]);
+    let texts = texts.chain([&process.executable]).chain(optional.into_iter().flatten());
+    texts.fold(size_of::<Process>(), |sum, text| sum + size_of::<String>() + text.len())
 }
 
 /// Where exchanges and losses of the table go.

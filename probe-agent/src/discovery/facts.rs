@@ -185,7 +185,7 @@ fn bounded(argument: &[u8]) -> String {
 
 /// The variables that begin with `OTEL_`, the first of each name as `getenv` has it. Those that are too long are left
 /// out as a whole: half a value would be a wrong one.
-fn otel_variables(mut environment: impl BufRead) -> Vec<(String, String)> {
+pub(super) fn otel_variables(mut environment: impl BufRead) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
     let mut variable = Vec::new();
     while found.len() < MAX_VARIABLES {

@@ -142,7 +142,7 @@ impl Languages {
 
 /// Device, inode and path of the executable as the memory map names them: the kernel's own knowledge, which
 /// no file system is asked for. Lines are `start-end permissions offset device inode path` (proc_pid_maps(5)).
-fn executable_mapping(maps: &[u8], link: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn executable_mapping(maps: &[u8], link: &[u8]) -> Option<Vec<u8>> {
     maps.split(|&byte| byte == b'\n').find_map(|line| {
         let mut fields = line.splitn(6, |&byte| byte == b' ').skip(3);
         let (device, inode, path) = (fields.next()?, fields.next()?, fields.next()?);

@@ -134,7 +134,7 @@ fn read_tables(procfs: &ProcFs, pid: u32, interest: &PortSet, counts: &mut Count
     Some(ports)
 }
 
-fn read_table(mut table: impl BufRead, interest: &PortSet, ports: &mut FxHashMap<u64, u16>) {
+pub(super) fn read_table(mut table: impl BufRead, interest: &PortSet, ports: &mut FxHashMap<u64, u16>) {
     let mut line = Vec::new();
     let mut others = 0;
     while others < MAX_OTHERS && ports.len() < MAX_LISTENERS {
@@ -171,7 +171,7 @@ fn listening(line: &[u8]) -> Option<(u64, u16)> {
 }
 
 /// The inode in `socket:[123]`, the target of a descriptor's link.
-fn socket_inode(link: &[u8]) -> Option<u64> {
+pub(super) fn socket_inode(link: &[u8]) -> Option<u64> {
     let digits = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }

@@ -1,0 +1,124 @@
+//! What the fuzz targets feed; the tests replay their corpus. Not for use.
+//!
+//! In: bytes. Out: nothing; a panic is the finding, and so is a bound that does not hold.
+
+use std::{cell::Cell, collections::VecDeque};
+
+use bytes::Bytes;
+use prost::Message as _;
+use spantap_proto::v1::Acknowledgement;
+
+use crate::{
+    discovery::fuzzing::{ELF_BYTES, ReadAt, language_of},
+    queue::Queue,
+};
+
+/// Bytes that the queue of [`acknowledgements`] takes.
+const LIMIT: usize = 256;
+
+/// What a forwarder answers while the agent fills and sends: each operation is one byte and what it takes.
+///
+/// # Panics
+/// If the queue loses what was not sent, holds more than it may, or miscounts.
+pub fn acknowledgements(data: &[u8]) {
+    let mut queue = Queue::new(LIMIT);
+    // What it must hold: sequence, length, whether it has events; how many are on their way.
+    let mut model: VecDeque<(u64, usize, bool)> = VecDeque::new();
+    let mut sent = 0;
+    let mut rest = data;
+    while let Some((&operation, after)) = rest.split_first() {
+        rest = after;
+        match operation & 3 {
+            0 if queue.has_room() => {
+                let sequence = queue.next_sequence();
+                let (length, events) = (usize::from(operation >> 3), operation & 4 != 0);
+                queue.push(sequence, Bytes::from(vec![0; length]), events);
+                model.push_back((sequence, length, events));
+            }
+            0 => {}
+            1 => {
+                let next = queue.send_next().map(|bytes| bytes.len());
+                assert_eq!(next, model.get(sent).map(|waiting| waiting.1));
+                sent += usize::from(next.is_some());
+            }
+            2 => {
+                let (message, after) = rest.split_at(usize::from(operation >> 2).min(rest.len()));
+                rest = after;
+                if let Ok(Acknowledgement { sequence }) = Acknowledgement::decode(message) {
+                    queue.acknowledge(sequence);
+                    while sent > 0 && model.front().is_some_and(|front| front.0 <= sequence) {
+                        model.pop_front();
+                        sent -= 1;
+                    }
+                }
+            }
+            _ => {
+                queue.rewind();
+                sent = 0;
+            }
+        }
+        let bytes = model.iter().map(|waiting| waiting.1).sum::<usize>();
+        assert_eq!((queue.bytes(), queue.is_empty()), (bytes, model.is_empty()));
+        assert_eq!(queue.holds_events(), model.iter().any(|waiting| waiting.2));
+        assert!(queue.bytes() < LIMIT + 32, "at most one batch more than it has room for");
+    }
+}
+
+struct File<'a> {
+    bytes: &'a [u8],
+    read: Cell<usize>,
+}
+
+impl ReadAt for File<'_> {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        let rest = usize::try_from(offset).ok().and_then(|at| self.bytes.get(at..)).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        for (to, from) in buffer.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        self.read.set(self.read.get() + count);
+        Ok(count)
+    }
+}
+
+/// Files of `/proc` and executables. The first byte says which.
+///
+/// # Panics
+/// If more is read than the bound says.
+pub fn host_files(data: &[u8]) {
+    let Some((&which, bytes)) = data.split_first() else { return };
+    if which & 1 == 0 {
+        let file = File { bytes, read: Cell::new(0) };
+        let _ = language_of(&file);
+        assert!(file.read.get() <= ELF_BYTES, "{} bytes were read", file.read.get());
+    } else {
+        crate::discovery::fuzzing::proc_files(bytes);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{fs, path::Path};
+
+    fn replay(target: &str, run: fn(&[u8])) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
+        let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        assert!(files.len() >= 10, "the corpus of {target} is not there");
+        for file in files {
+            let bytes = fs::read(&file).unwrap();
+            std::panic::catch_unwind(|| run(&bytes)).unwrap_or_else(|_| panic!("{}", file.display()));
+        }
+    }
+
+    #[test]
+    fn acknowledgements() {
+        replay("acknowledgements", super::acknowledgements);
+    }
+
+    #[test]
+    fn host_files() {
+        replay("host_files", super::host_files);
+    }
+}
