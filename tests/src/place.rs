@@ -5,7 +5,7 @@
 
 use std::{
     cell::Cell,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -49,8 +49,7 @@ impl Place {
         let programs = reachable_programs(folder.path())?;
         let run = folder.path().join("run");
         std::fs::create_dir(&run)?;
-        // The socket is made here by whatever user a test chooses.
-        std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o777))?;
+        std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o755))?;
         let place = Self { folder, programs, started: Cell::default() };
         place.configure(&format!(
             "discovery:\n  instrument:\n    - open_ports: {port}\nspantap:\n  console: json\n  admin: \"off\"\n  socket: {}\n{own_keys}",
@@ -82,8 +81,13 @@ impl Place {
         self.folder.path()
     }
 
-    /// `before` and then a program with its arguments.
+    /// `before` and then a program with its arguments. A forwarder under another user gets the socket's folder.
     pub fn command(&self, before: &[&str], program: &str, arguments: &[&str]) -> Command {
+        let user = before.iter().position(|word| *word == "--reuid").and_then(|at| before.get(at + 1)?.parse().ok());
+        if let Some(user) = user.filter(|_| program == "spantap") {
+            // Without the right to it the program says that it may not write there.
+            let _ = chown(self.folder.path().join("run"), Some(user), Some(user));
+        }
         let program = self.programs.join(program);
         let mut command = match before.split_first() {
             None => Command::new(program),

@@ -121,7 +121,7 @@ impl Member {
 
         let run = folder.join("run");
         std::fs::create_dir(&run)?;
-        std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o777))?;
+        std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o755))?;
         let override_id = told.map(|id| format!("attributes:\n  host_id:\n    override: {id}\n")).unwrap_or_default();
         let configuration = folder.join("spantap.yml");
         std::fs::write(
