@@ -125,6 +125,9 @@ impl Drain {
     pub fn report(&mut self, always: bool) {
         let over = self.processes.reap(Instant::now());
         self.apply(over);
+        if self.processes.lost_sight() {
+            self.scan(Walk::Thorough);
+        }
         let kernel = self.probes.losses();
         let [turn, other, process, unreadable, state] = kernel;
         let losses = [turn + other, process, unreadable, state, self.probes.skipped_runs()];

@@ -140,6 +140,8 @@ pub(crate) struct Processes {
     /// Processes that are never selected: Spantap's own. Without a start if it was not known.
     own: Vec<(u32, Option<Ticks>)>,
     last_id: u32,
+    /// A thorough walk would find who has a socket of one that has ended.
+    lost_sight: bool,
     walks: u64,
     counts: Counts,
 }
@@ -164,6 +166,7 @@ impl Processes {
             fresh: Vec::new(),
             own: Vec::new(),
             last_id: 0,
+            lost_sight: false,
             walks: 0,
             counts: Counts::default(),
         };
@@ -212,6 +215,11 @@ impl Processes {
     /// Number of selected processes that have not ended.
     pub(crate) fn selected(&self) -> usize {
         self.live_selected
+    }
+
+    /// Whether a thorough walk should come soon; asked once.
+    pub(crate) fn lost_sight(&mut self) -> bool {
+        std::mem::take(&mut self.lost_sight)
     }
 
     /// What could not be done so far.

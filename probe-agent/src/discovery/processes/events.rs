@@ -104,6 +104,8 @@ impl Processes {
     /// A process that goes into the background listens, forks and ends, perhaps before any of it is read here. The events of
     /// its children follow.
     fn inherit(&mut self, pid: u32, start: Ticks, port: u16) {
+        // Not all of them, if it was judged by an earlier event while it forked: then it was watched no more.
+        self.lost_sight = true;
         let unselected = self.live.len() - self.live_selected;
         if !self.live.contains_key(&pid) && unselected >= self.limits.unselected {
             return;

@@ -91,6 +91,7 @@ fn who_listened_and_went_into_the_background_is_found_by_its_children() {
     assert_eq!(told(&table.exited(11, exact(110))), [""; 0]);
     assert_eq!(told(&table.forked(12, 13, exact(130))), ["+13"], "as of any selected process");
     assert_eq!(told(&table.forked(99, 14, exact(140))), [""; 0]);
+    assert!(table.lost_sight() && !table.lost_sight(), "a walk finds those whose events were missed");
 }
 
 #[test]
