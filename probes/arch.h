@@ -10,6 +10,11 @@
 #define SYSCALL_NUMBER(regs) ((regs)->orig_ax)
 #define ARGUMENT2(regs) ((regs)->si)
 #define ARGUMENT3(regs) ((regs)->dx)
+/* Arguments and result of a function of user space (System V ABI, AMD64, section 3.2.3). */
+#define FUNCTION_ARGUMENT1(regs) ((regs)->di)
+#define FUNCTION_ARGUMENT2(regs) ((regs)->si)
+#define FUNCTION_ARGUMENT4(regs) ((regs)->cx)
+#define FUNCTION_RESULT(regs) ((regs)->ax)
 enum syscall_number {
 	SYS_READ = 0,
 	SYS_WRITE = 1,

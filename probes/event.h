@@ -24,11 +24,15 @@ enum record_kind {
 	RECORD_EXEC = 17,
 	RECORD_EXIT = 18,
 	RECORD_LISTEN = 19,
+	RECORD_TLS = 20,          /* a socket of the process speaks TLS */
 };
 
 enum record_flags {
 	FLAG_UNREADABLE = 1, /* data was due for capture and could not be read */
 	FLAG_OPAQUE = 2,     /* last data record of this socket: it does not speak HTTP */
+	FLAG_TLS = 4,        /* what a TLS library was given or gave: offsets and turns count plaintext */
+	FLAG_ENCRYPTED = 8,  /* this socket speaks TLS, and no call of a TLS library that is read belongs to it */
+	FLAG_UNTIED = 16,    /* with FLAG_ENCRYPTED: but its process makes calls that belong to no socket */
 };
 
 /* Captured bytes of one call at most; `head_size` of the configuration is clamped to it. */
@@ -54,7 +58,7 @@ struct socket_event {
 	__u64 queued;           /* receive: ns the data lay in the kernel at least; 0: not known */
 	__u8 tail[TAIL_BYTES];
 	__u32 tail_length;
-	__u32 pad;
+	__u32 pad;              /* with FLAG_ENCRYPTED: the process that spoke TLS on the socket first */
 };
 
 #define PATH_BYTES 108
@@ -100,7 +104,8 @@ enum loss {
 	LOSS_PROCESS_RING_FULL = 2,
 	LOSS_HEAD_UNREADABLE = 3,
 	LOSS_NO_SOCKET_STATE = 4,
-	LOSS_MAX = 5,
+	LOSS_TLS_CALL = 5,           /* calls of a TLS library that ended without having been seen to begin */
+	LOSS_MAX = 6,
 };
 
 /* Written by the agent, read by every program: the one entry of the map `control`. */
@@ -111,7 +116,7 @@ struct control {
 	__u32 provisional_exec; /* watch every new program until the agent has judged it */
 	__u32 wake_bytes;       /* wake the agent when that many bytes wait for it */
 	__u32 ask_bytes;        /* look at the fill level after that many bytes of one program on one CPU */
-	__u32 pad;
+	__u32 tls;              /* calls of TLS libraries are seen: their sockets' bytes are not told */
 };
 
 #endif

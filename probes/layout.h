@@ -52,6 +52,7 @@ const __u32 record_layout[] __attribute__((section("layout"), used)) = {
 	offsetof(struct control, provisional_exec),
 	offsetof(struct control, wake_bytes),
 	offsetof(struct control, ask_bytes),
+	offsetof(struct control, tls),
 	HEAD_MAX,
 	LOSS_MAX,
 	PID_WORDS,

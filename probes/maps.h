@@ -57,6 +57,7 @@ enum mode {
 	MODE_UNDECIDED = 0,
 	MODE_HTTP = 1,
 	MODE_OPAQUE = 2,
+	MODE_TLS = 3,            /* its plaintext is told by the calls of the TLS library, see tls.h */
 };
 
 /* State of one socket; lives and dies with it. */
@@ -82,7 +83,11 @@ struct socket_state {
 	__u8 strange_turns;      /* turns in a row that did not begin like HTTP */
 	__u8 tcp;
 	__u8 send_begins_turn;   /* the send under way began its turn */
-	__u8 pad[3];
+	__u8 tls_tied;           /* a call of a TLS library has moved bytes of this socket */
+	__u8 tls_told;           /* told as encrypted */
+	__u8 pad;
+	__u32 tls_pid;           /* process that spoke TLS on it first */
+	__u32 pad2;
 };
 
 struct {
@@ -137,6 +142,79 @@ struct {
 	__type(key, __u32);
 	__type(value, struct scratch);
 } scratches SEC(".maps");
+
+/*
+ * The call of a TLS library that a thread is in. With room for a record of its own: programs on user space's functions can
+ * be preempted by another thread in the same program, so nothing of one CPU's is safe in them. 9 KB for each thread that
+ * speaks TLS, gone with it.
+ */
+struct tls_call {
+	__u64 session;           /* address of the library's object (SSL); 0: the thread is in no such call */
+	__u64 buffer;
+	__u64 length_at;         /* where the call leaves the number of bytes; 0: it returns it */
+	__u64 socket;            /* cookie of the socket whose bytes it moved; 0: none so far */
+	__u64 began;             /* ns of CLOCK_MONOTONIC */
+	__u64 moved;             /* when it began to move these bytes */
+	__u64 queued;
+	__u8 direction;          /* RECORD_SEND or RECORD_RECEIVE; 0: no plaintext (a handshake) */
+	__u8 ambiguous;          /* it moved bytes of two sockets that speak TLS */
+	__u8 pad[6];
+	struct scratch scratch;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct tls_call);
+} tls_calls SEC(".maps");
+
+struct tls_session {
+	__u64 address;
+	__u64 pid;
+};
+
+/*
+ * Which socket a session was last seen to use, for calls that find their bytes in the library. LRU: a tie that was pushed
+ * out, or that nobody removed, is learned anew with the session's next call that moves bytes; a stale one leads to a socket
+ * that is closed, which has no state below.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct tls_session);
+	__type(value, __u64);
+} tls_ties SEC(".maps");
+
+/* State of the plaintext of a socket, by cookie; removed when the socket closes. As many as the forwarder's connections. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, struct socket_state);
+} tls_sockets SEC(".maps");
+
+/* The same for sessions that were never seen to move bytes of a socket (memory BIOs), with a cookie made up for them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct tls_session);
+	__type(value, struct socket_state);
+} tls_untied SEC(".maps");
+
+struct tls_process {
+	__u64 told;              /* when it was last told to speak TLS: not for each connection */
+	__u64 untied;            /* it has made calls that belong to no socket */
+};
+
+/* Processes that speak TLS. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, struct tls_process);
+} tls_processes SEC(".maps");
 
 /*
  * Receives made by io_uring, waiting for the completion that tells where the data is. Key: address of the socket.

@@ -90,6 +90,7 @@ static __always_inline int exited(struct task_struct *task)
 	if (!is_selected(pid) || BPF_CORE_READ(task, signal, live.counter) != 0)
 		return 0;
 	deselect_now(pid);
+	bpf_map_delete_elem(&tls_processes, &pid);
 	event = new_process_event(RECORD_EXIT, pid, task->group_leader->start_boottime);
 	if (event)
 		bpf_ringbuf_submit(event, BPF_RB_FORCE_WAKEUP);

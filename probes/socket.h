@@ -124,7 +124,8 @@ static __always_inline void submit(struct sock *sk, struct socket_state *state, 
 	__u32 length = scratch->event.head_length;
 	__u32 size;
 
-	if (state->announced != control->announce && announce(sk, state, scratch, control))
+	/* Plaintext of TLS comes without a socket: that was announced when its bytes moved. */
+	if (sk && state->announced != control->announce && announce(sk, state, scratch, control))
 		state->announced = control->announce;
 	if (length > HEAD_MAX)
 		length = HEAD_MAX;
@@ -248,7 +249,16 @@ static __always_inline void describe(struct socket_event *event, struct task_str
 	event->turn = state->turn;
 }
 
-/* Copies what is due of the call's data, judges the socket at the start of a turn, hands the record over. */
+/* A TLS record: change_cipher_spec to application_data, version 3.0 to 3.4, its length (RFC 8446 section 5.1). */
+static __always_inline bool begins_like_tls(const __u8 *head, __u32 length)
+{
+	return length >= 5 && head[0] >= 0x14 && head[0] <= 0x17 && head[1] == 3 && head[2] <= 4 && head[3] <= 0x41;
+}
+
+/*
+ * Copies what is due of the call's data, judges the socket at the start of a turn, hands the record over; but not if the
+ * socket turns out to speak TLS. `sk` is NULL for plaintext.
+ */
 static __always_inline void capture_and_submit(struct sock *sk, struct socket_state *state, struct scratch *scratch,
 					       struct control *control, const struct data *data, bool begins_turn)
 {
@@ -265,6 +275,11 @@ static __always_inline void capture_and_submit(struct sock *sk, struct socket_st
 			event->flags |= FLAG_UNREADABLE;
 			count_loss(LOSS_HEAD_UNREADABLE);
 		} else if (begins_turn) {
+			if (sk && control->tls && state->mode == MODE_UNDECIDED &&
+			    begins_like_tls(scratch->head, event->head_length)) {
+				state->mode = MODE_TLS;
+				return;
+			}
 			*captured = event->head_length;
 			judge(state, scratch);
 		} else if (want < event->length && want < control->head_bytes &&
@@ -303,6 +318,8 @@ static __always_inline void defer(struct sock *sk, struct socket_state *state, s
 	}
 	bpf_map_update_elem(&io_uring_pending, &key, &scratch->event, BPF_ANY);
 }
+
+#include "tls_socket.h"
 
 /* A receive has completed with `ret` bytes. */
 static __always_inline int received(struct sock *sk, int ret, int flags)
@@ -349,6 +366,18 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 		state->received_seq = tp->copied_seq;
 	}
 	if (ret == 0) {
+		if (state->mode == MODE_TLS) {
+			struct socket_state *plain = tls_plain(state);
+
+			if (!plain)
+				return 0;
+			describe(&scratch->event, task, pid_tgid, plain, RECORD_END_OF_STREAM, now);
+			scratch->event.flags = FLAG_TLS;
+			scratch->event.offset = plain->received;
+			scratch->event.opposite_offset = plain->sent;
+			submit(sk, state, scratch, control, false);
+			return 0;
+		}
 		describe(&scratch->event, task, pid_tgid, state, RECORD_END_OF_STREAM, now);
 		scratch->event.offset = offset;
 		scratch->event.opposite_offset = state->sent;
@@ -368,6 +397,10 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 		if (begins_turn)
 			scratch->event.queued = queued_for(tp, now, control);
 	}
+	if (state->mode == MODE_TLS) {
+		tls_moved(sk, state, scratch, control, task);
+		return 0;
+	}
 	io_uring = task->flags & PF_IO_WORKER;
 	if (!io_uring && !(flags & MSG_TRUNC))
 		io_uring = data_of_system_call(&data, task);
@@ -375,6 +408,8 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 		defer(sk, state, scratch, control);
 	else
 		capture_and_submit(sk, state, scratch, control, &data, begins_turn);
+	if (state->mode == MODE_TLS)
+		tls_begins(sk, state, scratch, control, task);
 	return 0;
 }
 
@@ -481,10 +516,16 @@ static __always_inline int sent(struct sock *sk, int ret)
 	scratch->event.length = ret;
 	if (time > began)
 		scratch->event.began_before = time - began < 0xffffffff ? time - began : 0xffffffff;
+	if (state->mode == MODE_TLS) {
+		tls_moved(sk, state, scratch, control, task);
+		return 0;
+	}
 	if (io_uring)
 		defer(sk, state, scratch, control);
 	else
 		capture_and_submit(sk, state, scratch, control, &data, begins_turn);
+	if (state->mode == MODE_TLS)
+		tls_begins(sk, state, scratch, control, task);
 	return 0;
 }
 
@@ -535,6 +576,10 @@ static __always_inline int state_changed(struct sock *sk, int old, int new)
 	/* A send under way may itself have met the end, on the loopback: its turn is told when it has completed. */
 	if (state->send_began && state->send_begins_turn && state->turn == state->send_turn)
 		scratch->event.turn--;
+	if (state->mode == MODE_TLS) {
+		tls_state_changed(sk, state, scratch, control, new == TCP_CLOSE);
+		return 0;
+	}
 	/* Of the direction that has ended. */
 	scratch->event.offset = kind == RECORD_LOCAL_CLOSED ? state->sent : state->received;
 	scratch->event.opposite_offset = kind == RECORD_LOCAL_CLOSED ? state->received : state->sent;

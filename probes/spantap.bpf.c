@@ -21,6 +21,7 @@
 #include "socket.h"
 #include "io_uring.h"
 #include "process.h"
+#include "tls.h"
 #include "layout.h"
 
 /* Hook set "btf-tracepoints": Linux 6.3 and later. */
@@ -76,6 +77,50 @@ SEC("tp_btf/sched_process_exit")
 int BPF_PROG(sched_process_exit, struct task_struct *task)
 {
 	return exited(task);
+}
+
+/* Attached to functions of the TLS libraries of selected processes: one program for each kind of function. */
+
+SEC("uprobe")
+int tls_read(struct pt_regs *regs)
+{
+	return tls_entered(regs, TLS_READ);
+}
+
+SEC("uprobe")
+int tls_read_ex(struct pt_regs *regs)
+{
+	return tls_entered(regs, TLS_READ_EX);
+}
+
+SEC("uprobe")
+int tls_write(struct pt_regs *regs)
+{
+	return tls_entered(regs, TLS_WRITE);
+}
+
+SEC("uprobe")
+int tls_write_ex(struct pt_regs *regs)
+{
+	return tls_entered(regs, TLS_WRITE_EX);
+}
+
+SEC("uprobe")
+int tls_other(struct pt_regs *regs)
+{
+	return tls_entered(regs, TLS_OTHER);
+}
+
+SEC("uretprobe")
+int tls_return(struct pt_regs *regs)
+{
+	return tls_returned(regs);
+}
+
+SEC("uprobe")
+int tls_forget(struct pt_regs *regs)
+{
+	return tls_forgotten(regs);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -134,7 +134,16 @@ pub(crate) fn agent(settings: &Settings<'_>) -> Result<Agent, ConfigError> {
         }
     };
     let forwarder_uids = uids(settings, "spantap.forwarder_uids")?;
-    Ok(Agent { ring_buffer_bytes, queue_bytes, head_bytes, forwarder_uids })
+    let tls = match settings.get("spantap.tls") {
+        None => true,
+        Some(given) => match given.text()?.trim().to_ascii_lowercase().as_str() {
+            "auto" => true,
+            // YAML 1.1 calls `off` a truth value; people write `false` for it.
+            "off" | "false" => false,
+            _ => return Err(given.invalid("auto (TLS libraries are read where that is allowed) or off")),
+        },
+    };
+    Ok(Agent { ring_buffer_bytes, queue_bytes, head_bytes, forwarder_uids, tls })
 }
 
 /// Whom the forwarder runs as and takes for the agent.

@@ -67,6 +67,8 @@ pub struct Agent {
     pub head_bytes: u32,
     /// Users (numeric ids) that the forwarder may run as, beside the agent's own user and root (`spantap.forwarder_uids`; any if empty).
     pub forwarder_uids: Vec<u32>,
+    /// Whether TLS libraries are read (`spantap.tls`: `auto`, the default, or `off`).
+    pub tls: bool,
 }
 
 /// Whom the forwarder runs as and takes for the agent.

@@ -133,6 +133,8 @@ pub struct Exchange {
     pub process: ProcessRef,
     /// Connection it went over.
     pub connection: ConnectionRef,
+    /// It went through TLS.
+    pub tls: bool,
     /// Thread that read (server) or wrote (client) the request's first byte.
     pub thread: u32,
     /// The request.

@@ -44,6 +44,10 @@ reasons! {
     ProtocolUnknown => "protocol_unknown", "connection";
     /// A connection that is encrypted (TLS) and not read.
     Encrypted => "encrypted", "connection";
+    /// A TLS connection whose plaintext is reported, but not as its own: the peer is not told (told by the agent).
+    TlsPeerUnknown => "tls_peer_unknown", "connection";
+    /// A call of a TLS library whose plaintext was not seen (told by the agent).
+    TlsCall => "tls_call_not_seen", "event";
     /// A connection that speaks HTTP/2, which is not read yet.
     Http2 => "http2_not_read", "connection";
     /// More connections at once than the table holds; the one idle for longest was given up.

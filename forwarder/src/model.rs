@@ -151,6 +151,12 @@ pub struct SocketEvent {
     pub unreadable: bool,
     /// The kernel side has given up on this socket; no further data events follow.
     pub opaque: bool,
+    /// Plaintext that a TLS library was given or gave.
+    pub tls: bool,
+    /// The socket speaks TLS and is not read.
+    pub encrypted: bool,
+    /// With `encrypted`: it is read, but not known which of the plaintext is its own.
+    pub untied: bool,
 }
 
 /// Shared, immutable facts of a process.

@@ -158,7 +158,7 @@ impl<'a> Observation<'a> {
             .scheme
             .or_else(|| proxied(&headers.x_forwarded_proto).and_then(Scheme::parse))
             .or(target.scheme)
-            .unwrap_or(Scheme::Http);
+            .unwrap_or(if exchange.tls { Scheme::Https } else { Scheme::Http });
         let authority = forwarded
             .host
             .or_else(|| proxied(&headers.x_forwarded_host).and_then(authority::parse))

@@ -9,7 +9,7 @@ pub mod snapshot;
 pub mod summary;
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
@@ -37,9 +37,23 @@ impl Counter {
     }
 }
 
+/// A program that speaks TLS, or may, as the agent says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsProgram {
+    /// Path of its executable.
+    pub executable: String,
+    /// Its library; empty if not known.
+    pub library: String,
+    /// Why it is not read, or not in full; empty if it is.
+    pub reason: String,
+    /// Connections that were not read for this reason.
+    pub connections: u64,
+}
+
 /// What is known of the agent.
 #[derive(Debug, Default)]
 pub struct AgentStatus {
+    tls: Mutex<Vec<TlsProgram>>,
     connected: AtomicBool,
     /// Streams that agents have opened so far.
     pub streams: Counter,
@@ -56,6 +70,16 @@ pub struct AgentStatus {
 }
 
 impl AgentStatus {
+    /// Replaces what is known of programs that speak TLS.
+    pub fn set_tls(&self, programs: Vec<TlsProgram>) {
+        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = programs;
+    }
+
+    /// Programs that speak TLS.
+    pub fn tls(&self) -> Vec<TlsProgram> {
+        self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Says whether a stream is up.
     pub fn set_connected(&self, connected: bool) {
         if connected {

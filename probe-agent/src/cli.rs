@@ -30,6 +30,9 @@ pub struct Arguments {
     /// Start the agent as a child, and again when it dies; given by `spantap`.
     #[arg(long, hide = true, requires = "stop_with_stdin")]
     pub supervise: bool,
+    /// Attach the agent's own programs to TLS libraries, as standard input says; given by the agent.
+    #[arg(long, value_name = "NUMBERS", hide = true)]
+    pub attach_tls: Option<crate::tls::Programs>,
     /// What to do; without a command: observe.
     #[command(subcommand)]
     pub command: Option<Command>,

@@ -14,6 +14,8 @@ mod programs;
 mod socket;
 mod tls;
 
+pub(crate) use tls::libraries_of;
+
 use std::{
     io::{self, Write as _},
     path::Path,
@@ -58,7 +60,7 @@ fn look(config: &Config, exclude: &[u32]) -> Vec<Check> {
     checks.extend(programs::judge(trials.as_ref()));
     checks.push(socket::look(&config.socket, &config.agent.forwarder_uids, &effective));
     checks.push(confine());
-    checks.extend(processes::look(&procfs, &config.discovery, exclude, &effective));
+    checks.extend(processes::look(&procfs, config, exclude, &effective));
     checks
 }
 

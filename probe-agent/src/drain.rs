@@ -15,8 +15,9 @@ use crate::{
     discovery::{Change, Processes, Walk},
     encode::BatchWriter,
     probes::Probes,
-    record::{ProcessEvent, SocketRecord, kind},
+    record::{ProcessEvent, SocketRecord, flag, kind},
     stream::Shared,
+    tls::Tls,
 };
 
 /// A batch ends when it holds this many bytes: few system calls, and little memory.
@@ -31,11 +32,14 @@ pub struct Drain {
     pub probes: Probes,
     /// Processes that are known.
     pub processes: Processes,
+    /// Libraries of TLS.
+    tls: Tls,
     shared: Rc<Shared>,
     /// Changes of processes that no batch has told yet.
     untold: BatchWriter,
     events: u64,
-    told_losses: [u64; 5],
+    told_losses: [u64; 6],
+    told_tls: Vec<v1::TlsProgram>,
     /// Processes and events as the forwarder knows them.
     told_figures: (u32, u64),
     told_at: Instant,
@@ -44,14 +48,16 @@ pub struct Drain {
 
 impl Drain {
     /// Nothing told yet.
-    pub fn new(probes: Probes, processes: Processes, shared: Rc<Shared>) -> Self {
+    pub fn new(probes: Probes, processes: Processes, tls: Tls, shared: Rc<Shared>) -> Self {
         Self {
             probes,
             processes,
+            tls,
             shared,
             untold: BatchWriter::new(0),
             events: 0,
-            told_losses: [0; 5],
+            told_losses: [0; 6],
+            told_tls: Vec::new(),
             told_figures: (0, 0),
             told_at: Instant::now(),
             rescan: false,
@@ -69,8 +75,8 @@ impl Drain {
 
     /// Takes all process records. Call before the socket records: they name the processes.
     pub fn process_events(&mut self) {
-        let Self { probes, processes, untold, .. } = self;
-        take_process_events(probes, processes, untold);
+        let Self { probes, processes, tls, untold, .. } = self;
+        take_process_events(probes, processes, tls, untold);
     }
 
     /// Moves socket records into batches until there are none or the queue is full. Returns whether it was full.
@@ -93,10 +99,17 @@ impl Drain {
     }
 
     fn fill(&mut self, writer: &mut BatchWriter) -> bool {
-        let Self { probes, processes, untold, .. } = self;
+        let Self { probes, processes, tls, untold, .. } = self;
         while writer.len() < BATCH_BYTES {
             let Some(item) = probes.socket_events.next() else { return false };
             match SocketRecord::read(&item) {
+                // Beside what the forwarder hears of it: the number of such connections is small.
+                Some(SocketRecord::Event(event, _)) if event.flags & flag::ENCRYPTED != 0 => {
+                    if event.tls_process() != 0 {
+                        tls.unread(event.tls_process(), event.flags & flag::UNTIED != 0);
+                    }
+                    writer.event(event, &[], 0);
+                }
                 // Changes of state come in any context; the forwarder knows whose socket it is.
                 Some(SocketRecord::Event(event, head)) if event.pid == 0 => writer.event(event, head, 0),
                 Some(SocketRecord::Event(event, head)) => {
@@ -106,7 +119,7 @@ impl Drain {
                     } else {
                         let (event, head) = (*event, head.to_vec());
                         drop(item);
-                        take_process_events(probes, processes, untold);
+                        take_process_events(probes, processes, tls, untold);
                         if let Some(id) = processes.lookup(event.pid, event.process_start) {
                             let told = std::mem::replace(untold, BatchWriter::new(0));
                             writer.append(told);
@@ -129,15 +142,19 @@ impl Drain {
             self.scan(Walk::Thorough);
         }
         let kernel = self.probes.losses();
-        let [turn, other, process, unreadable, state] = kernel;
-        let losses = [turn + other, process, unreadable, state, self.probes.skipped_runs()];
+        let [turn, other, process, unreadable, state, tls_call] = kernel;
+        let losses = [turn + other, process, unreadable, state, self.probes.skipped_runs(), tls_call];
         if process != self.told_losses.get(1).copied().unwrap_or(0) {
             self.rescan = true;
         }
         let selected = u32::try_from(self.processes.selected()).unwrap_or(u32::MAX);
         // Facts about a process mostly go with the next events, so that nothing untold says nothing about the figures.
         let figures = (selected, self.events);
-        let news = losses != self.told_losses || figures != self.told_figures || !self.untold.is_empty();
+        let tls = self.tls.programs();
+        let news = losses != self.told_losses
+            || tls != self.told_tls
+            || figures != self.told_figures
+            || !self.untold.is_empty();
         // For nobody it would only fill the queue.
         let due = self.shared.streaming.get() && self.told_at.elapsed() >= HEARTBEAT;
         if !(always || news || due) {
@@ -152,6 +169,7 @@ impl Drain {
             v1::LossReason::HeadUnreadable,
             v1::LossReason::NoSocketState,
             v1::LossReason::ProbeSkipped,
+            v1::LossReason::TlsCall,
         ];
         for (reason, count) in reasons.into_iter().zip(losses).filter(|(_, count)| *count > 0) {
             writer.loss(reason, count);
@@ -160,7 +178,9 @@ impl Drain {
             processes: selected,
             events: self.events,
             queue_bytes: self.shared.queue.borrow().bytes() as u64,
+            tls: tls.clone(),
         });
+        self.told_tls = tls;
         self.send(writer);
         if self.rescan {
             tracing::warn!("process events were lost; looking through /proc");
@@ -178,11 +198,11 @@ impl Drain {
     }
 
     fn apply(&mut self, changes: Vec<Change>) {
-        apply(changes, &self.probes, &mut self.untold);
+        apply(changes, &self.probes, &self.tls, &mut self.untold);
     }
 }
 
-fn take_process_events(probes: &mut Probes, processes: &mut Processes, untold: &mut BatchWriter) {
+fn take_process_events(probes: &mut Probes, processes: &mut Processes, tls: &Tls, untold: &mut BatchWriter) {
     // The item is copied out: its place in the ring buffer is free before /proc is read.
     while let Some(read) = probes.process_events.next().map(|item| ProcessEvent::read(&item).copied()) {
         let Some(event) = read else { continue };
@@ -190,10 +210,14 @@ fn take_process_events(probes: &mut Probes, processes: &mut Processes, untold: &
             kind::FORK => processes.forked(event.parent, event.pid, event.start),
             kind::EXEC => processes.executed(event.pid, event.start, event.filename(), event.arguments()),
             kind::LISTEN => processes.listening(event.pid, event.start, event.port),
+            kind::TLS => {
+                tls.speaks(event.pid);
+                continue;
+            }
             kind::EXIT => processes.exited(event.pid, event.start),
             _ => continue,
         };
-        apply(changes, probes, untold);
+        apply(changes, probes, tls, untold);
         // The kernel side watches what may have to be observed until it is judged, which is now.
         if event.kind != kind::EXIT && processes.lookup(event.pid, event.start).is_none() {
             probes.selected.set(event.pid, false);
@@ -201,21 +225,24 @@ fn take_process_events(probes: &mut Probes, processes: &mut Processes, untold: &
     }
 }
 
-fn apply(changes: Vec<Change>, probes: &Probes, untold: &mut BatchWriter) {
+fn apply(changes: Vec<Change>, probes: &Probes, tls: &Tls, untold: &mut BatchWriter) {
     for change in changes {
         match change {
             Change::Selected(process) => {
                 let program = &process.program;
                 tracing::info!(pid = process.pid, executable = program.executable, "observing");
+                tls.selected(process.pid, &program.executable);
                 probes.selected.set(process.pid, true);
                 untold.process(&(&process).into());
             }
             Change::Updated(process) => {
+                tls.selected(process.pid, &process.program.executable);
                 probes.selected.set(process.pid, true);
                 untold.process(&(&process).into());
             }
             Change::Deselected { id, pid } => {
                 tracing::debug!(pid, id = id.get(), "no longer observed");
+                tls.gone(pid);
                 probes.selected.set(pid, false);
             }
             Change::Ended { id, pid } => {

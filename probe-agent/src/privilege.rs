@@ -50,6 +50,11 @@ pub fn check() -> Result<(), Missing> {
     Ok(())
 }
 
+/// Whether attaching probes to functions of other programs is allowed: kernels from mid-2025 on ask CAP_SYS_ADMIN.
+pub fn may_attach_to_functions() -> bool {
+    caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false)
+}
+
 /// What connecting to the ingest socket takes once root's right to pass over file modes is given up.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Socket {
@@ -121,13 +126,14 @@ pub fn way_in(mode: u32, owner: bool, member: bool) -> WayIn {
 ///
 /// # Errors
 /// If the kernel refuses, which it never does for giving up.
-pub fn bound() -> Result<(), caps::errors::CapsError> {
+/// `tls`: attaching to TLS libraries is wanted as well.
+pub fn bound(tls: bool) -> Result<(), caps::errors::CapsError> {
     let mut needed: CapsHashSet = KEPT.into_iter().collect();
     let loading = [Capability::CAP_BPF, Capability::CAP_PERFMON];
     needed.extend([OVERRIDE, Capability::CAP_SETGID, Capability::CAP_SETPCAP]);
     needed.extend(loading);
     let held = caps::read(None, CapSet::Permitted)?;
-    if !loading.iter().all(|capability| held.contains(capability)) {
+    if tls || !loading.iter().all(|capability| held.contains(capability)) {
         needed.insert(Capability::CAP_SYS_ADMIN);
     }
     give_up_in_bounding_set(&needed);

@@ -11,13 +11,14 @@ use std::{
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, Map, MapData, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, ProgramError},
+    programs::{BtfTracePoint, ProgramError, UProbe},
 };
 use spantap_proto::v1;
 
 use crate::{
     record::{Control, LOSSES},
     selected::SelectedProcesses,
+    tls,
 };
 
 /// The compiled kernel side.
@@ -94,6 +95,9 @@ pub const PROGRAMS: &[(&str, Need)] = &[
     ),
 ];
 
+/// Name of the feature that reads TLS.
+pub const TLS: &str = "tls";
+
 /// The kernel side, loaded and attached; detaches when dropped.
 pub struct Probes {
     /// Socket records.
@@ -139,6 +143,8 @@ impl Probes {
         let btf = Btf::from_sys_fs().map_err(|error| ProbeError::NoBtf(error.to_string()))?;
         let mut programs = EbpfLoader::new()
             .btf(Some(&btf))
+            // Only programs use the storage of tasks; this side has no type for it.
+            .allow_unsupported_maps()
             .map_max_entries("socket_events", setup.ring_buffer_bytes)
             .load(OBJECT)
             .map_err(|error| classify("maps", &error))?;
@@ -162,7 +168,7 @@ impl Probes {
                 wake_bytes,
                 // Two programs on every CPU may have added that much unseen.
                 ask_bytes: (wake_bytes / 4 / cpus.max(1)).min(ASK_BYTES),
-                pad: 0,
+                tls: 0,
             },
         };
         control.write()?;
@@ -235,6 +241,41 @@ impl Probes {
         }
     }
 
+    /// Loads the programs for TLS libraries; gives their numbers, by which another process finds them. Takes what
+    /// [`Probes::load`] takes.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn load_tls(&mut self) -> Result<tls::Programs, ProbeError> {
+        let mut numbers = Vec::new();
+        for name in tls::PROGRAMS {
+            let program = self.programs.program_mut(name);
+            let program: &mut UProbe = program
+                .ok_or_else(|| ProbeError::Other(format!("the object has no program {name}")))?
+                .try_into()
+                .map_err(other)?;
+            program.load().map_err(|error| classify(name, &error))?;
+            numbers.push(program.info().map_err(other)?.id());
+        }
+        Ok(tls::Programs(numbers))
+    }
+
+    /// From now on sockets that speak TLS are told by what TLS libraries are given and give.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn read_tls(&mut self) -> Result<(), ProbeError> {
+        self.control.now.tls = 1;
+        self.control.write()?;
+        self.features.push(v1::Feature { name: TLS.to_owned(), on: true, reason: String::new() });
+        Ok(())
+    }
+
+    /// TLS is not read, for this reason.
+    pub fn without_tls(&mut self, reason: String) {
+        self.features.push(v1::Feature { name: TLS.to_owned(), on: false, reason });
+    }
+
     /// Features beyond the required ones, on or off.
     pub fn features(&self) -> &[v1::Feature] {
         &self.features
@@ -281,7 +322,11 @@ impl Probes {
             let program: &BtfTracePoint = self.programs.program(name)?.try_into().ok()?;
             program.info().ok()?.verified_instruction_count()
         };
-        PROGRAMS.iter().filter_map(|(name, _)| Some((*name, verified(name)?))).collect()
+        let tls = tls::PROGRAMS.into_iter().filter_map(|name| {
+            let program: &UProbe = self.programs.program(name)?.try_into().ok()?;
+            Some((name, program.info().ok()?.verified_instruction_count()?))
+        });
+        PROGRAMS.iter().filter_map(|(name, _)| Some((*name, verified(name)?))).chain(tls).collect()
     }
 }
 
@@ -341,13 +386,15 @@ mod tests {
             return;
         }
         let setup = Setup { ring_buffer_bytes: 1 << 20, head_bytes: 4096, provisional_exec: false, ports: &[0; 1024] };
-        let probes = match Probes::load(setup) {
+        let mut probes = match Probes::load(setup) {
             Err(ProbeError::Unsupported { program, reason }) => {
                 eprintln!("SKIP: this kernel has no {program}: {reason}");
                 return;
             }
             loaded => loaded.unwrap(),
         };
+        probes.load_tls().unwrap();
+        assert_eq!(probes.verified_instructions().len(), PROGRAMS.len() + tls::PROGRAMS.len());
         for (program, instructions) in probes.verified_instructions() {
             assert!(instructions < 20_000, "{program} takes {instructions} verified instructions");
         }

@@ -20,10 +20,17 @@ pub mod kind {
     pub const EXEC: u8 = 17;
     pub const EXIT: u8 = 18;
     pub const LISTEN: u8 = 19;
+    pub const TLS: u8 = 20;
+}
+
+/// `enum record_flags`, those that the agent looks at.
+pub mod flag {
+    pub const ENCRYPTED: u8 = 8;
+    pub const UNTIED: u8 = 16;
 }
 
 /// `LOSS_MAX`: counters in the map `losses`, in the order of `enum loss`.
-pub const LOSSES: usize = 5;
+pub const LOSSES: usize = 6;
 
 /// `struct socket_event`; `head_length` bytes follow.
 #[derive(Debug, Clone, Copy, FromBytes, KnownLayout, Immutable)]
@@ -91,7 +98,14 @@ pub struct Control {
     pub provisional_exec: u32,
     pub wake_bytes: u32,
     pub ask_bytes: u32,
-    pub pad: u32,
+    pub tls: u32,
+}
+
+impl SocketEvent {
+    /// With [`flag::ENCRYPTED`]: the process that speaks TLS on the socket, whoever made this call.
+    pub fn tls_process(&self) -> u32 {
+        self.pad
+    }
 }
 
 /// One item of the ring buffer `socket_events`.
@@ -202,6 +216,7 @@ mod tests {
             offset_of!(Control, provisional_exec),
             offset_of!(Control, wake_bytes),
             offset_of!(Control, ask_bytes),
+            offset_of!(Control, tls),
             HEAD_MAX,
             LOSSES,
             PID_WORDS,

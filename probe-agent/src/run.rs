@@ -37,6 +37,7 @@ use crate::{
     seccomp,
     stream::{self, Destination, Shared},
     supervisor,
+    tls::{self, Helper, Tls},
 };
 
 /// Records below the wake-up level are fetched this often.
@@ -46,12 +47,18 @@ const REPORT: Duration = Duration::from_secs(1);
 /// The forwarder that started this agent is taken for gone after so long without a stream, when stopping.
 const FORSAKEN: Duration = Duration::from_secs(1);
 
+/// Reason of a feature that nobody wants.
+const TURNED_OFF: &str = "turned off by spantap.tls";
+
 /// Configuration, build, run, drain.
 pub fn main() -> Result<(), Failure> {
     let arguments = Arguments::read()?;
     if let Some(Command::Doctor { json }) = arguments.command {
         let code = doctor::run(arguments.config.as_deref(), json, &arguments.exclude_pid);
         std::process::exit(code.into());
+    }
+    if let Some(programs) = &arguments.attach_tls {
+        return tls::attach(programs);
     }
     let environment = Environment::of_process();
     let loaded = Config::load(arguments.config.as_deref(), &environment)
@@ -63,14 +70,15 @@ pub fn main() -> Result<(), Failure> {
         return runtime()?.block_on(health::ask(&destination(&config)));
     }
     if arguments.supervise {
-        return runtime()?.block_on(async { supervisor::run(stop_requests(true)?).await });
+        return runtime()?.block_on(async { supervisor::run(config.agent.tls, stop_requests(true)?).await });
     }
-    let (probes, processes) = attach(&config, &arguments.exclude_pid)?;
-    runtime()?.block_on(LocalSet::new().run_until(run(config, arguments.stop_with_stdin, probes, processes)))
+    let (probes, processes, helper) = attach(&config, &arguments.exclude_pid)?;
+    let parts = (probes, processes, helper);
+    runtime()?.block_on(LocalSet::new().run_until(run(config, arguments.stop_with_stdin, parts)))
 }
 
 /// Loads and attaches the probes, then gives up what only that took.
-fn attach(config: &Config, exclude: &[u32]) -> Result<(Probes, Processes), Failure> {
+fn attach(config: &Config, exclude: &[u32]) -> Result<(Probes, Processes, Option<Helper>), Failure> {
     privilege::check().map_err(|missing| Failure::Privilege(missing.to_string()))?;
     let procfs = ProcFs::default();
     if procfs.is_initial_pid_namespace() == Some(false) {
@@ -90,12 +98,37 @@ fn attach(config: &Config, exclude: &[u32]) -> Result<(Probes, Processes), Failu
         ports: interesting_ports(&config.discovery).words(),
     })?;
     probes.attach()?;
+    let helper = attach_tls(config.agent.tls, &mut probes)?;
+    if let Some(helper) = &helper {
+        processes.ignore(helper.pid);
+    }
     let socket = privilege::reach(&config.socket);
     let kept = privilege::drop_unneeded(&socket).map_err(|error| Failure::Privilege(error.to_string()))?;
     spantap_confinement::seal().map_err(|error| Failure::Privilege(format!("cannot be confined: {error}")))?;
     announce(&probes, &kept);
     memory::give_back();
-    Ok((probes, processes))
+    Ok((probes, processes, helper))
+}
+
+/// Loads what reads TLS, and starts the process that attaches it, if that is wanted and can be had.
+fn attach_tls(wanted: bool, probes: &mut Probes) -> Result<Option<Helper>, Failure> {
+    let reason = if !wanted {
+        TURNED_OFF.to_owned()
+    } else if !privilege::may_attach_to_functions() {
+        "attaching to TLS libraries takes CAP_SYS_ADMIN, which a process of its own would hold (docs/privileges.md)"
+            .to_owned()
+    } else {
+        match probes.load_tls().map(Helper::start) {
+            Ok(Ok(helper)) => {
+                probes.read_tls()?;
+                return Ok(Some(helper));
+            }
+            Ok(Err(error)) => format!("the process that attaches to TLS libraries cannot be started: {error}"),
+            Err(error) => error.to_string(),
+        }
+    };
+    probes.without_tls(reason);
+    Ok(None)
 }
 
 fn announce(probes: &Probes, kept: &[String]) {
@@ -103,6 +136,8 @@ fn announce(probes: &Probes, kept: &[String]) {
     for feature in probes.features() {
         if feature.on {
             tracing::info!(feature = feature.name, "on");
+        } else if feature.reason == TURNED_OFF {
+            tracing::info!(feature = feature.name, reason = feature.reason, "off");
         } else {
             tracing::warn!(feature = feature.name, reason = feature.reason, "off");
         }
@@ -111,7 +146,11 @@ fn announce(probes: &Probes, kept: &[String]) {
     tracing::info!(capabilities = kept.join(" "), "gave up all other capabilities");
 }
 
-async fn run(config: Config, stop_with_stdin: bool, probes: Probes, processes: Processes) -> Result<(), Failure> {
+async fn run(
+    config: Config,
+    stop_with_stdin: bool,
+    (probes, processes, helper): (Probes, Processes, Option<Helper>),
+) -> Result<(), Failure> {
     let shared = Rc::new(Shared {
         queue: RefCell::new(Queue::new(config.agent.queue_bytes)),
         filled: Notify::new(),
@@ -127,7 +166,8 @@ async fn run(config: Config, stop_with_stdin: bool, probes: Probes, processes: P
 
     let socket_fd = readiness(&probes.socket_events)?;
     let process_fd = readiness(&probes.process_events)?;
-    let drain = Rc::new(RefCell::new(Drain::new(probes, processes, shared.clone())));
+    let tls = helper.map(|helper| Tls::start(ProcFs::default(), helper)).transpose()?.unwrap_or_default();
+    let drain = Rc::new(RefCell::new(Drain::new(probes, processes, tls, shared.clone())));
     drain.borrow_mut().scan(Walk::Thorough);
 
     let facts = {

@@ -55,8 +55,9 @@ impl Pauses {
 ///
 /// # Errors
 /// [`Failure::Child`] for such a code; if no agent can be started.
-pub async fn run(stop: impl Future<Output = ()>) -> Result<(), Failure> {
-    privilege::bound().map_err(|error| Failure::Privilege(error.to_string()))?;
+/// `tls`: agents may need what attaching to TLS libraries takes.
+pub async fn run(tls: bool, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+    privilege::bound(tls).map_err(|error| Failure::Privilege(error.to_string()))?;
     tokio::pin!(stop);
     let mut pauses = Pauses::default();
     loop {

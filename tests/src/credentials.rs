@@ -18,6 +18,8 @@ pub mod bit {
     pub const SETPCAP: u64 = 1 << 8;
     /// CAP_SYS_PTRACE
     pub const SYS_PTRACE: u64 = 1 << 19;
+    /// CAP_SYS_ADMIN
+    pub const SYS_ADMIN: u64 = 1 << 21;
     /// CAP_PERFMON
     pub const PERFMON: u64 = 1 << 38;
     /// CAP_BPF

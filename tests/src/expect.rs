@@ -187,6 +187,14 @@ fn details(span: &Span, wanted: &Expected) -> Result<()> {
 /// # Errors
 /// With the rule that is broken.
 pub fn well_formed(span: &Span) -> Result<()> {
+    well_formed_over(span, "http")
+}
+
+/// The same for a span of this scheme.
+///
+/// # Errors
+/// With the rule that is broken.
+pub fn well_formed_over(span: &Span, scheme: &str) -> Result<()> {
     let a = &span.attributes;
     let what = format!("{:?} span {:?} {}", span.kind, span.name, span.path());
     let is_id = |id: &str, digits: usize| {
@@ -213,7 +221,7 @@ pub fn well_formed(span: &Span) -> Result<()> {
     );
     match span.kind {
         Kind::Server => {
-            ensure!(a.text("url.scheme") == Some("http") && a.has("url.path"), "{what}: no url.scheme or url.path")
+            ensure!(a.text("url.scheme") == Some(scheme) && a.has("url.path"), "{what}: url.scheme or url.path")
         }
         Kind::Client => ensure!(a.has("url.full") && a.has("server.address"), "{what}: no url.full or server.address"),
         Kind::Other => bail!("{what}: neither server nor client"),

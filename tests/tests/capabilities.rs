@@ -183,7 +183,7 @@ fn third_agent_refused() -> Result<()> {
 /// Nobody is root here: capabilities by themselves will do.
 fn third_agent() -> Result<()> {
     let server = Server::nginx(1, None)?;
-    let place = Place::new(server.port, "  agent_uids: [65533]\n")?;
+    let place = Place::new(server.port, "  agent_uids: [65533]\n  tls: off\n")?;
     let mut forwarder = apart(&place, &NOBODY)?;
     let mut agent = place.start(&THIRD, "spantap-agent", &[])?;
     observed(&mut forwarder, server.port, "/seen").with_context(|| agent.tail())?;

@@ -88,9 +88,16 @@ fn three_processes() -> Result<()> {
 
     // It has none itself, and hands an agent what that needs: by the bounding set, as root does.
     let supervisor = Credentials::of(whole.supervisor()?)?;
-    let handed = bit::KEPT | bit::DAC_OVERRIDE | bit::SETGID | bit::SETPCAP | bit::PERFMON | bit::BPF;
+    let handed = bit::KEPT | bit::DAC_OVERRIDE | bit::SETGID | bit::SETPCAP | bit::PERFMON | bit::BPF | bit::SYS_ADMIN;
     ensure!(supervisor.effective | supervisor.permitted | supervisor.inherited == 0, "supervisor: {supervisor:?}");
     ensure!(supervisor.bounding == handed, "supervisor: {supervisor:?}, expected bounding set {handed:x}");
+
+    // What attaches to TLS libraries is a process of its own, and has nothing but that.
+    let attacher = child_of(whole.agent()?).context("the agent has no child that attaches to TLS libraries")?;
+    let found = Credentials::of(attacher)?;
+    let all = [found.effective, found.permitted, found.inherited, found.bounding];
+    ensure!(all == [bit::SYS_ADMIN, bit::SYS_ADMIN, 0, 0], "attaches to TLS libraries: {found:?}");
+    ensure!(found.no_new_privileges && found.filtered, "attaches to TLS libraries: {found:?}");
 
     // Nothing of this was in the way of the work.
     whole.observed("/still")?;

@@ -61,6 +61,8 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) connection: ConnectionRef,
+    /// Its events tell what a TLS library was given or gave.
+    pub(super) tls: bool,
     pub(super) received: Stream,
     pub(super) sent: Stream,
     pub(super) queue: Queue,
@@ -101,6 +103,7 @@ impl Connection {
     pub(super) fn new(connection: ConnectionRef) -> Self {
         Connection {
             connection,
+            tls: false,
             received: Stream::new(0),
             sent: Stream::new(0),
             queue: Queue::default(),
@@ -141,6 +144,13 @@ impl Connection {
     /// Whether requests are received here.
     pub(super) fn is_server(&self) -> bool {
         self.request_direction == Some(Direction::Received)
+    }
+
+    /// From here on what went through TLS is told. Whatever was before on the same socket (a request to a proxy for a
+    /// tunnel, ciphertext) has offsets of its own and is over.
+    pub(super) fn becomes_tls<S: Sink>(&mut self, ctx: &mut Context<'_, S>) {
+        self.stop(Reason::ResponseNotObserved, ctx);
+        *self = Self { tls: true, ..Self::new(self.connection.clone()) };
     }
 
     /// Takes the next event of this socket.
@@ -285,6 +295,7 @@ impl Connection {
             side,
             process,
             connection,
+            tls: self.tls,
             thread,
             request,
             response,

@@ -128,6 +128,14 @@ impl Table {
     /// Takes the next event. `process` is that of the event.
     pub fn event<S: Sink>(&mut self, event: SocketEvent, process: &ProcessRef, sink: &mut S) {
         let (socket, is_last) = (event.socket, event.opaque);
+        if event.encrypted {
+            // Before anything was told of it, or after its plaintext was: what is not read is counted once.
+            sink.loss(if event.untied { Reason::TlsPeerUnknown } else { Reason::Encrypted }, 1);
+            if let Some(&at) = self.index.get(&socket.0) {
+                self.remove(at as usize, None, sink);
+            }
+            return;
+        }
         let moves_bytes = super::stream::Direction::of(event.kind).is_some();
         let at = match self.index.get(&socket.0) {
             Some(&at) => at as usize,
@@ -138,6 +146,9 @@ impl Table {
         let Some(entry) = self.entries.get_mut(at) else { return };
         entry.used = true;
         let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, &self.limits);
+        if event.tls && moves_bytes && !entry.connection.tls {
+            entry.connection.becomes_tls(ctx);
+        }
         entry.connection.event(event, process, ctx);
         if is_last {
             return self.remove(at, None, sink);

@@ -242,6 +242,9 @@ fn event(batch: &Bytes, range: std::ops::Range<usize>) -> Result<SocketEvent, In
         tail: Bytes::new(),
         unreadable: false,
         opaque: false,
+        tls: false,
+        encrypted: false,
+        untied: false,
     };
     let (mut kind, mut began_before) = (0, 0);
     // The agent writes fields in the order of their numbers and leaves out zeros: one comparison each, all of them easy to
@@ -264,6 +267,9 @@ fn event(batch: &Bytes, range: std::ops::Range<usize>) -> Result<SocketEvent, In
         reader.uint(14, |flags| {
             event.unreadable = flags & v1::EventFlags::Unreadable as u64 != 0;
             event.opaque = flags & v1::EventFlags::Opaque as u64 != 0;
+            event.tls = flags & v1::EventFlags::Tls as u64 != 0;
+            event.encrypted = flags & v1::EventFlags::Encrypted as u64 != 0;
+            event.untied = flags & v1::EventFlags::Untied as u64 != 0;
         })?;
         if reader.at == start {
             // Of a later minor version.

@@ -43,6 +43,22 @@ fn ends_of_a_server() {
 }
 
 #[test]
+fn what_went_through_tls_is_https() {
+    let tls = |side, change: fn(&mut RequestHeaders)| {
+        ends(side, |e| {
+            e.tls = true;
+            change(&mut e.request.headers);
+        })
+    };
+    for side in [Side::Server, Side::Client] {
+        let seen = tls(side, |h| h.host = field("a.example"));
+        assert_eq!((seen.0.as_str(), seen.1, seen.3), ("a.example", Some(443), "https"));
+    }
+    // A proxy in front of it knows better.
+    assert_eq!(tls(Side::Server, |h| h.x_forwarded_proto = field("http")).3, "http");
+}
+
+#[test]
 fn ends_of_a_client() {
     let none = String::new();
     assert_eq!(ends(Side::Client, |_| ()), ("10.0.0.2".into(), Some(40000), none.clone(), "http"));

@@ -14,6 +14,7 @@ use crate::{
     model::{ClockAnchor, MonotonicNs, Process, ProcessId, ProcessRef, UnixNs},
     pipeline::Pipeline,
     resource::HostFacts,
+    telemetry::TlsProgram,
 };
 
 /// Processes that are known at most; the agent's own bound, twice, for those that have just ended.
@@ -145,6 +146,7 @@ impl Intake {
             agent.processes.set(status.processes.into());
             agent.events_seen.set(status.events);
             agent.queue_bytes.set(status.queue_bytes);
+            agent.set_tls(status.tls.into_iter().take(TLS_PROGRAMS).map(tls_program).collect());
         }
     }
 
@@ -233,5 +235,18 @@ fn nobody() -> Process {
         service_namespace: None,
         export_traces: true,
         export_metrics: true,
+    }
+}
+
+/// Most programs with a library of TLS that an agent tells of.
+const TLS_PROGRAMS: usize = 64;
+
+fn tls_program(wire: v1::TlsProgram) -> TlsProgram {
+    let cut = |text: String| text.chars().take(256).collect();
+    TlsProgram {
+        executable: cut(wire.executable),
+        library: cut(wire.library),
+        reason: cut(wire.reason),
+        connections: wire.connections,
     }
 }

@@ -56,7 +56,7 @@ pub fn measures(t: &Telemetry) -> Vec<Measure> {
     let lost = [&t.traces, &t.metrics].into_iter().flat_map(|d| {
         d.losses().map(|(r, n)| (vec![("signal", text(d.name())), ("reason", text(r.name()))], n)).collect::<Vec<_>>()
     });
-    vec![
+    let mut all = vec![
         counter(
             "spantap.exchanges",
             "HTTP exchanges reported.",
@@ -166,7 +166,28 @@ pub fn measures(t: &Telemetry) -> Vec<Measure> {
         ),
         gauge("spantap.agent.ring.bytes", "Bytes in the agent's ring buffer.", "By", one(t.agent.ring_bytes.get())),
         gauge("spantap.agent.queue.bytes", "Bytes in the agent's queue.", "By", one(t.agent.queue_bytes.get())),
-    ]
+    ];
+    let programs = t.agent.tls();
+    if !programs.is_empty() {
+        let points = programs.into_iter().map(|program| {
+            let state = if program.reason.is_empty() { "read" } else { "not_read" };
+            let owned = |value: String| Value::Str(value.into());
+            let attributes = vec![
+                ("state", text(state)),
+                ("executable", owned(program.executable)),
+                ("library", owned(program.library)),
+                ("reason", owned(program.reason)),
+            ];
+            (attributes, program.connections)
+        });
+        all.push(gauge(
+            "spantap.agent.tls.connections",
+            "TLS connections that were not read, by program, library and reason; state read: its library is read.",
+            "{connection}",
+            points.collect(),
+        ));
+    }
+    all
 }
 
 #[cfg(test)]

@@ -341,6 +341,9 @@ pub fn heads(data: &[u8]) {
                     tail: Bytes::new(),
                     unreadable: false,
                     opaque: false,
+                    tls: false,
+                    encrypted: false,
+                    untied: false,
                 };
                 offset += part.len() as u64;
                 if !part.is_empty() {

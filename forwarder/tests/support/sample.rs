@@ -46,6 +46,7 @@ pub fn exchange(side: Side) -> Exchange {
         side,
         process: Arc::new(process(1, "shop")),
         connection: Arc::new(connection(7)),
+        tls: false,
         thread: 4242,
         request: Request {
             method: Bytes::from_static(b"GET"),
@@ -111,7 +112,13 @@ pub fn config() -> Config {
     Config {
         forwarder: Default::default(),
         discovery: Discovery::default(),
-        agent: Agent { ring_buffer_bytes: 8 << 20, queue_bytes: 4 << 20, head_bytes: 4096, forwarder_uids: vec![] },
+        agent: Agent {
+            ring_buffer_bytes: 8 << 20,
+            queue_bytes: 4 << 20,
+            head_bytes: 4096,
+            forwarder_uids: vec![],
+            tls: true,
+        },
         socket: PathBuf::from("/nonexistent"),
         traces: None,
         metrics: None,

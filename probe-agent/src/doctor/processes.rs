@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use caps::{Capability, CapsHashSet};
-use spantap_config::{Discovery, PortRange};
+use spantap_config::{Config, Discovery, PortRange};
 use spantap_doctor::{Check, Group};
 
 use super::tls;
@@ -39,8 +39,8 @@ struct Program {
 }
 
 /// Looks. `exclude`: processes that are never selected.
-pub(super) fn look(procfs: &ProcFs, discovery: &Discovery, exclude: &[u32], effective: &CapsHashSet) -> Vec<Check> {
-    let (found, selected) = match find(procfs, discovery, exclude) {
+pub(super) fn look(procfs: &ProcFs, config: &Config, exclude: &[u32], effective: &CapsHashSet) -> Vec<Check> {
+    let (found, selected) = match find(procfs, &config.discovery, exclude) {
         Ok(found) => found,
         Err(error) => {
             return vec![Check::unknown(
@@ -54,7 +54,12 @@ pub(super) fn look(procfs: &ProcFs, discovery: &Discovery, exclude: &[u32], effe
     let privileged = effective.contains(&Capability::CAP_SYS_PTRACE);
     let mut checks = vec![judge(&found, privileged)];
     if !selected.is_empty() {
-        checks.push(tls::look(procfs, &selected));
+        let reading = match (config.agent.tls, effective.contains(&Capability::CAP_SYS_ADMIN)) {
+            (false, _) => tls::Reading::Off,
+            (true, false) => tls::Reading::NotAllowed,
+            (true, true) => tls::Reading::On,
+        };
+        checks.push(tls::look(procfs, &selected, reading));
     }
     checks
 }

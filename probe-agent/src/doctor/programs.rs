@@ -58,6 +58,8 @@ pub(super) fn try_all(ring_buffer_bytes: u32) -> Result<Vec<Trial>, ProbeError> 
     let btf = Btf::from_sys_fs().map_err(|error| ProbeError::NoBtf(error.to_string()))?;
     let mut object = EbpfLoader::new()
         .btf(Some(&btf))
+        // As the agent does, see probes.rs.
+        .allow_unsupported_maps()
         .map_max_entries("socket_events", ring_buffer_bytes)
         .load(OBJECT)
         .map_err(|error| classify("maps", &error))?;

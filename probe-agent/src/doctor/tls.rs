@@ -1,4 +1,4 @@
-//! Which of the selected processes may speak TLS, which is not read yet.
+//! Which of the selected processes may speak TLS, and whether it is read.
 //!
 //! In: `/proc/PID/maps` and the executables of selected processes, both hostile. Out: the libraries that they map, or
 //! that are linked into them, by program. Bounded in files, bytes and time.
@@ -49,8 +49,22 @@ const MARKS: [(&[u8], &str); 5] = [
     (b"/rustls-0.", "rustls"),
 ];
 
+/// Whether libraries that can be read will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// Yes.
+    On,
+    /// The configuration says no.
+    Off,
+    /// It takes a capability that is missing.
+    NotAllowed,
+}
+
+/// The one library that is read (tls.rs); where it is linked into a program, only if its symbols are there.
+const READ: &str = "OpenSSL";
+
 /// Looks at what `selected` runs.
-pub(super) fn look(procfs: &ProcFs, selected: &[Process]) -> Check {
+pub(in crate::doctor) fn look(procfs: &ProcFs, selected: &[Process], reading: Reading) -> Check {
     // One process of each program: what one maps, the others do.
     let mut programs: BTreeMap<(String, Option<String>), (String, u32)> = BTreeMap::new();
     for process in selected {
@@ -80,11 +94,11 @@ pub(super) fn look(procfs: &ProcFs, selected: &[Process]) -> Check {
         }
     }
     found.retain(|_, libraries| !libraries.is_empty());
-    judge(&found, total - looked)
+    judge(&found, total - looked, reading)
 }
 
 /// `None` if it could not be looked at.
-fn libraries_of(procfs: &ProcFs, pid: u32, deadline: Instant) -> Option<BTreeSet<&'static str>> {
+pub(crate) fn libraries_of(procfs: &ProcFs, pid: u32, deadline: Instant) -> Option<BTreeSet<&'static str>> {
     let maps = procfs.read(pid, "maps", MAX_MAPS).ok()?;
     let mapped = mapped(&maps);
     if !mapped.is_empty() {
@@ -121,7 +135,7 @@ fn linked(file: impl Read, deadline: Instant) -> Option<BTreeSet<&'static str>> 
     }
 }
 
-fn judge(found: &BTreeMap<String, BTreeSet<&'static str>>, not_looked_at: usize) -> Check {
+fn judge(found: &BTreeMap<String, BTreeSet<&'static str>>, not_looked_at: usize, reading: Reading) -> Check {
     let id = "processes.tls";
     let missing = if not_looked_at > 0 {
         format!("; programs that could not be looked at: {not_looked_at}")
@@ -139,15 +153,37 @@ fn judge(found: &BTreeMap<String, BTreeSet<&'static str>>, not_looked_at: usize)
     if found.is_empty() {
         return Check::ok(Group::Processes, id, "no selected program has a TLS library that is known here");
     }
+    let unread: Vec<_> = found
+        .iter()
+        .filter(|(_, libraries)| reading != Reading::On || libraries.iter().any(|it| *it != READ))
+        .collect();
+    if unread.is_empty() && not_looked_at == 0 {
+        return Check::ok(
+            Group::Processes,
+            id,
+            format!("TLS is read, of OpenSSL; selected programs with it: {}", found.len()),
+        );
+    }
+    let (why, way_out) = match reading {
+        Reading::On => (
+            "TLS of other libraries than OpenSSL is not read",
+            "what they send in plain text is seen; observe behind the proxy that ends TLS, or count on `encrypted` in \
+             spantap_losses_total to tell how many connections were not read",
+        ),
+        Reading::Off => ("TLS is not read: spantap.tls is off", "set spantap.tls: auto"),
+        Reading::NotAllowed => (
+            "TLS is not read: that takes CAP_SYS_ADMIN",
+            "give the agent CAP_SYS_ADMIN, which only a small process keeps (docs/privileges.md)",
+        ),
+    };
     Check::degraded(
         Group::Processes,
         id,
-        format!("TLS is not read yet; selected programs that may speak it: {}{missing}", found.len()),
-        "what they send in plain text is seen; observe behind the proxy that ends TLS, or count on `encrypted` in \
-         spantap_losses_total to tell how many connections were not read",
+        format!("{why}; selected programs that may speak it: {}{missing}", unread.len()),
+        way_out,
     )
     .with_details(bounded(
-        found
+        unread
             .iter()
             .map(|(name, libraries)| format!("{name}: {}", libraries.iter().copied().collect::<Vec<_>>().join(", "))),
     ))
@@ -193,11 +229,16 @@ mod tests {
     #[test]
     fn what_may_be_encrypted_limits() {
         let found = BTreeMap::from([("nginx".to_owned(), BTreeSet::from(["OpenSSL"]))]);
-        let check = judge(&found, 0);
-        assert_eq!((check.state, check.details.as_slice()), (State::Degraded, &["nginx: OpenSSL".to_owned()][..]));
-        assert_eq!(judge(&BTreeMap::new(), 0).state, State::Ok);
-        assert_eq!(judge(&BTreeMap::new(), 2).state, State::Unknown);
-        assert!(judge(&found, 2).finding.ends_with("looked at: 2"));
+        for reading in [Reading::Off, Reading::NotAllowed] {
+            let check = judge(&found, 0, reading);
+            assert_eq!((check.state, check.details.as_slice()), (State::Degraded, &["nginx: OpenSSL".to_owned()][..]));
+        }
+        assert_eq!(judge(&found, 0, Reading::On).state, State::Ok);
+        let other = BTreeMap::from([("wget".to_owned(), BTreeSet::from(["GnuTLS"]))]);
+        assert_eq!(judge(&other, 0, Reading::On).details, ["wget: GnuTLS"]);
+        assert_eq!(judge(&BTreeMap::new(), 0, Reading::On).state, State::Ok);
+        assert_eq!(judge(&BTreeMap::new(), 2, Reading::On).state, State::Unknown);
+        assert!(judge(&found, 2, Reading::On).finding.ends_with("looked at: 2"));
     }
 
     #[test]

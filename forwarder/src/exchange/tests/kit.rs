@@ -66,6 +66,9 @@ impl Socket {
             tail: Bytes::new(),
             unreadable: false,
             opaque: false,
+            tls: false,
+            encrypted: false,
+            untied: false,
         }
     }
 

@@ -39,6 +39,40 @@ fn other_protocols_are_no_requests() {
     assert_eq!(s.seen().lines(), ["protocol_unknown 1"]);
 }
 
+/// What went through TLS, told on a socket whose ciphertext was told before it was read, or that was a tunnel.
+#[test]
+fn plaintext_of_tls_follows_what_was_before() {
+    for (before, expected) in [(&b"\x16\x03\x01\x02\0\x01"[..], &["encrypted 1"][..]), (b"\x01\x02", &[]), (b"", &[])] {
+        let mut earlier = Socket::new();
+        if !before.is_empty() {
+            earlier.recv(before);
+        }
+        let mut plain = Socket::new();
+        plain.now = earlier.now;
+        plain.recv("GET /tls HTTP/1.1\r\n\r\n").send(OK);
+        plain.events.iter_mut().for_each(|event| event.tls = true);
+        earlier.events.append(&mut plain.events);
+        let seen = earlier.seen();
+        assert_eq!(seen.exchanges.iter().filter(|exchange| exchange.tls).count(), 1, "{before:?}");
+        let losses: Vec<_> = seen.lines().into_iter().filter(|line| !line.contains("/tls")).collect();
+        assert_eq!(losses, expected, "{before:?}");
+    }
+}
+
+#[test]
+fn a_socket_that_nobody_reads_counts_once_by_its_reason() {
+    for (untied, expected) in [(false, "encrypted 1"), (true, "tls_peer_unknown 1")] {
+        for kind in [crate::model::EventKind::Receive, crate::model::EventKind::Closed] {
+            let mut s = Socket::new();
+            s.state(kind).state(crate::model::EventKind::Closed);
+            if let Some(event) = s.events.first_mut() {
+                (event.encrypted, event.untied, event.length) = (true, untied, 100);
+            }
+            assert_eq!(s.seen().lines(), [expected], "{kind:?}");
+        }
+    }
+}
+
 #[test]
 fn a_connection_that_never_answers_is_unknown_at_its_end() {
     let mut s = Socket::new();

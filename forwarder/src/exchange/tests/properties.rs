@@ -256,6 +256,9 @@ fn random_event() -> impl Strategy<Value = SocketEvent> {
             tail: Bytes::from_static(&text.as_bytes()[..text.len().min(8)]),
             unreadable: false,
             opaque,
+            tls: turn % 7 == 3,
+            encrypted: ms % 61 == 7,
+            untied: ms % 2 == 0,
         }
     })
 }

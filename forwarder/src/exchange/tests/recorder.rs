@@ -61,6 +61,9 @@ impl Recorder {
                 tail: Bytes::new(),
                 unreadable: false,
                 opaque: false,
+                tls: false,
+                encrypted: false,
+                untied: false,
             })
             .collect();
         events.sort_by_key(|event| event.time);

@@ -1,0 +1,104 @@
+//! Reading TLS: the libraries of selected processes, and probes on their functions.
+//!
+//! In: which processes are selected, and what the kernel side saw of their TLS. Out: probes attached to libraries with
+//! OpenSSL's interface; what is not read, and why.
+//!
+//! `keeper` is the thread that knows processes and libraries · `mapped` finds libraries in a memory map · `library` looks at
+//! one file, `symbols` finds its functions · `helper` and `attacher` are the two ends of the process that may attach, `order`
+//! is what they say · `filter` is what is left to that process · `report` says what is not read.
+
+mod attacher;
+mod filter;
+mod helper;
+mod keeper;
+mod library;
+mod mapped;
+mod order;
+mod report;
+mod symbols;
+
+use std::{
+    io,
+    sync::{Arc, Mutex, mpsc},
+    thread,
+};
+
+pub use attacher::{Programs, run as attach};
+pub use helper::Helper;
+pub use order::PROGRAMS;
+use spantap_proto::v1;
+
+use crate::discovery::ProcFs;
+
+/// What the thread has to tell.
+type Told = Arc<Mutex<Vec<v1::TlsProgram>>>;
+
+/// Notes that wait for the thread: twice as many as there are selected processes at most.
+const NOTES: usize = 32_768;
+
+/// What the thread hears.
+enum Note {
+    /// A process is observed, or has become another program.
+    Selected { pid: u32, executable: String },
+    /// It is observed no more.
+    Gone { pid: u32 },
+    /// A socket of it speaks TLS.
+    Speaks { pid: u32 },
+    /// And nobody read it; `untied`: the process makes calls that belong to no socket.
+    Unread { pid: u32, untied: bool },
+}
+
+/// The running thread; without one nothing is read and nothing told.
+#[derive(Debug, Default)]
+pub struct Tls {
+    notes: Option<mpsc::SyncSender<Note>>,
+    told: Told,
+}
+
+impl Tls {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// If no thread can be had.
+    pub(crate) fn start(procfs: ProcFs, helper: Helper) -> io::Result<Self> {
+        let (notes, heard) = mpsc::sync_channel(NOTES);
+        let told = Told::default();
+        let keeper = keeper::Keeper::new(procfs, helper, told.clone());
+        thread::Builder::new().name("tls".to_owned()).spawn(move || keeper.run(&heard))?;
+        Ok(Self { notes: Some(notes), told })
+    }
+
+    fn note(&self, note: impl FnOnce() -> Note) {
+        if let Some(notes) = &self.notes {
+            // Never waits. A process whose note was dropped is not looked at; its connections count as encrypted.
+            if notes.try_send(note()).is_err() {
+                tracing::debug!("too much at once about TLS");
+            }
+        }
+    }
+
+    /// A process is observed, or has become another program.
+    pub fn selected(&self, pid: u32, executable: &str) {
+        self.note(|| Note::Selected { pid, executable: executable.to_owned() });
+    }
+
+    /// A process is observed no more.
+    pub fn gone(&self, pid: u32) {
+        self.note(|| Note::Gone { pid });
+    }
+
+    /// A socket of the process speaks TLS.
+    pub fn speaks(&self, pid: u32) {
+        self.note(|| Note::Speaks { pid });
+    }
+
+    /// A connection of the process was not read.
+    pub fn unread(&self, pid: u32, untied: bool) {
+        self.note(|| Note::Unread { pid, untied });
+    }
+
+    /// What is known so far, by program.
+    pub fn programs(&self) -> Vec<v1::TlsProgram> {
+        self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,97 @@
+//! The agent's end of the process that attaches probes (`attacher.rs`).
+//!
+//! In: files, and offsets of functions in them. Out: attached probes, or what the kernel said. Blocks until there is an
+//! answer, [`PATIENCE`] at most.
+
+use std::{
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::CommandExt as _,
+    },
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv,
+    sendmsg, socketpair, sockopt,
+};
+
+use super::{
+    Programs,
+    order::{Function, MAX_BYTES, Order, READY},
+};
+
+/// Longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The running process; it ends with this value.
+#[derive(Debug)]
+pub struct Helper {
+    socket: OwnedFd,
+    /// Its process id.
+    pub pid: u32,
+}
+
+/// Why probes are not attached.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    /// The kernel said so; another library may do.
+    #[error("{0}")]
+    Kernel(String),
+    /// There is nobody to ask any more.
+    #[error("the process that attaches probes is gone: {0}")]
+    Gone(io::Error),
+}
+
+impl Helper {
+    /// Starts it, while this process still has the right that it needs.
+    ///
+    /// # Errors
+    /// If it does not begin; it has said why on standard error.
+    pub fn start(programs: Programs) -> io::Result<Self> {
+        let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE))?;
+        let child = Command::new("/proc/self/exe")
+            .arg0("spantap-agent")
+            .args(["--attach-tls", &programs.to_string()])
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()?;
+        let mut answer = [0; 1];
+        match recv(&socket, &mut answer, RecvFlags::empty()) {
+            Ok((_, 1)) if answer == *READY => Ok(Self { socket, pid: child.id() }),
+            Ok(_) => Err(io::Error::other("it ended before it began")),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Attaches to functions of `file`.
+    pub(super) fn attach(&self, number: u32, places: Vec<(Function, u64)>, file: &impl AsFd) -> Result<(), Refusal> {
+        let files = [file.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&files));
+        let order = Order::Attach(number, places).encode();
+        let gone = |error: rustix::io::Errno| Refusal::Gone(error.into());
+        sendmsg(&self.socket, &[IoSlice::new(&order)], &mut control, SendFlags::NOSIGNAL).map_err(gone)?;
+        let mut answer = [0; MAX_BYTES];
+        let (_, length) = recv(&self.socket, &mut answer, RecvFlags::empty()).map_err(gone)?;
+        match answer.get(..length) {
+            None | Some([]) => Err(Refusal::Gone(io::ErrorKind::UnexpectedEof.into())),
+            Some([_]) => Ok(()),
+            Some([_, words @ ..]) => Err(Refusal::Kernel(String::from_utf8_lossy(words).into_owned())),
+        }
+    }
+
+    /// Takes the probes away again.
+    pub(super) fn detach(&self, number: u32) -> Result<(), Refusal> {
+        let order = Order::Detach(number).encode();
+        rustix::net::send(&self.socket, &order, SendFlags::NOSIGNAL)
+            .map(drop)
+            .map_err(|error| Refusal::Gone(error.into()))
+    }
+}

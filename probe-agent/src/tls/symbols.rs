@@ -1,0 +1,223 @@
+//! Where functions begin in an ELF file.
+//!
+//! In: an ELF file of 64 bits, little endian (System V ABI, chapters 4 and 5), hostile as any other, and names. Out: offsets
+//! in the file, from `.dynsym` and `.symtab`. Both tables are read piece by piece: those of a large program have tens of
+//! megabytes, the memory used here is [`PIECE`].
+
+use std::collections::BTreeMap;
+
+use memchr::memmem;
+
+use crate::discovery::ReadAt;
+
+/// Bytes that are read at once.
+const PIECE: usize = 128 * 1024;
+/// Bytes of symbols and of their names that are looked through, for each of both tables.
+const MAX_TABLE: u64 = 128 << 20;
+/// Sections and segments that are looked at.
+const MAX_HEADERS: u16 = 512;
+const SYMBOL: usize = 24;
+const SECTION_HEADER: u16 = 64;
+const PROGRAM_HEADER: u16 = 56;
+const SHT_SYMTAB: u32 = 2;
+const SHT_DYNSYM: u32 = 11;
+const PT_LOAD: u32 = 1;
+const PF_X: u32 = 1;
+const STT_FUNC: u8 = 2;
+
+/// Of each of `names` that the file defines as a function: the offset of its first instruction in the file.
+/// `None`: the file is no such ELF file.
+pub(super) fn find<'n>(file: &impl ReadAt, names: &[&'n str]) -> Option<BTreeMap<&'n str, u64>> {
+    let header = read(file, 0, 64);
+    if !header.starts_with(b"\x7fELF\x02\x01") {
+        return None;
+    }
+    let sections = table(file, &header, (40, 58, 60), SECTION_HEADER)?;
+    let segments = table(file, &header, (32, 54, 56), PROGRAM_HEADER)?;
+    let mut found = BTreeMap::new();
+    for section in sections.chunks_exact(SECTION_HEADER.into()) {
+        if !matches!(u32_at(section, 4)?, SHT_DYNSYM | SHT_SYMTAB) || u64_at(section, 56)? != SYMBOL as u64 {
+            continue;
+        }
+        let link = u32_at(section, 40)? as usize;
+        let Some(texts) = sections.chunks_exact(SECTION_HEADER.into()).nth(link) else { continue };
+        let places = names_in(file, u64_at(texts, 24)?, u64_at(texts, 32)?, names);
+        if !places.is_empty() {
+            symbols(file, u64_at(section, 24)?, u64_at(section, 32)?, &places, |name, address| {
+                if let Some(offset) = offset_of(&segments, address) {
+                    found.entry(name).or_insert(offset);
+                }
+            });
+        }
+    }
+    Some(found)
+}
+
+/// The table whose offset, entry size and count stand at these places of the file's header.
+fn table(file: &impl ReadAt, header: &[u8], at: (usize, usize, usize), entry: u16) -> Option<Vec<u8>> {
+    let (size, count) = (u16_at(header, at.1)?, u16_at(header, at.2)?);
+    if count > 0 && size != entry {
+        return None;
+    }
+    Some(read(file, u64_at(header, at.0)?, usize::from(count.min(MAX_HEADERS)) * usize::from(entry)))
+}
+
+/// Where the names stand in a table of texts. A name may be the end of a longer one: linkers put them together.
+fn names_in<'n>(file: &impl ReadAt, offset: u64, size: u64, names: &[&'n str]) -> BTreeMap<u32, &'n str> {
+    let wanted: Vec<(memmem::Finder<'_>, Vec<u8>, &'n str)> = Vec::new();
+    let mut wanted = wanted;
+    for name in names {
+        let mut text = name.as_bytes().to_vec();
+        text.push(0);
+        wanted.push((memmem::Finder::new(&text).into_owned(), text, name));
+    }
+    let longest = wanted.iter().map(|(_, text, _)| text.len()).max().unwrap_or(0);
+    let mut places = BTreeMap::new();
+    let size = size.min(MAX_TABLE);
+    let mut at = 0;
+    while at < size {
+        let piece = read(file, offset.saturating_add(at), usize::try_from(size - at).unwrap_or(PIECE).min(PIECE));
+        if piece.is_empty() {
+            break;
+        }
+        for (finder, _, name) in &wanted {
+            for place in finder.find_iter(&piece) {
+                places.insert((at + place as u64) as u32, *name);
+            }
+        }
+        // The next piece begins so that a name across both is found.
+        let step = if piece.len() < PIECE { piece.len() } else { PIECE - longest };
+        at += step as u64;
+    }
+    places
+}
+
+fn symbols<'n>(
+    file: &impl ReadAt,
+    offset: u64,
+    size: u64,
+    places: &BTreeMap<u32, &'n str>,
+    mut take: impl FnMut(&'n str, u64),
+) {
+    const WHOLE: usize = PIECE / SYMBOL * SYMBOL;
+    let size = size.min(MAX_TABLE);
+    let mut at = 0;
+    while at < size {
+        let piece = read(file, offset.saturating_add(at), usize::try_from(size - at).unwrap_or(WHOLE).min(WHOLE));
+        for symbol in piece.chunks_exact(SYMBOL) {
+            let (Some(name), Some(address)) = (u32_at(symbol, 0), u64_at(symbol, 8)) else { continue };
+            let (kind, section) = (symbol.get(4).map_or(0, |info| info & 15), u16_at(symbol, 6).unwrap_or(0));
+            if section != 0
+                && kind == STT_FUNC
+                && let Some(name) = places.get(&name)
+            {
+                take(name, address);
+            }
+        }
+        if piece.len() < SYMBOL {
+            break;
+        }
+        at += piece.len() as u64;
+    }
+}
+
+/// Where an address of code lies in the file.
+fn offset_of(segments: &[u8], address: u64) -> Option<u64> {
+    segments.chunks_exact(PROGRAM_HEADER.into()).find_map(|segment| {
+        let (start, in_file) = (u64_at(segment, 16)?, u64_at(segment, 32)?);
+        let inside = address.checked_sub(start).filter(|inside| *inside < in_file)?;
+        (u32_at(segment, 0)? == PT_LOAD && u32_at(segment, 4)? & PF_X != 0)
+            .then(|| u64_at(segment, 8)?.checked_add(inside))?
+    })
+}
+
+/// Up to `length` bytes; fewer where the file ends.
+fn read(file: &impl ReadAt, offset: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset.saturating_add(filled as u64)) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => filled += count,
+        }
+    }
+    bytes.truncate(filled);
+    bytes
+}
+
+fn bytes_at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+    bytes.get(offset..)?.first_chunk::<N>().copied()
+}
+
+fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+    bytes_at(bytes, offset).map(u16::from_le_bytes)
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    bytes_at(bytes, offset).map(u32::from_le_bytes)
+}
+
+fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+    bytes_at(bytes, offset).map(u64::from_le_bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
+
+    use super::*;
+
+    struct Bytes(Vec<u8>);
+
+    impl ReadAt for Bytes {
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+            let rest = usize::try_from(offset).ok().and_then(|at| self.0.get(at..)).unwrap_or_default();
+            let count = rest.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&rest[..count]);
+            Ok(count)
+        }
+    }
+
+    /// This test program itself, read by another reader of ELF files as well.
+    #[test]
+    fn functions_of_a_real_file_are_found() {
+        let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let oracle = object::File::parse(&*bytes).unwrap();
+        let expected = |name: &str| {
+            let symbol = oracle.symbols().find(|symbol| symbol.name() == Ok(name) && symbol.is_definition())?;
+            let inside =
+                |s: &object::Segment<'_, '_>| symbol.address().checked_sub(s.address()).filter(|i| *i < s.size());
+            oracle.segments().find_map(|s| Some(s.file_range().0 + inside(&s)?))
+        };
+        let found = find(&Bytes(bytes.clone()), &["main", "_start", "no_such_function"]).unwrap();
+        assert_eq!(found.get("main").copied(), Some(expected("main").unwrap()));
+        assert_eq!(found.get("_start").copied(), expected("_start"));
+        assert!(!found.contains_key("no_such_function"));
+    }
+
+    #[test]
+    fn names_across_pieces_and_at_the_end_of_longer_ones_are_found() {
+        let mut texts = vec![b'x'; PIECE - 4];
+        texts.extend(b"my_SSL_read\0SSL_readier\0SSL_write\0");
+        let size = texts.len() as u64;
+        let places = names_in(&Bytes(texts), 0, size, &["SSL_read", "SSL_write"]);
+        let names: Vec<_> = places.values().copied().collect();
+        assert_eq!(names, ["SSL_read", "SSL_write"]);
+        assert_eq!(*places.first_key_value().unwrap().0 as usize, PIECE - 4 + 3);
+    }
+
+    #[test]
+    fn hostile_files_end() {
+        assert!(find(&Bytes(b"\x7fELF\x02\x01".to_vec()), &["f"]).is_none());
+        assert!(find(&Bytes(Vec::new()), &["f"]).is_none());
+        let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        for at in (0..64).chain([100, 1000]) {
+            let mut broken = bytes.get(..200_000.min(bytes.len())).unwrap().to_vec();
+            for value in [0, 0x7f, 0xff] {
+                broken[at] = value;
+                let _ = find(&Bytes(broken.clone()), &["main"]);
+            }
+        }
+    }
+}

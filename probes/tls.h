@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-2-Clause OR GPL-2.0-only */
+/*
+ * The bodies of the probes on functions of TLS libraries with OpenSSL's interface.
+ *
+ * In: entry and return of these functions, in any process that uses the library; unselected ones cost one look-up.
+ * Out: struct socket_event with FLAG_TLS, as of the socket whose bytes the same thread moved between entry and return. A
+ * call that found its bytes in the library belongs to the socket that the same session used before. If neither is known,
+ * the record has a cookie of its own, and no connection is ever told for it: nothing is guessed.
+ */
+#ifndef SPANTAP_TLS_H
+#define SPANTAP_TLS_H
+
+/* What a function does. */
+enum tls_function {
+	TLS_READ = 1,      /* int f(SSL *, void *buffer, int size): bytes, or <= 0 */
+	TLS_READ_EX = 2,   /* int f(SSL *, void *buffer, size_t size, size_t *bytes): 1, or not */
+	TLS_WRITE = 3,
+	TLS_WRITE_EX = 4,
+	TLS_OTHER = 5,     /* int f(SSL *, ..) that moves bytes of the socket, but no plaintext */
+};
+
+/* A thread enters a function. */
+static __always_inline int tls_entered(struct pt_regs *regs, enum tls_function function)
+{
+	struct task_struct *task;
+	struct tls_call *call;
+
+	if (!is_selected(bpf_get_current_pid_tgid() >> 32))
+		return 0;
+	task = bpf_get_current_task_btf();
+	call = bpf_task_storage_get(&tls_calls, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!call) {
+		count_loss(LOSS_TLS_CALL);
+		return 0;
+	}
+	call->buffer = FUNCTION_ARGUMENT2(regs);
+	call->length_at = function == TLS_READ_EX || function == TLS_WRITE_EX ? FUNCTION_ARGUMENT4(regs) : 0;
+	call->direction = function == TLS_OTHER ? 0 : function <= TLS_READ_EX ? RECORD_RECEIVE : RECORD_SEND;
+	call->ambiguous = 0;
+	call->socket = 0;
+	call->queued = 0;
+	call->began = bpf_ktime_get_ns();
+	call->session = FUNCTION_ARGUMENT1(regs);
+	return 0;
+}
+
+/* Bytes that the call has moved. */
+static __always_inline __u32 tls_bytes(struct pt_regs *regs, struct tls_call *call)
+{
+	__s32 result = (__s32)FUNCTION_RESULT(regs);
+	__u64 length = 0;
+
+	if (result <= 0)
+		return 0;
+	if (!call->length_at)
+		return result;
+	if (bpf_probe_read_user(&length, sizeof(length), (void *)call->length_at)) {
+		count_loss(LOSS_TLS_CALL);
+		return 0;
+	}
+	return length < 1u << 31 ? length : 0;
+}
+
+/* The state of a socket's plaintext, made on first use. */
+static __always_inline struct socket_state *tls_state_of(__u64 cookie)
+{
+	struct socket_state fresh = {}, *state = bpf_map_lookup_elem(&tls_sockets, &cookie);
+
+	if (state)
+		return state;
+	fresh.cookie = cookie;
+	if (bpf_map_update_elem(&tls_sockets, &cookie, &fresh, BPF_NOEXIST)) {
+		count_loss(LOSS_NO_SOCKET_STATE);
+		return NULL;
+	}
+	return bpf_map_lookup_elem(&tls_sockets, &cookie);
+}
+
+/* The same for a session of which no socket is known. */
+static __always_inline struct socket_state *tls_state_without_socket(struct tls_session *session)
+{
+	struct socket_state fresh = {}, *state = bpf_map_lookup_elem(&tls_untied, session);
+	struct tls_process untied = { .untied = 1 }, *process;
+	__u32 pid = session->pid;
+
+	if (state)
+		return state;
+	process = bpf_map_lookup_elem(&tls_processes, &pid);
+	if (process)
+		process->untied = 1;
+	else
+		bpf_map_update_elem(&tls_processes, &pid, &untied, BPF_NOEXIST);
+	/* The kernel counts cookies up from 1: with the highest bit, none is this. */
+	fresh.cookie = 1ULL << 63 | (bpf_ktime_get_ns() << 10 | (bpf_get_smp_processor_id() & 1023)) >> 1;
+	bpf_map_update_elem(&tls_untied, session, &fresh, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&tls_untied, session);
+}
+
+/* The state of the plaintext of a call that has ended. */
+static __always_inline struct socket_state *tls_state_of_call(struct tls_call *call, struct tls_session *session)
+{
+	__u64 *tie = bpf_map_lookup_elem(&tls_ties, session), cookie;
+	struct socket_state *state;
+
+	if (call->socket && !call->ambiguous) {
+		cookie = call->socket;
+		if (!tie || *tie != cookie)
+			bpf_map_update_elem(&tls_ties, session, &cookie, BPF_ANY);
+		return call->direction ? tls_state_of(cookie) : NULL;
+	}
+	if (!call->direction)
+		return NULL;
+	if (tie && !call->ambiguous) {
+		cookie = *tie;
+		state = bpf_map_lookup_elem(&tls_sockets, &cookie);
+		if (state)
+			return state;
+	}
+	return tls_state_without_socket(session);
+}
+
+/* A thread leaves a function. */
+static __always_inline int tls_returned(struct pt_regs *regs)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid(), now;
+	struct tls_session session = {};
+	struct socket_state *state;
+	struct task_struct *task;
+	struct control *control;
+	struct tls_call *call;
+	struct data data = {};
+	bool begins_turn;
+	__u32 length;
+	__u8 kind;
+
+	if (!is_selected(pid_tgid >> 32))
+		return 0;
+	task = bpf_get_current_task_btf();
+	call = bpf_task_storage_get(&tls_calls, task, NULL, 0);
+	control = the_control();
+	if (!control)
+		return 0;
+	if (!call || !call->session) {
+		/* It began before its process was selected, or another call began within it. */
+		if ((__s32)FUNCTION_RESULT(regs) > 0)
+			count_loss(LOSS_TLS_CALL);
+		return 0;
+	}
+	session.address = call->session;
+	session.pid = pid_tgid >> 32;
+	call->session = 0;
+	length = call->direction ? tls_bytes(regs, call) : 0;
+	if (call->direction && !length)
+		call->direction = 0;
+	state = tls_state_of_call(call, &session);
+	if (!state || !length || state->mode == MODE_OPAQUE)
+		return 0;
+	kind = call->direction;
+	now = call->socket ? call->moved : bpf_ktime_get_ns();
+	begins_turn = turn_to(state, kind);
+	describe(&call->scratch.event, task, pid_tgid, state, kind, now);
+	call->scratch.event.flags = FLAG_TLS;
+	call->scratch.event.length = length;
+	if (kind == RECORD_SEND) {
+		call->scratch.event.offset = state->sent;
+		call->scratch.event.opposite_offset = state->received;
+		state->sent += length;
+		if (now > call->began)
+			call->scratch.event.began_before =
+				now - call->began < 0xffffffff ? now - call->began : 0xffffffff;
+	} else {
+		call->scratch.event.offset = state->received;
+		call->scratch.event.opposite_offset = state->sent;
+		state->received += length;
+		if (begins_turn)
+			call->scratch.event.queued = call->queued;
+	}
+	data.address = call->buffer;
+	data.segments = 1;
+	capture_and_submit(NULL, state, &call->scratch, control, &data, begins_turn);
+	return 0;
+}
+
+/* A session ends, or begins anew: at the same address may be another one next. */
+static __always_inline int tls_forgotten(struct pt_regs *regs)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	struct tls_session session = {};
+	struct socket_state *state;
+	struct task_struct *task;
+	struct control *control;
+	struct tls_call *call;
+
+	if (!is_selected(pid_tgid >> 32))
+		return 0;
+	session.address = FUNCTION_ARGUMENT1(regs);
+	session.pid = pid_tgid >> 32;
+	bpf_map_delete_elem(&tls_ties, &session);
+	state = bpf_map_lookup_elem(&tls_untied, &session);
+	if (!state)
+		return 0;
+	task = bpf_get_current_task_btf();
+	control = the_control();
+	call = bpf_task_storage_get(&tls_calls, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (call && control && state->mode != MODE_OPAQUE) {
+		describe(&call->scratch.event, task, pid_tgid, state, RECORD_CLOSED, bpf_ktime_get_ns());
+		call->scratch.event.flags = FLAG_TLS;
+		call->scratch.event.offset = state->received;
+		call->scratch.event.opposite_offset = state->sent;
+		submit(NULL, state, &call->scratch, control, false);
+	}
+	bpf_map_delete_elem(&tls_untied, &session);
+	return 0;
+}
+
+#endif
