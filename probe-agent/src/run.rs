@@ -4,7 +4,7 @@
 //! everything that was already observed, within the shutdown timeout.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     future::pending,
     io,
     os::fd::{AsFd, OwnedFd},
@@ -18,7 +18,6 @@ use tokio::{
     io::{AsyncReadExt as _, Interest, unix::AsyncFd},
     net::unix::pipe,
     signal::unix::{SignalKind, signal},
-    sync::Notify,
     task::LocalSet,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
@@ -26,6 +25,7 @@ use tokio::{
 use crate::{
     cli::{Arguments, Command},
     clock,
+    connect::Destination,
     discovery::{Limits, ProcFs, Processes, Walk, interesting_ports, provisional_exec},
     doctor,
     drain::Drain,
@@ -35,7 +35,7 @@ use crate::{
     probes::{HOOK_SET, Probes, Setup},
     queue::Queue,
     seccomp,
-    stream::{self, Destination, Shared},
+    stream::{self, Patience, Shared},
     supervisor,
 };
 
@@ -112,13 +112,7 @@ fn announce(probes: &Probes, kept: &[String]) {
 }
 
 async fn run(config: Config, stop_with_stdin: bool, probes: Probes, processes: Processes) -> Result<(), Failure> {
-    let shared = Rc::new(Shared {
-        queue: RefCell::new(Queue::new(config.agent.queue_bytes)),
-        filled: Notify::new(),
-        emptied: Notify::new(),
-        began: Notify::new(),
-        streaming: Cell::new(false),
-    });
+    let shared = Rc::new(Shared::new(Queue::new(config.agent.queue_bytes)));
     let hello = hello(probes.features().to_vec());
     let stop = stop_requests(stop_with_stdin)?;
     // All that needs more is done; from here on bytes of other programs are read.
@@ -140,7 +134,8 @@ async fn run(config: Config, stop_with_stdin: bool, probes: Probes, processes: P
             writer.finish(0, clock::anchor())
         }
     };
-    let stream = tokio::task::spawn_local(stream::run(shared.clone(), destination(&config), hello, facts));
+    let stream =
+        tokio::task::spawn_local(stream::run(shared.clone(), destination(&config), Patience::default(), hello, facts));
     let calibration = tokio::task::spawn_local(calibrate(drain.clone()));
 
     let mut fetch = interval(FETCH);
