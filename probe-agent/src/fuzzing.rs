@@ -8,7 +8,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use spantap_proto::v1::{self, Acknowledgement};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, copy, duplex, sink, split},
+    io::{AsyncWriteExt as _, copy, duplex, sink, split},
     runtime::Runtime,
 };
 
