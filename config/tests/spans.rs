@@ -28,7 +28,10 @@ fn entries_bring_their_own() {
     .unwrap();
     let [first, second] = &config.discovery.instrument[..] else { panic!() };
     assert_eq!(first.sampler, Some(Sampler::TraceIdRatio(0.25)));
-    assert_eq!((first.routes.incoming.as_slice(), first.routes.outgoing.as_slice()), (&["/a/{b}".into()][..], &["/c/*".into()][..]));
+    assert_eq!(
+        (first.routes.incoming.as_slice(), first.routes.outgoing.as_slice()),
+        (&["/a/{b}".into()][..], &["/c/*".into()][..])
+    );
     assert_eq!((second.sampler, second.routes.incoming.len()), (None, 0));
     let shown = config.render();
     assert!(shown.contains("sampler: traceidratio 0.25") && shown.contains("routes.outgoing: [\"/c/*\"]"), "{shown}");
@@ -50,7 +53,10 @@ fn header_fields_are_named_and_credentials_twice() {
     let config = read("spantap: {headers: {request: [X-Request-Id, x-request-id, Accept]}}\n").unwrap();
     assert_eq!(config.headers.request, ["x-request-id", "accept"]);
     let refused = read("spantap:\n  headers:\n    response: [Set-Cookie]\n").unwrap_err();
-    assert!(refused.starts_with("c.yml:3:16: spantap.headers.response[0]: set-cookie carries credentials"), "{refused}");
+    assert!(
+        refused.starts_with("c.yml:3:16: spantap.headers.response[0]: set-cookie carries credentials"),
+        "{refused}"
+    );
     let both = "spantap: {headers: {request: [Authorization], allow_sensitive: [authorization]}}\n";
     assert_eq!(read(both).unwrap().headers.request, ["authorization"]);
     assert!(read("spantap: {headers: {allow_sensitive: [authorization]}}\n").unwrap().headers.request.is_empty());
@@ -71,7 +77,10 @@ fn nonsense_is_refused_by_file_line_and_key() {
         ("spantap:\n  sampler:\n    keep_error: true\n", "did you mean `keep_errors`?"),
         ("spantap:\n  headers:\n    request: ['x-*y ']\n", "c.yml:3:15: spantap.headers.request[0]"),
         ("discovery:\n  instrument:\n  - open_ports: 1\n    sampler: {name: ratio}\n", "sampler.name: found \"ratio\""),
-        ("discovery:\n  instrument:\n  - open_ports: 1\n    sampler: {name: traceidratio, arg: 2}\n", "a share from 0 to 1"),
+        (
+            "discovery:\n  instrument:\n  - open_ports: 1\n    sampler: {name: traceidratio, arg: 2}\n",
+            "a share from 0 to 1",
+        ),
         ("discovery:\n  instrument:\n  - open_ports: 1\n    routes: {in: []}\n", "routes.in: unknown key"),
         ("discovery:\n  instrument:\n  - sampler: {name: always_on}\n", "an entry without a criterion"),
     ] {
