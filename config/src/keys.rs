@@ -42,6 +42,12 @@ const OWN: &[Key] = &[
     served("spantap.forwarder_uids", "SPANTAP_FORWARDER_UIDS"),
     served("spantap.agent_uids", "SPANTAP_AGENT_UIDS"),
     served("spantap.user", "SPANTAP_USER"),
+    served("spantap.headers.allow_sensitive", "SPANTAP_HEADERS_ALLOW_SENSITIVE"),
+    served("spantap.headers.request", "SPANTAP_HEADERS_REQUEST"),
+    served("spantap.headers.response", "SPANTAP_HEADERS_RESPONSE"),
+    served("spantap.sampler.keep_errors", "SPANTAP_SAMPLER_KEEP_ERRORS"),
+    served("spantap.sampler.keep_slower_than", "SPANTAP_SAMPLER_KEEP_SLOWER_THAN"),
+    served("spantap.sampler.keep_slowest", "SPANTAP_SAMPLER_KEEP_SLOWEST"),
 ];
 
 /// All keys.

@@ -8,12 +8,13 @@ use std::{
 };
 
 use crate::{
+    capture,
     discovery::discovery,
     environment::Environment,
     error::{ConfigError, Place, Warning},
     exports, keys,
     otlp::{destinations, exporters},
-    program,
+    program, routes, sampling,
     settings::Settings,
     types::{Config, Console},
     yaml,
@@ -109,9 +110,11 @@ fn assemble(settings: &mut Settings<'_>) -> Result<Config, ConfigError> {
         prometheus: prometheus.filter(|_| !exporters.disabled),
         console: if exporters.disabled { Console::Off } else { console },
         admin: program::admin(settings)?,
-        routes: exports::routes(settings)?,
+        routes: routes::routes(settings)?,
         redaction: exports::redaction(settings)?,
-        sampler: exports::sampler(settings)?,
+        headers: capture::headers(settings)?,
+        sampler: sampling::sampler(settings)?,
+        keep: sampling::keep(settings)?,
         service_name: names.service_name,
         service_namespace: names.service_namespace,
         resource_attributes: names.resource_attributes,

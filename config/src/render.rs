@@ -3,8 +3,8 @@
 use std::{fmt::Write, time::Duration};
 
 use crate::types::{
-    Compression, Config, Console, Exports, Fallback, LogFormat, LogLevel, Otlp, OtlpMetrics, OtlpTraces, Sampler,
-    Selector,
+    Compression, Config, Console, Exports, Fallback, IgnoreMode, LogFormat, LogLevel, Otlp, OtlpMetrics, OtlpTraces,
+    Routes, Sampler, Selector, Unmatched,
 };
 
 impl Config {
@@ -34,7 +34,7 @@ impl Config {
             }
             None => out.line(0, "prometheus_export: off"),
         }
-        list(&mut out, 0, "routes.patterns", self.routes.patterns.iter().map(|pattern| quoted(pattern)));
+        routes(&mut out, &self.routes);
         list(&mut out, 0, "redacted query parameters", self.redaction.query_parameters.iter().map(|name| quoted(name)));
         for (name, value) in [
             ("service_name", &self.service_name),
@@ -113,6 +113,15 @@ fn entry(out: &mut Lines, selector: &Selector, exports: bool) {
         let signals =
             [(traces, "traces"), (metrics, "metrics")].into_iter().filter(|(on, _)| *on).map(|(_, name)| name);
         parts.push(format!("exports: [{}]", signals.collect::<Vec<_>>().join(", ")));
+    }
+    if let Some(of) = selector.sampler.filter(|_| exports) {
+        parts.push(format!("sampler: {}", sampler(of)));
+    }
+    for (name, patterns) in [("incoming", &selector.routes.incoming), ("outgoing", &selector.routes.outgoing)] {
+        if exports && !patterns.is_empty() {
+            let patterns: Vec<_> = patterns.iter().map(|pattern| quoted(pattern)).collect();
+            parts.push(format!("routes.{name}: [{}]", patterns.join(", ")));
+        }
     }
     for (index, part) in parts.iter().enumerate() {
         out.line(2, &format!("{} {part}", if index == 0 { "-" } else { " " }));
@@ -205,6 +214,7 @@ fn program(out: &mut Lines, config: &Config) {
     out.line(1, &format!("head_size: {}", config.agent.head_bytes));
     list(out, 1, "forwarder_uids", config.agent.forwarder_uids.iter().map(u32::to_string));
     list(out, 1, "agent_uids", config.forwarder.agent_uids.iter().map(u32::to_string));
+    spans(out, config);
     if let Some(user) = &config.forwarder.user {
         out.line(1, &format!("user: {}", quoted(user)));
     }
@@ -225,13 +235,41 @@ fn buckets(out: &mut Lines, depth: usize, bounds: &[f64]) {
 }
 
 fn sampler(sampler: Sampler) -> String {
-    match sampler {
-        Sampler::AlwaysOn => "always_on".to_owned(),
-        Sampler::AlwaysOff => "always_off".to_owned(),
-        Sampler::TraceIdRatio(ratio) => format!("traceidratio {ratio}"),
-        Sampler::ParentBasedAlwaysOn => "parentbased_always_on".to_owned(),
-        Sampler::ParentBasedAlwaysOff => "parentbased_always_off".to_owned(),
-        Sampler::ParentBasedTraceIdRatio(ratio) => format!("parentbased_traceidratio {ratio}"),
+    match sampler.ratio() {
+        Some(ratio) => format!("{} {ratio}", sampler.name()),
+        None => sampler.name().to_owned(),
+    }
+}
+
+fn routes(out: &mut Lines, routes: &Routes) {
+    let unmatched = match routes.unmatched {
+        Unmatched::Unset => "unset",
+        Unmatched::Path => "path",
+        Unmatched::Wildcard => "wildcard",
+        Unmatched::Heuristic => "heuristic",
+        Unmatched::LowCardinality => "low-cardinality",
+    };
+    let mode = match routes.ignore_mode {
+        IgnoreMode::All => "all",
+        IgnoreMode::Traces => "traces",
+        IgnoreMode::Metrics => "metrics",
+    };
+    out.line(0, "routes:");
+    list(out, 1, "patterns", routes.patterns.iter().map(|pattern| quoted(pattern)));
+    list(out, 1, "ignored_patterns", routes.ignored.iter().map(|pattern| quoted(pattern)));
+    out.line(1, &format!("ignore_mode: {mode}"));
+    out.line(1, &format!("unmatched: {unmatched}"));
+    out.line(1, &format!("wildcard_char: {}", quoted(&routes.wildcard.to_string())));
+    out.line(1, &format!("max_path_segment_cardinality: {}", routes.max_segments));
+}
+
+fn spans(out: &mut Lines, config: &Config) {
+    out.line(1, "sampler:");
+    out.line(2, &format!("keep_errors: {}", config.keep.errors));
+    out.line(2, &format!("keep_slower_than: {}", config.keep.slower_than.map_or("off".to_owned(), duration)));
+    out.line(2, &format!("keep_slowest: {}", config.keep.slowest));
+    for (name, headers) in [("request", &config.headers.request), ("response", &config.headers.response)] {
+        list(out, 1, &format!("headers.{name}"), headers.iter().cloned());
     }
 }
 

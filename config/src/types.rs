@@ -3,12 +3,14 @@
 mod discovery;
 mod otlp;
 mod pattern;
+mod spans;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use discovery::{Discovery, Exports, PidRange, PortRange, Selector};
 pub use otlp::{Backoff, Compression, Fallback, Otlp, OtlpMetrics, OtlpProtocol, OtlpTraces, Secret};
 pub use pattern::{Glob, PatternError};
+pub use spans::{Headers, IgnoreMode, KeepSpans, Routes, Sampler, ServiceRoutes, Unmatched};
 
 /// The whole configuration, effective: defaults, then YAML, then environment.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,12 +36,16 @@ pub struct Config {
     pub console: Console,
     /// Address of `/healthz`, `/readyz`, `/metrics` of Spantap itself; `None` if `off`.
     pub admin: Option<SocketAddr>,
-    /// `http.route` from configured patterns (Beyla's `routes`).
+    /// `http.route` from patterns and from paths (Beyla's `routes`).
     pub routes: Routes,
     /// How sensitive parts of URLs are handled.
     pub redaction: Redaction,
+    /// Header fields that become attributes of spans.
+    pub headers: Headers,
     /// Head sampling of traces. Metrics count before it.
     pub sampler: Sampler,
+    /// What is kept whatever the sampler says.
+    pub keep: KeepSpans,
     /// Name that overrides that of every service (`service_name`, `OTEL_SERVICE_NAME` of Spantap's own environment).
     pub service_name: Option<String>,
     /// Namespace for every service.
@@ -107,35 +113,11 @@ pub enum Console {
     Counter,
 }
 
-/// Beyla's `routes`.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Routes {
-    /// Path patterns such as `/user/{id}` or `/user/:id` or `/static/*`; the first that matches is `http.route`.
-    pub patterns: Vec<String>,
-}
-
 /// Redaction of URLs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Redaction {
     /// Query parameters whose values are replaced by `REDACTED`, matched without regard to case.
     pub query_parameters: Vec<String>,
-}
-
-/// Head sampler of traces.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Sampler {
-    /// Every span.
-    AlwaysOn,
-    /// No span.
-    AlwaysOff,
-    /// This share of traces, 0..=1, decided from the trace id.
-    TraceIdRatio(f64),
-    /// The parent's decision where there is one, else every span.
-    ParentBasedAlwaysOn,
-    /// The parent's decision where there is one, else none.
-    ParentBasedAlwaysOff,
-    /// The parent's decision where there is one, else this share.
-    ParentBasedTraceIdRatio(f64),
 }
 
 /// Logging.

@@ -147,8 +147,8 @@ fn a_key_of_beyla_that_is_not_served_warns_once_unless_it_has_its_default() {
         &[],
     );
     assert_eq!(all, ["config.yml:1:1: ebpf: section not served yet, no effect"]);
-    let all = warnings("routes:\n  patterns: [/a]\n  ignored_patterns: [/health]\n", &[]);
-    assert_eq!(all, ["config.yml:3:3: routes.ignored_patterns: not served yet, no effect"]);
+    let all = warnings("attributes:\n  host_id: {override: a}\n  metric_span_names_limit: 7\n", &[]);
+    assert_eq!(all, ["config.yml:3:3: attributes.metric_span_names_limit: not served yet, no effect"]);
     let all =
         warnings("", &[("BEYLA_BPF_WAKEUP_LEN", "7"), ("BEYLA_NETWORK_METRICS", "false"), ("BEYLA_PORT_80_TCP", "x")]);
     assert_eq!(all, ["BEYLA_BPF_WAKEUP_LEN: ebpf.wakeup_len is not served yet, no effect"]);

@@ -179,14 +179,14 @@ fn a_criterion_is_never_left_out_in_silence() {
 
 #[test]
 fn overrides_that_are_not_served_warn_and_exports_are_per_entry() {
-    let yaml = "discovery:\n  instrument:\n    - {open_ports: 1, exports: []}\n    - {open_ports: 2, exports: [metrics]}\n    - {open_ports: 3, exports: ~}\n    - {open_ports: 4, routes: {incoming: [/a]}}\n";
+    let yaml = "discovery:\n  instrument:\n    - {open_ports: 1, exports: []}\n    - {open_ports: 2, exports: [metrics]}\n    - {open_ports: 3, exports: ~}\n    - {open_ports: 4, metrics: {features: [application]}}\n";
     let loaded = load(yaml, &[]);
     let exports: Vec<_> =
         loaded.config.discovery.instrument.iter().map(|s| (s.exports.traces, s.exports.metrics)).collect();
     assert_eq!(exports, [(false, false), (false, true), (true, true), (true, true)]);
     assert_eq!(loaded.warnings.len(), 1);
     assert!(
-        loaded.warnings[0].to_string().starts_with("config.yml:6:23: discovery.instrument[3].routes: not served yet")
+        loaded.warnings[0].to_string().starts_with("config.yml:6:23: discovery.instrument[3].metrics: not served yet")
     );
 }
 

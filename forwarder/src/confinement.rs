@@ -76,7 +76,7 @@ const COMMON: &[Call] = &[
     (c::SYS_sigaltstack, Any, "a thread's start and end"),
     (c::SYS_rt_sigaction, Any, "a thread's start, abort"),
     (c::SYS_rt_sigprocmask, Any, "a thread's start and end, abort"),
-    (c::SYS_rt_sigreturn, Any, "return from the handlers of SIGTERM and SIGINT"),
+    (c::SYS_rt_sigreturn, Any, "return from the handlers of SIGTERM, SIGINT and SIGHUP"),
     (c::SYS_futex, Any, "waiting for a thread"),
     (c::SYS_sched_yield, Any, "waiting for a thread"),
     (c::SYS_exit, Any, "a thread's end"),

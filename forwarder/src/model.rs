@@ -5,6 +5,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
+use spantap_config::{Sampler, ServiceRoutes};
 
 /// Nanoseconds of CLOCK_MONOTONIC on the observed host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -42,6 +43,15 @@ pub struct SocketId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessId(pub u32);
 
+/// What the discovery entry of a process says in the place of the general configuration.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Overrides {
+    /// Sampler.
+    pub sampler: Option<Sampler>,
+    /// Path patterns; empty lists say nothing.
+    pub routes: ServiceRoutes,
+}
+
 /// A selected process.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Process {
@@ -67,6 +77,8 @@ pub struct Process {
     pub export_traces: bool,
     /// Whether its exchanges become metrics.
     pub export_metrics: bool,
+    /// From the discovery entry that selected it.
+    pub overrides: Overrides,
 }
 
 /// Where a connection leads.

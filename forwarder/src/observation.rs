@@ -104,7 +104,7 @@ pub struct Observation<'a> {
     pub method: Method,
     /// `http.request.method_original`, where it differs.
     pub method_original: Option<Cow<'a, str>>,
-    /// `http.route`: server only.
+    /// `http.route` of a server's, `url.template` of a client's exchange.
     pub route: Option<RouteId>,
     /// `url.scheme`.
     pub scheme: Scheme,
@@ -112,6 +112,8 @@ pub struct Observation<'a> {
     pub path: Cow<'a, str>,
     /// `url.query`, redacted.
     pub query: Option<Cow<'a, str>>,
+    /// Path as sent, empty for CONNECT.
+    pub raw_path: &'a [u8],
     /// The target carried user information, which was dropped.
     pub userinfo: bool,
     /// `server.address`.
@@ -185,6 +187,7 @@ impl<'a> Observation<'a> {
             route: if server_side { rules.routes.find(target.path) } else { None },
             scheme,
             path: text(target.path, MAX_PART),
+            raw_path: target.path,
             query: target.query.map(|q| rules.redactor.redact(q)),
             userinfo: target.userinfo,
             server,

@@ -7,8 +7,11 @@ mod batcher;
 mod build;
 mod collector;
 mod processes;
+mod reload;
+mod services;
 
 pub use build::{StartError, check};
+pub use reload::fixed;
 
 use std::{
     net::SocketAddr,
@@ -16,7 +19,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 
 use self::{batcher::Batcher, collector::Collector, processes::Processes};
 use crate::{
@@ -55,8 +58,12 @@ pub struct Pipeline {
     metrics: Option<Metrics>,
     console: Option<Console>,
     reporter: LossReporter,
-    scrape: Option<Server>,
+    scrape: Option<build::Scrape>,
     admin: Option<Server>,
+    /// Exporters of an earlier configuration that still send.
+    retiring: JoinSet<()>,
+    /// When the counters of the program began.
+    started: UnixNs,
 }
 
 impl Pipeline {
@@ -67,7 +74,7 @@ impl Pipeline {
 
     /// Address of the scrape endpoint, if on.
     pub fn scrape_address(&self) -> Option<SocketAddr> {
-        self.scrape.as_ref().map(Server::address)
+        self.scrape.as_ref().map(|scrape| scrape.server.address())
     }
 
     /// Address of the admin endpoint, if on.
@@ -82,14 +89,19 @@ impl Pipeline {
 
     /// Reports one exchange. `clock` is the anchor of the batch that its end came with.
     pub fn exchange(&mut self, exchange: &Exchange, clock: &ClockAnchor) {
-        let seen = Observation::new(exchange, *clock, &self.rules);
+        let mut seen = Observation::new(exchange, *clock, &self.rules);
         self.telemetry.exchange(exchange.side);
         let replaced = self.processes.is_replaced(&exchange.process);
         if replaced {
             self.flush_spans();
         }
+        let keeps_any = self.processes.keeps_any();
         let known = self.processes.get(&exchange.process, replaced, &self.registries);
-        if exchange.process.export_metrics {
+        seen.route = known.service.route(&seen);
+        let ignored = self.rules.routes.ignored(seen.raw_path);
+        if exchange.process.export_metrics && ignored.metrics {
+            self.telemetry.measurements_ignored.add(1);
+        } else if exchange.process.export_metrics {
             let seconds = seen.duration().as_secs_f64();
             for registry in &self.registries {
                 lock(registry).record(known.key, &known.resource, SeriesRef::of(&seen), seen.start, seconds);
@@ -98,8 +110,18 @@ impl Pipeline {
                 metrics.collector.measured();
             }
         }
+        if ignored.traces {
+            self.telemetry.spans_ignored.add(1);
+            return;
+        }
         let wanted = exchange.process.export_traces && (self.traces.is_some() || self.console.is_some());
-        let identity = if wanted { self.tracer.start(exchange.side, &exchange.request.headers) } else { None };
+        let identity = if wanted {
+            let sampler = known.service.sampler.unwrap_or(self.tracer.sampler());
+            let surely = keeps_any && known.service.keeps(&seen);
+            self.tracer.start_by(sampler, exchange.side, &exchange.request.headers, surely)
+        } else {
+            None
+        };
         let mut full = false;
         match (&mut self.traces, &identity) {
             (Some(traces), Some(identity)) if exchange.process.export_traces => {
@@ -191,6 +213,8 @@ impl Pipeline {
                     metrics.await;
                 }
             },
+            // Each ends by a deadline of its own, set when it was retired, and books what is left.
+            async { while self.retiring.join_next().await.is_some() {} },
         );
         if let Some(console) = self.console.take() {
             console.finish(deadline).await;

@@ -18,9 +18,12 @@ pub mod key {
     pub const HOST_ID: &str = "host.id";
     pub const HOST_NAME: &str = "host.name";
     pub const HTTP_REQUEST_BODY_SIZE: &str = "http.request.body.size";
+    /// Followed by the name of the field in lower case.
+    pub const HTTP_REQUEST_HEADER: &str = "http.request.header.";
     pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
     pub const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";
     pub const HTTP_RESPONSE_BODY_SIZE: &str = "http.response.body.size";
+    pub const HTTP_RESPONSE_HEADER: &str = "http.response.header.";
     pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
     pub const HTTP_ROUTE: &str = "http.route";
     pub const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
@@ -47,6 +50,7 @@ pub mod key {
     pub const URL_PATH: &str = "url.path";
     pub const URL_QUERY: &str = "url.query";
     pub const URL_SCHEME: &str = "url.scheme";
+    pub const URL_TEMPLATE: &str = "url.template";
     pub const USER_AGENT_ORIGINAL: &str = "user_agent.original";
 
     /// Spantap's own: the head of the request was longer than what was captured, so fields may be missing. Boolean, only when true.

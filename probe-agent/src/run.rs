@@ -115,6 +115,7 @@ async fn run(config: Config, stop_with_stdin: bool, probes: Probes, processes: P
     let shared = Rc::new(Shared::new(Queue::new(config.agent.queue_bytes)));
     let hello = hello(probes.features().to_vec());
     let stop = stop_requests(stop_with_stdin)?;
+    let mut hangup = signal(SignalKind::hangup())?;
     // All that needs more is done; from here on bytes of other programs are read.
     seccomp::install().map_err(|error| Failure::Unavailable(error.to_string()))?;
     tracing::info!("only the system calls of streaming are allowed from here on");
@@ -150,6 +151,9 @@ async fn run(config: Config, stop_with_stdin: bool, probes: Probes, processes: P
         tokio::select! {
             biased;
             () = &mut stop => break,
+            _ = hangup.recv() => tracing::warn!(
+                "SIGHUP: this agent reads its configuration when it starts; for another `discovery` restart it"
+            ),
             ready = process_fd.readable() => {
                 ready?.clear_ready();
                 drain.borrow_mut().process_events();

@@ -14,6 +14,7 @@ otel_metrics_export:
   endpoint: http://collector:4318
 prometheus_export:
   port: 9400
+spantap:
 ";
 
 /// Keys, a value in the file, the same value in a variable.
@@ -67,6 +68,16 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("prometheus_export.port", "9500", "9500"),
     ("prometheus_export.ttl", "1m", "1m"),
     ("routes.patterns", "['/user/{id}']", ""),
+    ("routes.ignored_patterns", "['/health']", ""),
+    ("routes.ignore_mode", "traces", ""),
+    ("routes.unmatched", "unset", ""),
+    ("routes.wildcard_char", "'#'", ""),
+    ("routes.max_path_segment_cardinality", "20", ""),
+    ("spantap.headers.request", "[X-Request-Id]", "x-request-id"),
+    ("spantap.headers.response", "[x-cache, etag]", "x-cache,etag"),
+    ("spantap.sampler.keep_errors", "true", "true"),
+    ("spantap.sampler.keep_slower_than", "1s", "1s"),
+    ("spantap.sampler.keep_slowest", "5", "5"),
     ("spantap.socket", "/tmp/s.sock", "/tmp/s.sock"),
     ("spantap.admin", "off", "off"),
     ("spantap.console", "text", "text"),
@@ -88,7 +99,7 @@ const ELSEWHERE: &[&str] = &[
     "grafana.otlp.cloud_zone",
     "otel_metrics_export.protocol",
     "otel_traces_export.protocol",
-    "routes.unmatched",
+    "spantap.headers.allow_sensitive",
 ];
 
 fn parse(yaml: &str, variable: Option<(&str, &str)>) -> Result<Config, ConfigError> {

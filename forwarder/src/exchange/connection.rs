@@ -5,7 +5,7 @@
 //! messages, `pairing` finds the request of a response, `hole` deals with bytes that nobody saw, `close` with the end.
 
 use super::{
-    ClosedBy, Exchange, Outcome, Sink,
+    Capture, ClosedBy, Exchange, Outcome, Sink,
     close::Close,
     hold::Held,
     requests::{Open, Queue, Requests},
@@ -29,6 +29,8 @@ pub(super) struct Context<'a, S> {
     pub(super) now: u64,
     /// Bounds.
     pub(super) limits: &'a Limits,
+    /// Header fields that are kept.
+    pub(super) capture: &'a Capture,
 }
 
 impl<S: Sink> Context<'_, S> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{
     Sink,
+    capture::captured,
     chunked::Chunks,
     connection::{Connection, Context, Phase},
     framing::{self, Framing},
@@ -45,7 +46,8 @@ impl Connection {
         origin: Origin,
         ctx: &mut Context<'_, S>,
     ) {
-        let RequestHead { mut request, body } = head;
+        let RequestHead { mut request, body, fields } = head;
+        request.headers.captured = captured(&fields, &ctx.capture.request);
         let framing = if cut { Framing::Unknown } else { framing::of_request(&request.method, request.version, &body) };
         let stream = self.stream_mut(direction);
         stream.body = Some(0);

@@ -9,7 +9,7 @@
 //! lost, not paired by guess.
 
 use super::{
-    Outcome, Response, Sink,
+    Outcome, Response, Sink, capture,
     chunked::Chunks,
     connection::{Connection, Context, Phase},
     fields::ContentLength,
@@ -56,7 +56,9 @@ impl Connection {
         let framing = framing::of_response(method.as_deref(), head.status, head.version, &head.body);
         if let Some(open) = front {
             let at = if direction == Direction::Sent { began.0 } else { began.1 };
-            open.response = Some((Response { status: head.status, version: head.version, body_size: None }, at));
+            let kept = capture::captured(&head.fields, &ctx.capture.response);
+            let response = Response { status: head.status, version: head.version, body_size: None, captured: kept };
+            open.response = Some((response, at));
             self.forget_awaited_body(ctx);
         }
         let stream = self.stream_mut(direction);

@@ -11,7 +11,7 @@ use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
 use super::{
-    Exchange,
+    Capture, Exchange,
     connection::{Connection, Context},
     requests::Requests,
 };
@@ -87,6 +87,7 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct Table {
     limits: Limits,
+    capture: Capture,
     index: HashMap<u64, u32, FxBuildHasher>,
     entries: Slab<Entry>,
     requests: Requests,
@@ -110,6 +111,11 @@ impl Table {
     /// An empty table.
     pub fn new(limits: Limits) -> Self {
         Table { limits, ..Table::default() }
+    }
+
+    /// Keeps these header fields from now on.
+    pub fn set_capture(&mut self, capture: Capture) {
+        self.capture = capture;
     }
 
     /// What it holds and has seen.
@@ -137,7 +143,7 @@ impl Table {
         };
         let Some(entry) = self.entries.get_mut(at) else { return };
         entry.used = true;
-        let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, &self.limits);
+        let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, (&self.limits, &self.capture));
         entry.connection.event(event, process, ctx);
         if is_last {
             return self.remove(at, None, sink);
@@ -167,7 +173,7 @@ impl Table {
             let Some(entry) = self.entries.get_mut(at as usize).filter(|entry| entry.socket == socket) else {
                 return false;
             };
-            let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, &self.limits);
+            let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, (&self.limits, &self.capture));
             let over = entry.connection.tick(ctx);
             entry.waiting = !over && entry.connection.needs_tick();
             let keep = entry.waiting;
@@ -196,7 +202,8 @@ impl Table {
                 continue;
             }
             if let Some(&time) = ended.get(&connection.process) {
-                let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, &self.limits);
+                let ctx =
+                    &mut context(&mut self.requests, &mut self.stats, sink, self.now, (&self.limits, &self.capture));
                 connection.process_ended(time, ctx);
                 over.push(at);
             }
@@ -218,7 +225,7 @@ impl Table {
 
     fn end_all<S: Sink>(&mut self, reason: Reason, sink: &mut S) {
         for (_, entry) in &mut self.entries {
-            let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, &self.limits);
+            let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, (&self.limits, &self.capture));
             entry.connection.stop(reason, ctx);
         }
         self.entries.clear();
@@ -264,7 +271,7 @@ impl Table {
     fn remove<S: Sink>(&mut self, at: usize, reason: Option<Reason>, sink: &mut S) {
         let Some(mut entry) = self.entries.try_remove(at) else { return };
         self.index.remove(&entry.socket.0);
-        let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, &self.limits);
+        let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, (&self.limits, &self.capture));
         entry.connection.stop(reason.unwrap_or(Reason::ResponseNotObserved), ctx);
     }
 }
@@ -274,7 +281,7 @@ fn context<'a, S>(
     stats: &'a mut Stats,
     sink: &'a mut S,
     now: u64,
-    limits: &'a Limits,
+    (limits, capture): (&'a Limits, &'a Capture),
 ) -> Context<'a, S> {
-    Context { requests, stats, sink, now, limits }
+    Context { requests, stats, sink, now, limits, capture }
 }

@@ -55,6 +55,8 @@ struct State {
     items: u64,
     bytes: usize,
     on_its_way: Option<(u64, usize)>,
+    /// Items and bytes that stand in the books.
+    booked: (u64, u64),
 }
 
 /// What became of a batch.
@@ -89,9 +91,13 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn book(&self, state: &State) {
-        self.books.queued.set(state.items);
-        self.books.queued_bytes.set(state.bytes as u64);
+    /// Brings the books up to date. By differences: after a change of configuration the old queue drains beside the new.
+    fn book(&self, state: &mut State) {
+        let (items, bytes) = std::mem::replace(&mut state.booked, (state.items, state.bytes as u64));
+        self.books.queued.add(state.items);
+        self.books.queued.sub(items);
+        self.books.queued_bytes.add(state.bytes as u64);
+        self.books.queued_bytes.sub(bytes);
     }
 
     /// Takes a group of batches, whose items are booked as accepted already. A batch that exceeds a limit is taken only where nothing else waits.
@@ -116,7 +122,7 @@ impl Queue {
                 state.waiting.push_back(batch);
             }
         }
-        self.book(&state);
+        self.book(&mut state);
         drop(state);
         self.changed.notify_one();
     }
@@ -153,7 +159,7 @@ impl Queue {
             Settlement::Lost(reason) => self.books.lost(reason, items),
             Settlement::Superseded => self.books.superseded.add(items),
         }
-        self.book(&state);
+        self.book(&mut state);
     }
 
     /// Whether a later group waits that replaces the batch on its way.
@@ -198,7 +204,7 @@ impl Queue {
             state.bytes -= batch.body.len();
             self.books.lost(Reason::ExportAtStop, batch.items);
         }
-        self.book(&state);
+        self.book(&mut state);
     }
 }
 

@@ -5,18 +5,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
 use prost::Message as _;
+use spantap_config::{Sampler, ServiceRoutes};
 use spantap_proto::v1;
 
 use super::decode::{self, Events};
 use crate::{
     loss::Reason,
-    model::{ClockAnchor, Connection, Endpoints, MonotonicNs, Process, ProcessId, SocketId, UnixNs},
+    model::{ClockAnchor, Connection, Endpoints, MonotonicNs, Overrides, Process, ProcessId, SocketId, UnixNs},
 };
 
 /// Bytes kept of any text of the wire.
 const TEXT: usize = 4096;
 /// Entries kept of any list that describes a process.
 const ENTRIES: usize = 64;
+/// Path patterns kept of one list of a process.
+const PATTERNS: usize = 1000;
 /// Bytes kept of all texts of one process; the agent's own bounds come to less than half of it for all but odd ones.
 const PROCESS_TEXT: usize = 32 * 1024;
 /// Bytes kept of the path of a Unix socket: the kernel has room for 108 bytes (unix(7)).
@@ -129,7 +132,17 @@ impl From<v1::Process> for Process {
         let [container_id, language, service_name, service_namespace] =
             [wire.container_id, wire.language, wire.service_name, wire.service_namespace]
                 .map(|value| (!value.is_empty()).then(|| text(&value)));
+        // A sampler that nobody knows, or a share that is none, is as good as none.
+        let sampler = Sampler::named(&wire.sampler, wire.sampler_ratio);
+        // A pattern that is cut would match something else: it is left out.
+        let mut patterns = |given: Vec<String>| {
+            let kept = given.iter().take(PATTERNS).map(|pattern| (text(pattern), pattern.len()));
+            kept.filter(|(kept, length)| kept.len() == *length && *length > 0).map(|(kept, _)| kept).collect()
+        };
+        let routes =
+            ServiceRoutes { incoming: patterns(wire.routes_incoming), outgoing: patterns(wire.routes_outgoing) };
         Self {
+            overrides: Overrides { sampler, routes },
             id: ProcessId(wire.id),
             pid: wire.pid,
             start: UnixNs(wire.start_realtime_ns),

@@ -84,6 +84,11 @@ impl Registry {
         &self.bounds
     }
 
+    /// How long series of an ended process stay.
+    pub fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
     /// Whether this registry serves `bounds` and `ttl`.
     pub fn serves(&self, bounds: &[f64], ttl: Duration) -> bool {
         *self.bounds == *bounds && self.ttl == ttl

@@ -104,7 +104,8 @@ impl SeriesKey {
             out.push((key::ERROR_TYPE, Value::Str(error.as_str())));
         }
         if let Some(route) = l.route {
-            out.push((key::HTTP_ROUTE, Value::Str(rules.routes.text(route).into())));
+            let name = if l.side == Side::Server { key::HTTP_ROUTE } else { key::URL_TEMPLATE };
+            out.push((name, Value::Str(rules.routes.text(route).into())));
         }
         let version = match l.version {
             HttpVersion::Http10 => "1.0",

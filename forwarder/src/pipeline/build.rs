@@ -3,14 +3,16 @@
 //! In: the configuration, listening sockets. Out: a [`Pipeline`] on the current runtime, or the key that stands in the way.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use spantap_config::{Backoff, Config, Console as ConsoleMode, OtlpMetrics, OtlpTraces};
+use tokio::task::JoinSet;
 
 use super::{
-    Metrics, Pipeline, Traces, batcher::Batcher, collector::Collector, lock, processes::Processes, wall_clock,
+    Metrics, Pipeline, Traces, batcher::Batcher, collector::Collector, lock, processes::Processes, services::Services,
+    wall_clock,
 };
 use crate::{
     admin,
@@ -23,11 +25,15 @@ use crate::{
     },
     loss::Losses,
     metric::registry::Registry,
-    observation::{Rules, route::Routes, target::Redactor},
+    observation::{
+        Rules,
+        route::{Routes, names::Names},
+        target::Redactor,
+    },
     otlp::span::SpanEncoder,
     prometheus,
     resource::ResourceBuilder,
-    serve::Server,
+    serve::{Handler, Listening, ServeError, Server},
     telemetry::{Telemetry, report::LossReporter},
     trace::Tracer,
 };
@@ -68,30 +74,25 @@ impl Pipeline {
     /// As [`Self::new`].
     pub fn with(endpoints: Endpoints, config: &Config, losses: Arc<Losses>) -> Result<Self, StartError> {
         let telemetry = Arc::new(Telemetry::new(losses));
-        let rules = Arc::new(Rules {
-            routes: Routes::new(&config.routes.patterns),
-            redactor: Redactor::new(&config.redaction.query_parameters),
-        });
+        let names = Arc::<Names>::default();
+        let rules = Arc::new(rules(config, names.clone()));
         let resources = ResourceBuilder::new(config);
         let mut registries: Vec<Arc<Mutex<Registry>>> = Vec::new();
-        // Where bounds and time to live are the same, the export and the scrape endpoint read the same series.
-        let mut registry = |bounds: &[f64], ttl| {
-            let known = registries.iter().find(|r| lock(r).serves(bounds, ttl));
-            known.cloned().unwrap_or_else(|| {
-                let new = Arc::new(Mutex::new(Registry::new(bounds, ttl, telemetry.clone())));
-                registries.push(new.clone());
-                new
-            })
-        };
+        let mut registry = |bounds: &[f64], ttl| registry(&mut registries, bounds, ttl, &telemetry);
+        let started = wall_clock();
         let metrics = match &config.metrics {
-            Some(of) => Some(start_metrics(of, registry(&of.duration_buckets, of.ttl), &telemetry, &rules)?),
+            Some(of) => {
+                let registry = registry(&of.duration_buckets, of.ttl);
+                let collector = Collector::new(of.interval, registry, telemetry.clone(), rules.clone(), started);
+                Some(Metrics { collector, exporter: export_metrics(of, &telemetry)? })
+            }
             None => None,
         };
         let scrape = match config.prometheus.as_ref().zip(endpoints.scrape) {
             Some((of, listening)) => {
                 let registry = registry(&of.duration_buckets, of.ttl);
                 let answer = prometheus::handler(of.path.clone(), registry, rules.clone(), telemetry.clone());
-                Some(Server::start(listening, answer).map_err(EndpointError::Prometheus)?)
+                Some(Scrape::start(listening, answer).map_err(EndpointError::Prometheus)?)
             }
             None => None,
         };
@@ -105,7 +106,7 @@ impl Pipeline {
         Ok(Self {
             tracer: Tracer::new(config.sampler),
             encoder: SpanEncoder::default(),
-            processes: Processes::new(resources),
+            processes: Processes::new(resources, Services::new(config, names)),
             reporter: LossReporter::default(),
             rules,
             telemetry,
@@ -115,8 +116,56 @@ impl Pipeline {
             console,
             scrape,
             admin,
+            retiring: JoinSet::new(),
+            started,
         })
     }
+}
+
+/// The scrape endpoint: what it answers can be replaced, where it listens can not.
+pub(super) struct Scrape {
+    pub(super) server: Server,
+    answer: Arc<Mutex<Handler>>,
+}
+
+impl Scrape {
+    fn start(on: Listening, answer: Handler) -> Result<Self, ServeError> {
+        let answer = Arc::new(Mutex::new(answer));
+        let current = answer.clone();
+        let handler: Handler = Arc::new(move |query| {
+            let answer = current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            answer(query)
+        });
+        Ok(Self { server: Server::start(on, handler)?, answer })
+    }
+
+    pub(super) fn set(&self, answer: Handler) {
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = answer;
+    }
+}
+
+/// What observations depend on.
+pub(super) fn rules(config: &Config, names: Arc<Names>) -> Rules {
+    Rules {
+        routes: Routes::configured(&config.routes, names),
+        redactor: Redactor::new(&config.redaction.query_parameters),
+    }
+}
+
+/// The registry for `bounds` and `ttl` among `registries`, added if there is none: where they are the same, the export and
+/// the scrape endpoint read the same series.
+pub(super) fn registry(
+    registries: &mut Vec<Arc<Mutex<Registry>>>,
+    bounds: &[f64],
+    ttl: Duration,
+    telemetry: &Arc<Telemetry>,
+) -> Arc<Mutex<Registry>> {
+    let known = registries.iter().find(|r| lock(r).serves(bounds, ttl));
+    known.cloned().unwrap_or_else(|| {
+        let new = Arc::new(Mutex::new(Registry::new(bounds, ttl, telemetry.clone())));
+        registries.push(new.clone());
+        new
+    })
 }
 
 /// Whether the destinations can be used as configured: URL, headers, certificates. Opens no connection.
@@ -133,7 +182,7 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-fn start_traces(of: &OtlpTraces, telemetry: &Telemetry) -> Result<Traces, StartError> {
+pub(super) fn start_traces(of: &OtlpTraces, telemetry: &Telemetry) -> Result<Traces, StartError> {
     let max_items = u64::try_from(of.queue_size).unwrap_or(u64::MAX);
     let delivery = Delivery { max_items, keep: Keep::All, backoff: of.backoff };
     Ok(Traces {
@@ -142,15 +191,7 @@ fn start_traces(of: &OtlpTraces, telemetry: &Telemetry) -> Result<Traces, StartE
     })
 }
 
-fn start_metrics(
-    of: &OtlpMetrics,
-    registry: Arc<Mutex<Registry>>,
-    telemetry: &Arc<Telemetry>,
-    rules: &Arc<Rules>,
-) -> Result<Metrics, StartError> {
+pub(super) fn export_metrics(of: &OtlpMetrics, telemetry: &Telemetry) -> Result<Exporter, StartError> {
     let delivery = Delivery { max_items: MAX_DATA_POINTS, keep: Keep::Latest, backoff: METRICS_BACKOFF };
-    Ok(Metrics {
-        collector: Collector::new(of.interval, registry, telemetry.clone(), rules.clone(), wall_clock()),
-        exporter: Exporter::start(&of.otlp, delivery, telemetry.metrics.clone()).map_err(StartError::Metrics)?,
-    })
+    Exporter::start(&of.otlp, delivery, telemetry.metrics.clone()).map_err(StartError::Metrics)
 }

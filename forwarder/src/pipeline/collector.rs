@@ -61,6 +61,12 @@ impl Collector {
         }
     }
 
+    /// Another interval from now on.
+    pub(super) fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval.max(Duration::from_millis(10));
+        self.due = self.due.min(Instant::now() + self.interval);
+    }
+
     pub(super) fn registry(&self) -> &Arc<Mutex<Registry>> {
         &self.registry
     }

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
+use spantap_config::Headers;
 use spantap_proto::v1;
 
 use crate::{
-    exchange::{Exchange, Sink, Table},
+    exchange::{Capture, Exchange, Sink, Table},
     ingest::{Arrival, Batch},
     loss::{Losses, Reason},
     model::{ClockAnchor, MonotonicNs, Process, ProcessId, ProcessRef, UnixNs},
@@ -53,6 +54,11 @@ impl Intake {
             clock: ClockAnchor::default(),
             clock_read: std::time::Instant::now(),
         }
+    }
+
+    /// Keeps the header fields that `headers` names from now on.
+    pub fn set_capture(&mut self, headers: &Headers) {
+        self.table.set_capture(Capture::new(headers));
     }
 
     /// Takes one arrival over, and acknowledges it.
@@ -199,7 +205,9 @@ impl Intake {
 fn size(process: &Process) -> usize {
     let optional = [&process.container_id, &process.language, &process.service_name, &process.service_namespace];
     let texts = process.environment.iter().flat_map(|(name, value)| [name, value]);
+    let routes = &process.overrides.routes;
     let texts = texts.chain([&process.executable]).chain(optional.into_iter().flatten());
+    let texts = texts.chain(&routes.incoming).chain(&routes.outgoing);
     texts.fold(size_of::<Process>(), |sum, text| sum + size_of::<String>() + text.len())
 }
 
@@ -233,5 +241,6 @@ fn nobody() -> Process {
         service_namespace: None,
         export_traces: true,
         export_metrics: true,
+        overrides: Default::default(),
     }
 }

@@ -77,6 +77,24 @@ pub fn measures(t: &Telemetry) -> Vec<Measure> {
             one(t.spans_unwanted.get()),
         ),
         counter(
+            "spantap.ignored_by_route",
+            "Exchanges left out because their path is ignored.",
+            "{exchange}",
+            vec![
+                (vec![("signal", text("traces"))], t.spans_ignored.get()),
+                (vec![("signal", text("metrics"))], t.measurements_ignored.get()),
+            ],
+        ),
+        counter(
+            "spantap.config.reloads",
+            "Configurations read again, by result.",
+            "{reload}",
+            vec![
+                (vec![("result", text("ok"))], t.reloads.get()),
+                (vec![("result", text("refused"))], t.reloads_refused.get()),
+            ],
+        ),
+        counter(
             "spantap.export.accepted",
             "Spans and data points handed over for export.",
             "{item}",

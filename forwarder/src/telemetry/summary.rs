@@ -37,6 +37,8 @@ pub struct Summary {
     pub unsampled: u64,
     /// Exchanges that nobody wanted as span.
     pub unwanted: u64,
+    /// Exchanges that became no span because their path is ignored.
+    pub ignored: u64,
     /// Spans.
     pub traces: DestinationSummary,
     /// Data points.
@@ -54,17 +56,18 @@ impl Summary {
             client_exchanges: telemetry.client_exchanges.get(),
             unsampled: telemetry.spans_unsampled.get(),
             unwanted: telemetry.spans_unwanted.get(),
+            ignored: telemetry.spans_ignored.get(),
             traces: DestinationSummary::of(&telemetry.traces),
             metrics: DestinationSummary::of(&telemetry.metrics),
             losses,
         }
     }
 
-    /// Whether everything adds up: each exchange became a span, was not sampled or was not wanted, and each span and
+    /// Whether everything adds up: each exchange became a span, was not sampled, not wanted or ignored, and each span and
     /// data point was exported, superseded, lost by a reason, or is queued.
     pub fn adds_up(&self) -> bool {
-        let spans =
-            self.server_exchanges + self.client_exchanges == self.traces.accepted + self.unsampled + self.unwanted;
+        let no_spans = self.unsampled + self.unwanted + self.ignored;
+        let spans = self.server_exchanges + self.client_exchanges == self.traces.accepted + no_spans;
         spans && self.traces.imbalance == 0 && self.metrics.imbalance == 0
     }
 }

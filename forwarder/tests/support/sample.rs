@@ -30,6 +30,7 @@ pub fn process(id: u32, name: &str) -> Process {
         service_namespace: None,
         export_traces: true,
         export_metrics: true,
+        overrides: Default::default(),
     }
 }
 
@@ -59,7 +60,7 @@ pub fn exchange(side: Side) -> Exchange {
             body_size: Some(0),
             truncated: false,
         },
-        response: Some(Response { status: 200, version: HttpVersion::Http11, body_size: Some(1234) }),
+        response: Some(Response { status: 200, version: HttpVersion::Http11, body_size: Some(1234), captured: vec![] }),
         outcome: Outcome::Complete,
         start: MonotonicNs(1_000_000),
         response_start: Some(MonotonicNs(3_000_000)),
@@ -121,7 +122,9 @@ pub fn config() -> Config {
         admin: None,
         routes: Routes::default(),
         redaction: Redaction { query_parameters: vec!["sig".into(), "X-Amz-Signature".into()] },
+        headers: Headers::default(),
         sampler: Sampler::ParentBasedAlwaysOn,
+        keep: KeepSpans::default(),
         service_name: None,
         service_namespace: None,
         resource_attributes: vec![],
