@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         .case("broken_file_is_refused", |()| broken_file())
         .case("changed_file_is_read", |()| changed_file())
         .case("errors_are_kept_at_any_ratio", |()| errors_are_kept())
+        .case("entries_have_routes_and_samplers", |()| entries())
         .run()
 }
 
@@ -201,4 +202,35 @@ fn errors_are_kept() -> Result<()> {
     let log = spantap.stop()?;
     ensure!(log.contains("adds_up=true") || log.contains("\"adds_up\":true"), "the books: {log}");
     Ok(())
+}
+
+/// What a discovery entry says reaches the forwarder with the process: its routes, its sampler.
+fn entries() -> Result<()> {
+    let (silent, traced) = (Server::nginx(1, None)?, Server::nginx(1, None)?);
+    let own = |port: u16, name: &str, more: &str| {
+        format!("{{open_ports: {port}, name: {name}, routes: {{incoming: ['/{name}/{{id}}']}}{more}}}")
+    };
+    let mut collector = Collector::start()?;
+    let entries = [
+        own(silent.port, "silent", ", sampler: {name: always_off}"),
+        own(traced.port, "traced", ", sampler: {name: traceidratio, arg: '1'}"),
+    ];
+    let spantap = Setup::observing(&entries.each_ref().map(String::as_str), &collector).start()?;
+    let measured = |telemetry: &Telemetry, name: &str| {
+        let route = format!("/{name}/{{id}}");
+        let points = telemetry.points("http.server.request.duration").filter(|p| p.service() == name);
+        points.filter(|p| p.attributes.text("http.route") == Some(&route)).map(|p| p.count).sum::<u64>()
+    };
+    collector.wait_until(ARRIVAL, |telemetry| {
+        for (server, name) in [(&silent, "silent"), (&traced, "traced")] {
+            ensure!(http::get(server.port, &format!("/{name}/7"))?.status == 200, "no answer");
+            ensure!(measured(telemetry, name) > 0, "{name} is not measured under its route");
+        }
+        ensure!(!telemetry.spans_of("traced").is_empty(), "no span of the one that is traced");
+        Ok(())
+    })?;
+    let telemetry = collector.telemetry()?;
+    ensure!(telemetry.spans_of("silent").is_empty(), "spans of a service whose sampler is always_off");
+    ensure!(telemetry.spans_of("traced").iter().all(|s| s.name == "GET /traced/{id}"), "the route is in the name");
+    spantap.stop().map(drop)
 }
