@@ -226,6 +226,26 @@ mod tests {
     }
 
     #[test]
+    fn overrides_are_whole_or_not_there() {
+        let of = |sampler: &str, sampler_ratio| {
+            Process::from(v1::Process { sampler: sampler.into(), sampler_ratio, ..Default::default() })
+                .overrides
+                .sampler
+        };
+        assert_eq!(of("traceidratio", 0.5), Some(Sampler::TraceIdRatio(0.5)));
+        assert_eq!(of("always_off", 0.0), Some(Sampler::AlwaysOff));
+        for (name, ratio) in [("", 0.0), ("rubbish", 0.5), ("traceidratio", f64::NAN), ("traceidratio", -0.1)] {
+            assert_eq!(of(name, ratio), None, "{name} {ratio}");
+        }
+        let many = (0..5000).map(|n| format!("/{n}/{}", "x".repeat(20))).collect();
+        let routes_incoming = vec!["/a".into(), String::new(), format!("/{}", "x".repeat(TEXT)), "/b".into()];
+        let wire = v1::Process { routes_incoming, routes_outgoing: many, ..Default::default() };
+        let ServiceRoutes { incoming, outgoing } = Process::from(wire).overrides.routes;
+        assert_eq!(incoming, ["/a", "/b"], "a part of a pattern would match something else");
+        assert!(outgoing.len() <= PATTERNS && outgoing.iter().all(|pattern| pattern.len() > 20));
+    }
+
+    #[test]
     fn a_long_hello_is_refused() {
         let hello = v1::Hello { host_name: "h".repeat(HELLO), ..Default::default() };
         assert_eq!(decode_hello(hello.encode_to_vec().into()), Err(Invalid::Hello));

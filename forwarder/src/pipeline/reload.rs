@@ -19,9 +19,9 @@ use crate::{console::Console, export::Exporter, prometheus, serve::Reply};
 /// Keys in which `new` differs from `running` and that a running forwarder cannot change, each with why. Their values in
 /// `new` become those that run.
 pub fn fixed(running: &Config, new: &mut Config) -> Vec<(&'static str, &'static str)> {
-    const RESTART: &str = "cannot be changed while Spantap runs: restart it";
-    const LISTENING: &str = "a confined process cannot listen anew: restart Spantap";
-    const AGENT: &str = "belongs to spantap-agent, which reads it when it starts: restart that (or Spantap as a whole)";
+    const RESTART: &str = "that takes a restart of Spantap";
+    const LISTENING: &str = "a confined process cannot listen anew; restart Spantap";
+    const AGENT: &str = "spantap-agent reads it when it starts; restart that, or Spantap as a whole";
     let mut found = Vec::new();
     let mut differ = |key, differs: bool, why| {
         if differs {

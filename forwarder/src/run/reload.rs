@@ -7,7 +7,6 @@ use std::{
     fs::File,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 use spantap_config::{Config, Environment};
@@ -21,14 +20,20 @@ struct Signature {
     device: u64,
     inode: u64,
     size: u64,
-    modified: SystemTime,
+    /// Seconds and nanoseconds of the last change of content, or of who may read it.
+    changed: (i64, i64),
 }
 
 impl Signature {
     fn of(path: &Path) -> Option<Self> {
         // A link is followed: what a ConfigMap replaces is the link.
         let data = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-        Some(Self { device: data.dev(), inode: data.ino(), size: data.size(), modified: data.modified().ok()? })
+        Some(Self {
+            device: data.dev(),
+            inode: data.ino(),
+            size: data.size(),
+            changed: (data.ctime(), data.ctime_nsec()),
+        })
     }
 }
 
@@ -110,7 +115,7 @@ impl Reloader {
             tracing::warn!("{warning}");
         }
         for (key, why) in fixed {
-            tracing::warn!("{key}: not changed: it {why}");
+            tracing::warn!("{key}: not changed: {why}");
         }
         self.running = config;
         Ok(())
