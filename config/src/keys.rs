@@ -42,6 +42,9 @@ const OWN: &[Key] = &[
     served("spantap.forwarder_uids", "SPANTAP_FORWARDER_UIDS"),
     served("spantap.agent_uids", "SPANTAP_AGENT_UIDS"),
     served("spantap.user", "SPANTAP_USER"),
+    served("spantap.spool.path", "SPANTAP_SPOOL_PATH"),
+    served("spantap.spool.max_size", "SPANTAP_SPOOL_MAX_SIZE"),
+    served("spantap.spool.max_age", "SPANTAP_SPOOL_MAX_AGE"),
 ];
 
 /// All keys.

@@ -6,7 +6,14 @@
 #[doc(hidden)] // for the fuzz targets
 pub mod intake;
 
-use std::{io, net::TcpStream, os::unix::net::UnixListener, process::Child, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::TcpStream,
+    os::{fd::AsFd, unix::net::UnixListener},
+    process::Child,
+    sync::Arc,
+    time::Duration,
+};
 
 use spantap_config::{Config, Console, Environment, Loaded};
 use tokio::{
@@ -22,6 +29,7 @@ use crate::{
     confinement::{self, ConfinementError},
     doctor,
     endpoints::{EndpointError, Endpoints},
+    export::spool,
     health,
     ingest::{self, Allowed, BindError},
     loss::Losses,
@@ -53,6 +61,9 @@ pub enum Failure {
     /// The scrape or the admin endpoint.
     #[error("{0}")]
     Endpoint(#[from] EndpointError),
+    /// The spool.
+    #[error("{0}")]
+    Spool(#[from] spool::SpoolError),
     /// The agent as a child.
     #[error("{0}")]
     Agent(#[from] AgentError),
@@ -88,7 +99,8 @@ impl Failure {
             Self::Privilege(_) | Self::NotRoot(_) | Self::Socket(BindError::Owner { .. }) => 77,
             Self::Socket(_)
             | Self::Endpoint(_)
-            | Self::Start(StartError::Endpoint(_))
+            | Self::Spool(_)
+            | Self::Start(StartError::Endpoint(_) | StartError::Spool(_))
             | Self::Agent(_)
             | Self::Confinement(_) => 69,
             // What the agent misses is what we miss.
@@ -139,13 +151,17 @@ pub fn main() -> Result<(), Failure> {
         other => other.into(),
     })?;
     let endpoints = Endpoints::open(&config)?;
+    let spool = match &config.spool {
+        Some(of) => Some(spool::Directory::open(&of.path, target.as_ref().map(Target::uid))?),
+        None => None,
+    };
     let agent = match arguments.command {
         None => Some(agent::start(loaded.source.as_deref(), &config.socket, arguments.log_format.as_deref())?),
         Some(_) => None,
     };
     privilege::give_up(target.as_ref())?;
     choose_exporter(&mut config);
-    runtime()?.block_on(run(config, listener, endpoints, agent))
+    runtime()?.block_on(run(config, listener, endpoints, spool, agent))
 }
 
 fn check(loaded: &Loaded) {
@@ -187,12 +203,13 @@ async fn run(
     config: Config,
     listener: UnixListener,
     endpoints: Endpoints,
+    spool: Option<spool::Directory>,
     mut agent: Option<Child>,
 ) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let losses = Arc::new(Losses::default());
-    let mut pipeline = match Pipeline::with(endpoints, &config, losses.clone()) {
+    let mut pipeline = match Pipeline::with(endpoints, spool.as_ref(), &config, losses.clone()) {
         Ok(pipeline) => pipeline,
         Err(error) => {
             // The agent goes first, so that the reason is the last that is said.
@@ -204,7 +221,8 @@ async fn run(
         }
     };
     // All that needs more is done; from here on bytes of other programs are read.
-    confinement::enter()?;
+    confinement::enter(spool.as_ref().map(AsFd::as_fd))?;
+    drop(spool); // the exporters have it, and keep its lock
     let mut intake = Intake::new(losses);
     tell(&config, &pipeline);
 
@@ -279,6 +297,13 @@ fn tell(config: &Config, pipeline: &Pipeline) {
     if let Some(metrics) = &config.metrics {
         tracing::info!(endpoint = metrics.otlp.shown_endpoint(), "metrics go by OTLP");
     }
+    match &config.spool {
+        Some(of) if config.traces.is_some() || config.metrics.is_some() => {
+            tracing::info!(folder = %of.path.display(), "what a destination cannot take is kept on disk");
+        }
+        Some(_) => tracing::warn!("spantap.spool.path has no effect: nothing is sent by OTLP"),
+        None => {}
+    }
     if let Some(address) = pipeline.scrape_address() {
         tracing::info!(%address, "metrics can be scraped by Prometheus");
     }
@@ -294,6 +319,8 @@ fn show(summary: &Summary, intake: &Intake) {
         server = summary.server_exchanges,
         client = summary.client_exchanges,
         spans_exported = summary.traces.exported,
+        spans_recovered = summary.traces.recovered,
+        spans_in_spool = summary.traces.spooled,
         spans_lost = summary.traces.lost.iter().map(|(_, count)| count).sum::<u64>(),
         data_points_exported = summary.metrics.exported,
         adds_up = summary.adds_up() && intake.adds_up(),

@@ -26,6 +26,11 @@ impl Counter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Takes `n` away, of what was added before: for gauges.
+    pub fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
     /// Replaces the value: for gauges, and for counts that another program keeps.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);

@@ -17,9 +17,10 @@ use crate::{
     console::Console,
     endpoints::{EndpointError, Endpoints},
     export::{
-        Delivery, Exporter,
+        Delivery, Exporter, POINT_QUEUE_BYTES, SPAN_QUEUE_BYTES,
         client::{Client, ClientError},
         queue::Keep,
+        spool::{self, Directory, Spool, SpoolError},
     },
     loss::Losses,
     metric::registry::Registry,
@@ -28,7 +29,7 @@ use crate::{
     prometheus,
     resource::ResourceBuilder,
     serve::Server,
-    telemetry::{Telemetry, report::LossReporter},
+    telemetry::{Telemetry, destination::Destination, report::LossReporter},
     trace::Tracer,
 };
 
@@ -47,6 +48,9 @@ pub enum StartError {
     /// The destination of metrics.
     #[error("otel_metrics_export: {0}")]
     Metrics(#[source] ClientError),
+    /// The spool.
+    #[error("{0}")]
+    Spool(#[from] SpoolError),
     /// The scrape or the admin endpoint.
     #[error("{0}")]
     Endpoint(#[from] EndpointError),
@@ -59,15 +63,26 @@ impl Pipeline {
     /// # Errors
     /// If a destination is not usable as configured or an address is taken; the message names the key.
     pub fn new(config: &Config, losses: Arc<Losses>) -> Result<Self, StartError> {
-        Self::with(Endpoints::open(config)?, config, losses)
+        let spool = config.spool.as_ref().map(|of| Directory::open(&of.path, None)).transpose()?;
+        Self::with(Endpoints::open(config)?, spool.as_ref(), config, losses)
     }
 
-    /// The same with endpoints that are open already.
+    /// The same with endpoints and a folder for the spool that are open already.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn with(endpoints: Endpoints, config: &Config, losses: Arc<Losses>) -> Result<Self, StartError> {
+    pub fn with(
+        endpoints: Endpoints,
+        spool: Option<&Directory>,
+        config: &Config,
+        losses: Arc<Losses>,
+    ) -> Result<Self, StartError> {
         let telemetry = Arc::new(Telemetry::new(losses));
+        let spool_of = |books: &Arc<Destination>| -> Result<Option<Spool>, SpoolError> {
+            let Some((folder, of)) = spool.zip(config.spool.as_ref()) else { return Ok(None) };
+            let limits = spool::Limits { max_bytes: of.max_bytes, max_age: of.max_age };
+            Spool::open(folder, limits, books.clone()).map(Some)
+        };
         let rules = Arc::new(Rules {
             routes: Routes::new(&config.routes.patterns),
             redactor: Redactor::new(&config.redaction.query_parameters),
@@ -84,7 +99,10 @@ impl Pipeline {
             })
         };
         let metrics = match &config.metrics {
-            Some(of) => Some(start_metrics(of, registry(&of.duration_buckets, of.ttl), &telemetry, &rules)?),
+            Some(of) => {
+                let spool = spool_of(&telemetry.metrics)?;
+                Some(start_metrics(of, registry(&of.duration_buckets, of.ttl), spool, &telemetry, &rules)?)
+            }
             None => None,
         };
         let scrape = match config.prometheus.as_ref().zip(endpoints.scrape) {
@@ -98,7 +116,7 @@ impl Pipeline {
         let admin = endpoints.admin.map(|listening| Server::start(listening, admin::handler(telemetry.clone())));
         let admin = admin.transpose().map_err(EndpointError::Admin)?;
         let traces = match &config.traces {
-            Some(of) => Some(start_traces(of, &telemetry)?),
+            Some(of) => Some(start_traces(of, spool_of(&telemetry.traces)?, &telemetry)?),
             None => None,
         };
         let console = (config.console != ConsoleMode::Off).then(|| Console::stdout(config.console, telemetry.clone()));
@@ -133,24 +151,30 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-fn start_traces(of: &OtlpTraces, telemetry: &Telemetry) -> Result<Traces, StartError> {
+fn start_traces(of: &OtlpTraces, spool: Option<Spool>, telemetry: &Telemetry) -> Result<Traces, StartError> {
     let max_items = u64::try_from(of.queue_size).unwrap_or(u64::MAX);
-    let delivery = Delivery { max_items, keep: Keep::All, backoff: of.backoff };
+    let delivery = Delivery { max_items, max_bytes: SPAN_QUEUE_BYTES, keep: Keep::All, backoff: of.backoff };
     Ok(Traces {
         batcher: Batcher::new(of.batch_max_size, of.batch_timeout, telemetry.traces.clone()),
-        exporter: Exporter::start(&of.otlp, delivery, telemetry.traces.clone()).map_err(StartError::Traces)?,
+        exporter: Exporter::start(&of.otlp, delivery, spool, telemetry.traces.clone()).map_err(StartError::Traces)?,
     })
 }
 
 fn start_metrics(
     of: &OtlpMetrics,
     registry: Arc<Mutex<Registry>>,
+    spool: Option<Spool>,
     telemetry: &Arc<Telemetry>,
     rules: &Arc<Rules>,
 ) -> Result<Metrics, StartError> {
-    let delivery = Delivery { max_items: MAX_DATA_POINTS, keep: Keep::Latest, backoff: METRICS_BACKOFF };
+    let delivery = Delivery {
+        max_items: MAX_DATA_POINTS,
+        max_bytes: POINT_QUEUE_BYTES,
+        keep: Keep::Latest,
+        backoff: METRICS_BACKOFF,
+    };
     Ok(Metrics {
         collector: Collector::new(of.interval, registry, telemetry.clone(), rules.clone(), wall_clock()),
-        exporter: Exporter::start(&of.otlp, delivery, telemetry.metrics.clone()).map_err(StartError::Metrics)?,
+        exporter: Exporter::start(&of.otlp, delivery, spool, telemetry.metrics.clone()).map_err(StartError::Metrics)?,
     })
 }
