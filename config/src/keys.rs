@@ -48,6 +48,9 @@ const OWN: &[Key] = &[
     served("spantap.sampler.keep_errors", "SPANTAP_SAMPLER_KEEP_ERRORS"),
     served("spantap.sampler.keep_slower_than", "SPANTAP_SAMPLER_KEEP_SLOWER_THAN"),
     served("spantap.sampler.keep_slowest", "SPANTAP_SAMPLER_KEEP_SLOWEST"),
+    served("spantap.spool.path", "SPANTAP_SPOOL_PATH"),
+    served("spantap.spool.max_size", "SPANTAP_SPOOL_MAX_SIZE"),
+    served("spantap.spool.max_age", "SPANTAP_SPOOL_MAX_AGE"),
 ];
 
 /// All keys.

@@ -104,6 +104,7 @@ fn assemble(settings: &mut Settings<'_>) -> Result<Config, ConfigError> {
         agent,
         socket: program::socket(settings)?,
         forwarder: program::forwarder(settings)?,
+        spool: program::spool(settings)?,
         traces: destinations.traces,
         metrics: destinations.metrics,
         fallback: destinations.fallback.filter(|_| !said).map(Box::new),

@@ -218,6 +218,15 @@ fn program(out: &mut Lines, config: &Config) {
     if let Some(user) = &config.forwarder.user {
         out.line(1, &format!("user: {}", quoted(user)));
     }
+    match &config.spool {
+        Some(spool) => {
+            out.line(1, "spool:");
+            out.line(2, &format!("path: {}", quoted(&spool.path.to_string_lossy())));
+            out.line(2, &format!("max_size: {}", spool.max_bytes));
+            out.line(2, &format!("max_age: {}", duration(spool.max_age)));
+        }
+        None => out.line(1, "spool: off"),
+    }
     out.line(0, &format!("shutdown_timeout: {}", duration(config.shutdown_timeout)));
     out.line(0, &format!("log_level: {level}"));
     out.line(0, &format!("log_format: {format}"));

@@ -23,6 +23,8 @@ pub struct Config {
     pub forwarder: Forwarder,
     /// Path of the Unix socket between agent and forwarder.
     pub socket: PathBuf,
+    /// Where is kept what a destination cannot take (`spantap.spool.path`); `None`: in memory only.
+    pub spool: Option<Spool>,
     /// Where traces go by OTLP; `None` if not configured.
     pub traces: Option<OtlpTraces>,
     /// Where metrics go by OTLP; `None` if not configured.
@@ -83,6 +85,17 @@ pub struct Forwarder {
     pub user: Option<String>,
     /// Users (numeric ids) that the agent may run as, beside root and the forwarder's own (`spantap.agent_uids`).
     pub agent_uids: Vec<u32>,
+}
+
+/// A folder for what a destination cannot take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spool {
+    /// Absolute path of the folder (`spantap.spool.path`).
+    pub path: PathBuf,
+    /// Bytes kept of each signal (`spantap.spool.max_size`; 512 MiB), 16 MiB to 256 GiB; the oldest are given up beyond.
+    pub max_bytes: u64,
+    /// What is older is given up (`spantap.spool.max_age`; 24 h), never zero.
+    pub max_age: Duration,
 }
 
 /// Prometheus scrape endpoint.

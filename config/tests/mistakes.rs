@@ -94,6 +94,19 @@ fn wrong_values_say_what_was_expected() {
             "spantap: {admin: localhost}\n",
             "config.yml:1:18: spantap.admin: found \"localhost\", expected an address with port",
         ),
+        (
+            "spantap: {spool: {path: spool}}\n",
+            "config.yml:1:25: spantap.spool.path: found \"spool\", expected the absolute path of a folder",
+        ),
+        (
+            "spantap: {spool: {max_size: 1MiB}}\n",
+            "config.yml:1:29: spantap.spool.max_size: found \"1MiB\", expected 16MiB to 256GiB",
+        ),
+        (
+            "spantap: {spool: {max_age: 0s}}\n",
+            "config.yml:1:28: spantap.spool.max_age: found \"0s\", expected 1s or longer",
+        ),
+        ("spantap: {spool: /var/spool}\n", "config.yml:1:18: spantap.spool: found"),
         ("spantap: {forwarder_uids: []}\n", "config.yml:1:27: spantap.forwarder_uids: found a list, expected numeric"),
         (
             "routes: {patterns: [user]}\n",
@@ -218,6 +231,7 @@ fn the_rendered_configuration_holds_what_counts_and_no_secret() {
         "otel_metrics_export: off",
         "sampler: parentbased_always_on",
         "  admin: off",
+        "  spool: off",
         "shutdown_timeout: 10s",
     ] {
         assert!(text.lines().any(|found| found == line), "no line {line:?} in\n{text}");

@@ -62,6 +62,14 @@ reasons! {
     ExportPartial => "export_partial_success", "item";
     /// Not sent before the shutdown timeout.
     ExportAtStop => "export_at_stop", "item";
+    /// The oldest in the spool, because the spool was full.
+    SpoolFull => "spool_full", "item";
+    /// Was in the spool for longer than `spantap.spool.max_age`.
+    SpoolExpired => "spool_expired", "item";
+    /// Was written to the spool and could not be read back.
+    SpoolUnreadable => "spool_unreadable", "item";
+    /// Found in the spool at start, in no whole record: cut off by a crash, or not ours.
+    SpoolDamaged => "spool_damaged", "byte";
     /// A message on the ingest socket that broke a rule of the protocol.
     IngestInvalid => "ingest_invalid", "event";
 }

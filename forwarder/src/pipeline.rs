@@ -9,6 +9,7 @@ mod collector;
 mod processes;
 mod reload;
 mod services;
+mod spools;
 
 pub use build::{StartError, check};
 pub use reload::fixed;
@@ -21,7 +22,7 @@ use std::{
 
 use tokio::{task::JoinSet, time::Instant};
 
-use self::{batcher::Batcher, collector::Collector, processes::Processes};
+use self::{batcher::Batcher, collector::Collector, processes::Processes, spools::Spools};
 use crate::{
     console::Console,
     exchange::Exchange,
@@ -60,6 +61,7 @@ pub struct Pipeline {
     reporter: LossReporter,
     scrape: Option<build::Scrape>,
     admin: Option<Server>,
+    spools: Spools,
     /// Exporters of an earlier configuration that still send.
     retiring: JoinSet<()>,
     /// When the counters of the program began.

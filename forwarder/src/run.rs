@@ -10,7 +10,14 @@ mod reload;
 
 pub use failure::Failure;
 
-use std::{io, net::TcpStream, os::unix::net::UnixListener, process::Child, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::TcpStream,
+    os::{fd::AsFd, unix::net::UnixListener},
+    process::Child,
+    sync::Arc,
+    time::Duration,
+};
 
 use spantap_config::{Config, Console, Environment, Loaded};
 use tokio::{
@@ -25,6 +32,7 @@ use crate::{
     cli::{Arguments, Command},
     confinement, doctor,
     endpoints::Endpoints,
+    export::spool,
     health,
     ingest::{self, Allowed, BindError},
     loss::Losses,
@@ -77,6 +85,10 @@ pub fn main() -> Result<(), Failure> {
         other => other.into(),
     })?;
     let endpoints = Endpoints::open(&config)?;
+    let spool = match &config.spool {
+        Some(of) => Some(spool::Directory::open(&of.path, target.as_ref().map(Target::uid))?),
+        None => None,
+    };
     let agent = match arguments.command {
         None => Some(agent::start(loaded.source.as_deref(), &config.socket, arguments.log_format.as_deref())?),
         Some(_) => None,
@@ -84,7 +96,7 @@ pub fn main() -> Result<(), Failure> {
     privilege::give_up(target.as_ref())?;
     choose_exporter(&mut config);
     let reloader = Reloader::new(arguments.config, environment, loaded.source, config);
-    runtime()?.block_on(run(reloader, listener, endpoints, agent))
+    runtime()?.block_on(run(reloader, listener, endpoints, spool, agent))
 }
 
 fn check(loaded: &Loaded) {
@@ -126,6 +138,7 @@ async fn run(
     mut reloader: Reloader,
     listener: UnixListener,
     endpoints: Endpoints,
+    spool: Option<spool::Directory>,
     mut agent: Option<Child>,
 ) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -133,7 +146,7 @@ async fn run(
     let mut hangup = signal(SignalKind::hangup())?;
     let config = reloader.running();
     let losses = Arc::new(Losses::default());
-    let mut pipeline = match Pipeline::with(endpoints, config, losses.clone()) {
+    let mut pipeline = match Pipeline::with(endpoints, spool.as_ref(), config, losses.clone()) {
         Ok(pipeline) => pipeline,
         Err(error) => {
             // The agent goes first, so that the reason is the last that is said.
@@ -145,7 +158,8 @@ async fn run(
         }
     };
     // All that needs more is done; from here on bytes of other programs are read.
-    confinement::enter()?;
+    confinement::enter(spool.as_ref().map(AsFd::as_fd))?;
+    drop(spool); // the exporters have it, and keep its lock
     let mut intake = Intake::new(losses);
     intake.set_capture(&config.headers);
     tell(config, &pipeline);
@@ -230,6 +244,13 @@ fn tell(config: &Config, pipeline: &Pipeline) {
     if let Some(metrics) = &config.metrics {
         tracing::info!(endpoint = metrics.otlp.shown_endpoint(), "metrics go by OTLP");
     }
+    match &config.spool {
+        Some(of) if config.traces.is_some() || config.metrics.is_some() => {
+            tracing::info!(folder = %of.path.display(), "what a destination cannot take is kept on disk");
+        }
+        Some(_) => tracing::warn!("spantap.spool.path has no effect: nothing is sent by OTLP"),
+        None => {}
+    }
     if let Some(address) = pipeline.scrape_address() {
         tracing::info!(%address, "metrics can be scraped by Prometheus");
     }
@@ -245,6 +266,8 @@ fn show(summary: &Summary, intake: &Intake) {
         server = summary.server_exchanges,
         client = summary.client_exchanges,
         spans_exported = summary.traces.exported,
+        spans_recovered = summary.traces.recovered,
+        spans_in_spool = summary.traces.spooled,
         spans_lost = summary.traces.lost.iter().map(|(_, count)| count).sum::<u64>(),
         data_points_exported = summary.metrics.exported,
         adds_up = summary.adds_up() && intake.adds_up(),

@@ -15,6 +15,8 @@ otel_metrics_export:
 prometheus_export:
   port: 9400
 spantap:
+  spool:
+    path: /var/spool/base
 ";
 
 /// Keys, a value in the file, the same value in a variable.
@@ -87,6 +89,9 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("spantap.forwarder_uids", "[1000, 1001]", "1000,1001"),
     ("spantap.agent_uids", "[1000, 1001]", "1000,1001"),
     ("spantap.user", "otel", "otel"),
+    ("spantap.spool.path", "/var/lib/spantap/spool", "/var/lib/spantap/spool"),
+    ("spantap.spool.max_size", "1GiB", "1073741824"),
+    ("spantap.spool.max_age", "90m", "1h30m"),
 ];
 
 /// Keys whose effect is an error, a warning, or depends on others; each has a test of its own.

@@ -12,16 +12,17 @@ use tokio::task::JoinSet;
 
 use super::{
     Metrics, Pipeline, Traces, batcher::Batcher, collector::Collector, lock, processes::Processes, services::Services,
-    wall_clock,
+    spools::Spools, wall_clock,
 };
 use crate::{
     admin,
     console::Console,
     endpoints::{EndpointError, Endpoints},
     export::{
-        Delivery, Exporter,
+        Delivery, Exporter, POINT_QUEUE_BYTES, SPAN_QUEUE_BYTES,
         client::{Client, ClientError},
         queue::Keep,
+        spool::{Directory, SpoolError},
     },
     loss::Losses,
     metric::registry::Registry,
@@ -53,6 +54,9 @@ pub enum StartError {
     /// The destination of metrics.
     #[error("otel_metrics_export: {0}")]
     Metrics(#[source] ClientError),
+    /// The spool.
+    #[error("{0}")]
+    Spool(#[from] SpoolError),
     /// The scrape or the admin endpoint.
     #[error("{0}")]
     Endpoint(#[from] EndpointError),
@@ -65,17 +69,24 @@ impl Pipeline {
     /// # Errors
     /// If a destination is not usable as configured or an address is taken; the message names the key.
     pub fn new(config: &Config, losses: Arc<Losses>) -> Result<Self, StartError> {
-        Self::with(Endpoints::open(config)?, config, losses)
+        let spool = config.spool.as_ref().map(|of| Directory::open(&of.path, None)).transpose()?;
+        Self::with(Endpoints::open(config)?, spool.as_ref(), config, losses)
     }
 
-    /// The same with endpoints that are open already.
+    /// The same with endpoints and a folder for the spool that are open already.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn with(endpoints: Endpoints, config: &Config, losses: Arc<Losses>) -> Result<Self, StartError> {
+    pub fn with(
+        endpoints: Endpoints,
+        spool: Option<&Directory>,
+        config: &Config,
+        losses: Arc<Losses>,
+    ) -> Result<Self, StartError> {
         let telemetry = Arc::new(Telemetry::new(losses));
         let names = Arc::<Names>::default();
         let rules = Arc::new(rules(config, names.clone()));
+        let mut spools = Spools::new(spool, config.spool.as_ref());
         let resources = ResourceBuilder::new(config);
         let mut registries: Vec<Arc<Mutex<Registry>>> = Vec::new();
         let mut registry = |bounds: &[f64], ttl| registry(&mut registries, bounds, ttl, &telemetry);
@@ -84,7 +95,7 @@ impl Pipeline {
             Some(of) => {
                 let registry = registry(&of.duration_buckets, of.ttl);
                 let collector = Collector::new(of.interval, registry, telemetry.clone(), rules.clone(), started);
-                Some(Metrics { collector, exporter: export_metrics(of, &telemetry)? })
+                Some(Metrics { collector, exporter: export_metrics(of, &mut spools, &telemetry)? })
             }
             None => None,
         };
@@ -99,7 +110,7 @@ impl Pipeline {
         let admin = endpoints.admin.map(|listening| Server::start(listening, admin::handler(telemetry.clone())));
         let admin = admin.transpose().map_err(EndpointError::Admin)?;
         let traces = match &config.traces {
-            Some(of) => Some(start_traces(of, &telemetry)?),
+            Some(of) => Some(start_traces(of, &mut spools, &telemetry)?),
             None => None,
         };
         let console = (config.console != ConsoleMode::Off).then(|| Console::stdout(config.console, telemetry.clone()));
@@ -116,6 +127,7 @@ impl Pipeline {
             console,
             scrape,
             admin,
+            spools,
             retiring: JoinSet::new(),
             started,
         })
@@ -182,16 +194,27 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-pub(super) fn start_traces(of: &OtlpTraces, telemetry: &Telemetry) -> Result<Traces, StartError> {
+pub(super) fn start_traces(of: &OtlpTraces, spools: &mut Spools, telemetry: &Telemetry) -> Result<Traces, StartError> {
+    let books = &telemetry.traces;
     let max_items = u64::try_from(of.queue_size).unwrap_or(u64::MAX);
-    let delivery = Delivery { max_items, keep: Keep::All, backoff: of.backoff };
+    let delivery = Delivery { max_items, max_bytes: SPAN_QUEUE_BYTES, keep: Keep::All, backoff: of.backoff };
     Ok(Traces {
-        batcher: Batcher::new(of.batch_max_size, of.batch_timeout, telemetry.traces.clone()),
-        exporter: Exporter::start(&of.otlp, delivery, telemetry.traces.clone()).map_err(StartError::Traces)?,
+        batcher: Batcher::new(of.batch_max_size, of.batch_timeout, books.clone()),
+        exporter: Exporter::start(&of.otlp, delivery, spools.of(books)?, books.clone()).map_err(StartError::Traces)?,
     })
 }
 
-pub(super) fn export_metrics(of: &OtlpMetrics, telemetry: &Telemetry) -> Result<Exporter, StartError> {
-    let delivery = Delivery { max_items: MAX_DATA_POINTS, keep: Keep::Latest, backoff: METRICS_BACKOFF };
-    Exporter::start(&of.otlp, delivery, telemetry.metrics.clone()).map_err(StartError::Metrics)
+pub(super) fn export_metrics(
+    of: &OtlpMetrics,
+    spools: &mut Spools,
+    telemetry: &Telemetry,
+) -> Result<Exporter, StartError> {
+    let books = &telemetry.metrics;
+    let delivery = Delivery {
+        max_items: MAX_DATA_POINTS,
+        max_bytes: POINT_QUEUE_BYTES,
+        keep: Keep::Latest,
+        backoff: METRICS_BACKOFF,
+    };
+    Exporter::start(&of.otlp, delivery, spools.of(books)?, books.clone()).map_err(StartError::Metrics)
 }

@@ -38,6 +38,7 @@ pub fn fixed(running: &Config, new: &mut Config) -> Vec<(&'static str, &'static 
     differ("spantap.admin", running.admin != new.admin, LISTENING);
     differ("spantap.user", running.forwarder.user != new.forwarder.user, RESTART);
     differ("spantap.agent_uids", running.forwarder.agent_uids != new.forwarder.agent_uids, RESTART);
+    differ("spantap.spool", running.spool != new.spool, RESTART);
     differ("log_level", running.log.level != new.log.level, RESTART);
     differ("log_format", running.log.format != new.log.format, RESTART);
     let port = |config: &Config| config.prometheus.as_ref().map(|of| of.port);
@@ -45,6 +46,7 @@ pub fn fixed(running: &Config, new: &mut Config) -> Vec<(&'static str, &'static 
     differ("prometheus_export.port", moved, LISTENING);
 
     new.socket.clone_from(&running.socket);
+    new.spool.clone_from(&running.spool);
     (new.admin, new.log, new.forwarder) = (running.admin, running.log, running.forwarder.clone());
     match (&mut new.prometheus, &running.prometheus) {
         (Some(new), Some(running)) => new.port = running.port,
@@ -78,7 +80,8 @@ impl Pipeline {
         if running.traces == new.traces {
             return Ok(());
         }
-        let started = new.traces.as_ref().map(|of| build::start_traces(of, &self.telemetry)).transpose()?;
+        let started =
+            new.traces.as_ref().map(|of| build::start_traces(of, &mut self.spools, &self.telemetry)).transpose()?;
         if let Some(old) = std::mem::replace(&mut self.traces, started) {
             self.retire(old.exporter, deadline);
         }
@@ -100,12 +103,12 @@ impl Pipeline {
                     let (collector, exporter) = match old {
                         Some(old) if same_place => (Some(old.collector), old.exporter),
                         Some(mut old) => {
-                            let exporter = build::export_metrics(of, &telemetry)?;
+                            let exporter = build::export_metrics(of, &mut self.spools, &telemetry)?;
                             self.last_collection(&mut old);
                             self.retire(old.exporter, deadline);
                             (Some(old.collector), exporter)
                         }
-                        None => (None, build::export_metrics(of, &telemetry)?),
+                        None => (None, build::export_metrics(of, &mut self.spools, &telemetry)?),
                     };
                     let collector = match collector.filter(|known| Arc::ptr_eq(known.registry(), &registry)) {
                         Some(mut known) => {

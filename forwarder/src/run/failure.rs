@@ -8,6 +8,7 @@ use crate::{
     agent::AgentError,
     confinement::ConfinementError,
     endpoints::EndpointError,
+    export::spool::SpoolError,
     ingest::{self, BindError},
     pipeline::StartError,
     privilege::PrivilegeError,
@@ -33,6 +34,9 @@ pub enum Failure {
     /// The scrape or the admin endpoint.
     #[error("{0}")]
     Endpoint(#[from] EndpointError),
+    /// The spool.
+    #[error("{0}")]
+    Spool(#[from] SpoolError),
     /// The agent as a child.
     #[error("{0}")]
     Agent(#[from] AgentError),
@@ -68,7 +72,8 @@ impl Failure {
             Self::Privilege(_) | Self::NotRoot(_) | Self::Socket(BindError::Owner { .. }) => 77,
             Self::Socket(_)
             | Self::Endpoint(_)
-            | Self::Start(StartError::Endpoint(_))
+            | Self::Spool(_)
+            | Self::Start(StartError::Endpoint(_) | StartError::Spool(_))
             | Self::Agent(_)
             | Self::Confinement(_) => 69,
             // What the agent misses is what we miss.

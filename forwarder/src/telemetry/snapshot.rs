@@ -123,7 +123,7 @@ pub fn measures(t: &Telemetry) -> Vec<Measure> {
             "spantap.export.queue.size",
             "Spans and data points waiting or on their way.",
             "{item}",
-            each(|d| d.queued.get() + d.pending.get()),
+            each(|d| d.waiting()),
         ),
         gauge(
             "spantap.export.queue.bytes",
@@ -136,6 +136,31 @@ pub fn measures(t: &Telemetry) -> Vec<Measure> {
             "Spans and data points that may wait.",
             "{item}",
             each(|d| d.capacity.get()),
+        ),
+        counter(
+            "spantap.export.spooled",
+            "Spans and data points written to the spool.",
+            "{item}",
+            each(|d| d.spooled.get()),
+        ),
+        counter(
+            "spantap.export.recovered",
+            "Spans and data points of an earlier run, found in the spool at start.",
+            "{item}",
+            each(|d| d.recovered.get()),
+        ),
+        gauge(
+            "spantap.export.spool.size",
+            "Spans and data points in the spool.",
+            "{item}",
+            each(|d| d.spool_items.get()),
+        ),
+        gauge("spantap.export.spool.bytes", "Bytes of the spool's files.", "By", each(|d| d.spool_bytes.get())),
+        counter(
+            "spantap.export.spool.errors",
+            "Writes to the spool that failed.",
+            "{error}",
+            each(|d| d.spool_errors.get()),
         ),
         counter(
             "spantap.metric.overflow",

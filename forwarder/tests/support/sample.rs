@@ -114,6 +114,7 @@ pub fn config() -> Config {
         discovery: Discovery::default(),
         agent: Agent { ring_buffer_bytes: 8 << 20, queue_bytes: 4 << 20, head_bytes: 4096, forwarder_uids: vec![] },
         socket: PathBuf::from("/nonexistent"),
+        spool: None,
         traces: None,
         metrics: None,
         fallback: None,
