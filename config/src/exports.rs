@@ -1,7 +1,7 @@
 //! In: `trace_printer`, `prometheus_export`, `routes`, redaction, the sampler. Out: what is shown, and how.
 
 use crate::{
-    error::{ConfigError, shown},
+    error::ConfigError,
     otel,
     otlp::{application_metrics, duration_buckets, sends_http, ttl},
     redaction::DEFAULT_PARAMETERS,
@@ -134,9 +134,7 @@ fn ratio(settings: &mut Settings<'_>) -> Result<f64, ConfigError> {
     if let Some(given) = settings.variable("otel_traces_export.sampler.arg") {
         match parse(given.text()?) {
             Some(ratio) => return Ok(ratio),
-            None => {
-                settings.warn(given.place(), format!("found {}, expected {EXPECTED}; ignored", shown(given.text()?)))
-            }
+            None => settings.warn(given.place(), format!("found {}, expected {EXPECTED}; ignored", given.shown()?)),
         }
     }
     match settings.file("otel_traces_export.sampler.arg") {

@@ -7,7 +7,9 @@ mod pattern;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use discovery::{Discovery, Exports, PidRange, PortRange, Selector};
-pub use otlp::{Backoff, Compression, Fallback, Otlp, OtlpMetrics, OtlpProtocol, OtlpTraces, Secret};
+pub use otlp::{
+    Backoff, Compression, Fallback, HeaderSource, Otlp, OtlpMetrics, OtlpProtocol, OtlpTraces, Secret, Signal,
+};
 pub use pattern::{Glob, PatternError};
 
 /// The whole configuration, effective: defaults, then YAML, then environment.
