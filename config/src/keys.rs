@@ -6,6 +6,7 @@ mod ebpf;
 mod export;
 mod general;
 mod network;
+mod otlp;
 
 pub(crate) use check::{check, check_variables, places};
 
@@ -55,7 +56,7 @@ const OWN: &[Key] = &[
 
 /// All keys.
 pub(crate) fn all() -> impl Iterator<Item = &'static Key> {
-    [OWN, general::KEYS, export::KEYS, ebpf::KEYS, network::KEYS].into_iter().flatten()
+    [OWN, otlp::GENERAL, otlp::OPTIONS, general::KEYS, export::KEYS, ebpf::KEYS, network::KEYS].into_iter().flatten()
 }
 
 /// The key with this path.

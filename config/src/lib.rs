@@ -5,7 +5,7 @@
 //! reading it gave. The agent uses [`Config::discovery`] and [`Config::agent`], the forwarder the rest.
 //!
 //! # Layout
-//! `environment`, `yaml` take in what there is · `keys` knows every name · `settings`, `given`, `values`, `otel` give the value
+//! `environment`, `yaml`, `secret_file` take in what there is · `keys` knows every name · `settings`, `given`, `values`, `otel` give the value
 //! of a key as the type it needs · `discovery`, `otlp`, `exports`, `routes`, `sampling`, `capture`, `program` read one subject each · `load` puts them
 //! together · `render` shows the result.
 
@@ -25,6 +25,7 @@ mod redaction;
 mod render;
 mod routes;
 mod sampling;
+mod secret_file;
 mod settings;
 mod suggest;
 pub mod types;

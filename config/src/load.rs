@@ -62,7 +62,7 @@ impl Config {
         let source = file.map(|(path, _)| path.to_owned());
         let path = Arc::new(source.clone().unwrap_or_default());
         let place = keys::places(&path);
-        let mut unset = Vec::new();
+        let mut found = yaml::Found::default();
         let mut unserved = Vec::new();
         let root = match file {
             None => None,
@@ -70,14 +70,16 @@ impl Config {
                 let flaw = |flaw: yaml::Flaw| ConfigError::Syntax { place: place(flaw.at), message: flaw.message };
                 let mut root = yaml::parse(text).map_err(flaw)?;
                 if let Some(root) = &mut root {
-                    yaml::expand(root, env, &mut unset).map_err(flaw)?;
+                    yaml::expand(root, env, &mut found).map_err(flaw)?;
                     unserved = keys::check(root, &place)?;
                 }
                 root
             }
         };
         let mut settings = Settings::new(root.as_ref(), Arc::clone(&path), env);
-        for reference in unset {
+        settings.secret_files = found.files;
+        settings.text = file.map(|(_, text)| text);
+        for reference in found.unset {
             let message = format!("variable {} is not set, nothing is put in its place", reference.name);
             settings.warn(place(reference.at), message);
         }

@@ -6,32 +6,40 @@ mod endpoint;
 mod grafana;
 mod headers;
 mod metrics;
+mod options;
+mod protocol;
 mod selection;
+mod source;
 mod traces;
+mod transport;
 
 pub(crate) use headers::resource_attributes;
 pub(crate) use metrics::{duration_buckets, ttl};
 pub(crate) use selection::{Exporters, application_metrics, exporters, sends_http};
 
+pub use source::HeaderSource;
+
 use crate::{
     error::ConfigError,
     settings::Settings,
-    types::{Fallback, Otlp, OtlpMetrics, OtlpTraces},
+    types::{Fallback, Otlp, OtlpMetrics, OtlpTraces, Signal},
 };
 
-/// The two signals, with what their names are in the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Signal {
-    Traces,
-    Metrics,
-}
-
+/// What the names of the signals are in the configuration.
 impl Signal {
     /// Path below the base endpoint (OTLP specification, "OTLP/HTTP Request").
     fn path(self) -> &'static str {
         match self {
             Self::Traces => "/v1/traces",
             Self::Metrics => "/v1/metrics",
+        }
+    }
+
+    /// Path of the gRPC method that takes it.
+    fn method(self) -> &'static str {
+        match self {
+            Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
         }
     }
 

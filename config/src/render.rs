@@ -162,13 +162,16 @@ fn fallback_section(out: &mut Lines, fallback: &Fallback) {
 }
 
 fn otlp(out: &mut Lines, depth: usize, otlp: &Otlp) {
-    out.line(depth, &format!("endpoint: {}", quoted(otlp.shown_endpoint())));
-    out.line(depth, "protocol: http/protobuf");
+    out.line(depth, &format!("endpoint: {}", quoted(&otlp.shown_endpoint())));
+    out.line(depth, &format!("protocol: {}", otlp.protocol.name()));
     if !otlp.headers.is_empty() {
         out.line(depth, "headers:");
         for (name, _) in &otlp.headers {
             out.line(depth + 1, &format!("{name}: [redacted]"));
         }
+    }
+    if let Some(source) = &otlp.header_source {
+        list(out, depth, "read again when refused", source.files().iter().map(|path| quoted(&path.to_string_lossy())));
     }
     let timeout = if otlp.timeout.is_zero() { "none".to_owned() } else { duration(otlp.timeout) };
     out.line(depth, &format!("timeout: {timeout}"));

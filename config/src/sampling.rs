@@ -2,7 +2,7 @@
 //! `spantap.sampler`. Out: the head sampler, and what is kept whatever it says.
 
 use crate::{
-    error::{ConfigError, shown},
+    error::ConfigError,
     given::Given,
     otel,
     settings::Settings,
@@ -90,7 +90,7 @@ fn ratio(settings: &mut Settings<'_>) -> Result<f64, ConfigError> {
     if let Some(given) = settings.variable("otel_traces_export.sampler.arg") {
         match share(given.text()?) {
             Some(ratio) => return Ok(ratio),
-            None => settings.warn(given.place(), format!("found {}, expected {RATIO}; ignored", shown(given.text()?))),
+            None => settings.warn(given.place(), format!("found {}, expected {RATIO}; ignored", given.shown()?)),
         }
     }
     match settings.file("otel_traces_export.sampler.arg") {

@@ -8,7 +8,9 @@ mod spans;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use discovery::{Discovery, Exports, PidRange, PortRange, Selector};
-pub use otlp::{Backoff, Compression, Fallback, Otlp, OtlpMetrics, OtlpProtocol, OtlpTraces, Secret};
+pub use otlp::{
+    Backoff, Compression, Fallback, HeaderSource, Otlp, OtlpMetrics, OtlpProtocol, OtlpTraces, Secret, Signal,
+};
 pub use pattern::{Glob, PatternError};
 pub use spans::{Headers, IgnoreMode, KeepSpans, Routes, Sampler, ServiceRoutes, Unmatched};
 

@@ -106,9 +106,9 @@ fn families_of_variables_have_an_order() {
         assert_eq!(config.discovery.instrument[0].open_ports[0].first, port);
     }
     // Beyla drops an OTEL_ after its prefix.
-    let config =
-        clean("", &[("BEYLA_OTEL_INSECURE_SKIP_VERIFY", "true"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c")]);
-    assert!(config.traces.unwrap().otlp.insecure_skip_verify);
+    let loaded = load("", &[("BEYLA_OTEL_INSECURE_SKIP_VERIFY", "true"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c")]);
+    assert!(loaded.config.traces.unwrap().otlp.insecure_skip_verify);
+    assert_eq!(loaded.warnings.len(), 1);
 }
 
 #[test]

@@ -1,14 +1,19 @@
-//! OTLP over HTTP: encoded requests in, deliveries and counted losses out.
+//! OTLP over HTTP and gRPC: encoded requests in, deliveries and counted losses out.
 //!
 //! Each destination has a bounded [`queue::Queue`] and one worker that sends a request at a time, retries what may be
-//! retried, and books every item (rules: OTLP specification 1.11, "OTLP/HTTP", and the exporter specification).
+//! retried, and books every item (rules: OTLP specification 1.11 and the exporter specification).
 //! A destination that is slow or away never holds up another, nor the pipeline.
 
+mod address;
 pub mod client;
+mod credentials;
+pub mod grpc;
 mod log;
+mod pack;
 pub mod queue;
 pub mod response;
 pub mod spool;
+mod transport;
 mod worker;
 
 use std::{sync::Arc, time::Duration};

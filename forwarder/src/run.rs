@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use spantap_config::{Config, Console, Environment, Loaded};
+use spantap_config::{Config, Console, Environment, Fallback, Loaded, Otlp};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
@@ -119,19 +119,27 @@ fn choose_exporter(config: &mut Config) {
         tracing::warn!("every exporter is switched off; exchanges are counted only");
         return;
     };
-    if collector_listens() {
-        tracing::info!("no exporter is configured; sending to http://localhost:4318, where something listens");
+    let ports = words_of(&fallback.ports());
+    if collector_listens(&fallback) {
+        tracing::info!("no exporter is configured; sending to localhost:{ports}, where something listens");
         config.traces = fallback.traces;
         config.metrics = fallback.metrics;
     } else {
-        tracing::info!("no exporter is configured and nothing listens on localhost:4318; printing to the terminal");
+        tracing::info!("no exporter is configured and nothing listens on localhost:{ports}; printing to the terminal");
         config.console = Console::Text;
     }
 }
 
 /// Whether something listens where a Collector on this host does.
-pub(crate) fn collector_listens() -> bool {
-    TcpStream::connect_timeout(&([127, 0, 0, 1], 4318).into(), Duration::from_millis(300)).is_ok()
+pub(crate) fn collector_listens(fallback: &Fallback) -> bool {
+    let listens =
+        |port: u16| TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), Duration::from_millis(300)).is_ok();
+    fallback.ports().into_iter().all(listens)
+}
+
+/// Ports for people.
+pub(crate) fn words_of(ports: &[u16]) -> String {
+    ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" and ")
 }
 
 async fn run(
@@ -239,10 +247,10 @@ async fn run(
 /// Says what is done with what is observed.
 fn tell(config: &Config, pipeline: &Pipeline) {
     if let Some(traces) = &config.traces {
-        tracing::info!(endpoint = traces.otlp.shown_endpoint(), "traces go by OTLP");
+        tell_destination("traces", &traces.otlp);
     }
     if let Some(metrics) = &config.metrics {
-        tracing::info!(endpoint = metrics.otlp.shown_endpoint(), "metrics go by OTLP");
+        tell_destination("metrics", &metrics.otlp);
     }
     match &config.spool {
         Some(of) if config.traces.is_some() || config.metrics.is_some() => {
@@ -258,6 +266,20 @@ fn tell(config: &Config, pipeline: &Pipeline) {
         tracing::info!(%address, "admin endpoint: /healthz, /readyz, /metrics");
     }
     tracing::info!(socket = %config.socket.display(), "waiting for the agent");
+}
+
+fn tell_destination(signal: &str, otlp: &Otlp) {
+    tracing::info!(endpoint = %otlp.shown_endpoint(), protocol = otlp.protocol.name(), "{signal} go by OTLP");
+    // What was read with privilege cannot be read again without.
+    for path in otlp.header_source.iter().flat_map(|source| source.files()) {
+        if let Err(error) = std::fs::File::open(path) {
+            tracing::warn!(
+                path = %path.display(),
+                "{signal}: the credentials were read at start and CANNOT be read again when they are refused: {error}; let \
+                 the user that forwards read the file, or start Spantap again after a change"
+            );
+        }
+    }
 }
 
 fn show(summary: &Summary, intake: &Intake) {

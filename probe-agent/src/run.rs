@@ -53,7 +53,8 @@ pub fn main() -> Result<(), Failure> {
         let code = doctor::run(arguments.config.as_deref(), json, &arguments.exclude_pid);
         std::process::exit(code.into());
     }
-    let environment = Environment::of_process();
+    // Credentials are the forwarder's alone.
+    let environment = Environment::of_process().without_files();
     let loaded = Config::load(arguments.config.as_deref(), &environment)
         .map_err(|error| Failure::Configuration(error.to_string()))?;
     let config = loaded.config;

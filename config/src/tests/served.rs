@@ -92,6 +92,18 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("spantap.spool.path", "/var/lib/spantap/spool", "/var/lib/spantap/spool"),
     ("spantap.spool.max_size", "1GiB", "1073741824"),
     ("spantap.spool.max_age", "90m", "1h30m"),
+    ("spantap.otlp.headers", "{a: b}", "a=b"),
+    ("spantap.otlp.timeout", "3s", "3000"),
+    ("spantap.otlp.compression", "gzip", "gzip"),
+    ("spantap.otlp.certificate", "/ca.pem", "/ca.pem"),
+    ("spantap.otlp.traces.headers", "{a: b}", "a=b"),
+    ("spantap.otlp.traces.timeout", "3s", "3000"),
+    ("spantap.otlp.traces.compression", "gzip", "gzip"),
+    ("spantap.otlp.traces.certificate", "/ca.pem", "/ca.pem"),
+    ("spantap.otlp.metrics.headers", "{a: b}", "a=b"),
+    ("spantap.otlp.metrics.timeout", "3s", "3000"),
+    ("spantap.otlp.metrics.compression", "gzip", "gzip"),
+    ("spantap.otlp.metrics.certificate", "/ca.pem", "/ca.pem"),
 ];
 
 /// Keys whose effect is an error, a warning, or depends on others; each has a test of its own.
@@ -105,6 +117,20 @@ const ELSEWHERE: &[&str] = &[
     "otel_metrics_export.protocol",
     "otel_traces_export.protocol",
     "spantap.headers.allow_sensitive",
+    "spantap.otlp.endpoint",
+    "spantap.otlp.protocol",
+    "spantap.otlp.headers_file",
+    "spantap.otlp.client_key",
+    "spantap.otlp.client_certificate",
+    "spantap.otlp.insecure",
+    "spantap.otlp.traces.headers_file",
+    "spantap.otlp.traces.client_key",
+    "spantap.otlp.traces.client_certificate",
+    "spantap.otlp.traces.insecure",
+    "spantap.otlp.metrics.headers_file",
+    "spantap.otlp.metrics.client_key",
+    "spantap.otlp.metrics.client_certificate",
+    "spantap.otlp.metrics.insecure",
 ];
 
 fn parse(yaml: &str, variable: Option<(&str, &str)>) -> Result<Config, ConfigError> {

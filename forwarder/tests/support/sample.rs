@@ -71,9 +71,12 @@ pub fn exchange(side: Side) -> Exchange {
 
 pub fn otlp(endpoint: String) -> Otlp {
     Otlp {
+        signal: Signal::Traces,
         endpoint,
+        socket: None,
         protocol: OtlpProtocol::HttpProtobuf,
         headers: vec![],
+        header_source: None,
         timeout: Duration::from_secs(2),
         compression: Compression::None,
         certificate: None,
@@ -100,7 +103,7 @@ pub const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5,
 
 pub fn otlp_metrics(endpoint: String) -> OtlpMetrics {
     OtlpMetrics {
-        otlp: otlp(endpoint),
+        otlp: Otlp { signal: Signal::Metrics, ..otlp(endpoint) },
         interval: Duration::from_secs(60),
         duration_buckets: BUCKETS.to_vec(),
         ttl: Duration::from_secs(300),
