@@ -23,7 +23,7 @@ use crate::{
     console::Console,
     exchange::Exchange,
     export::Exporter,
-    metric::{registry::Registry, series::SeriesRef},
+    metric::registry::Registry,
     model::{ClockAnchor, ProcessId, UnixNs},
     observation::{Observation, Rules},
     otlp::span::SpanEncoder,
@@ -90,9 +90,8 @@ impl Pipeline {
         }
         let known = self.processes.get(&exchange.process, replaced, &self.registries);
         if exchange.process.export_metrics {
-            let seconds = seen.duration().as_secs_f64();
             for registry in &self.registries {
-                lock(registry).record(known.key, &known.resource, SeriesRef::of(&seen), seen.start, seconds);
+                lock(registry).record(known.key, &known.resource, &seen);
             }
             if let Some(metrics) = &mut self.metrics {
                 metrics.collector.measured();

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use spantap_config::{Backoff, Config, Console as ConsoleMode, OtlpMetrics, OtlpTraces};
+use spantap_config::{Backoff, Config, Console as ConsoleMode, OtlpMetrics, OtlpTraces, Prometheus};
 
 use super::{
     Metrics, Pipeline, Traces, batcher::Batcher, collector::Collector, lock, processes::Processes, wall_clock,
@@ -22,7 +22,10 @@ use crate::{
         queue::Keep,
     },
     loss::Losses,
-    metric::registry::Registry,
+    metric::{
+        plan::{Bounds, Plan},
+        registry::Registry,
+    },
     observation::{Rules, route::Routes, target::Redactor},
     otlp::span::SpanEncoder,
     prometheus,
@@ -71,25 +74,26 @@ impl Pipeline {
         let rules = Arc::new(Rules {
             routes: Routes::new(&config.routes.patterns),
             redactor: Redactor::new(&config.redaction.query_parameters),
+            drop_query: config.attributes.drop_query,
         });
         let resources = ResourceBuilder::new(config);
         let mut registries: Vec<Arc<Mutex<Registry>>> = Vec::new();
-        // Where bounds and time to live are the same, the export and the scrape endpoint read the same series.
-        let mut registry = |bounds: &[f64], ttl| {
-            let known = registries.iter().find(|r| lock(r).serves(bounds, ttl));
+        // Where instruments, bounds and time to live are the same, the export and the scrape endpoint read the same series.
+        let mut registry = |plan: Plan, ttl| {
+            let known = registries.iter().find(|r| lock(r).serves(&plan, ttl));
             known.cloned().unwrap_or_else(|| {
-                let new = Arc::new(Mutex::new(Registry::new(bounds, ttl, telemetry.clone())));
+                let new = Arc::new(Mutex::new(Registry::new(Arc::new(plan), ttl, telemetry.clone())));
                 registries.push(new.clone());
                 new
             })
         };
         let metrics = match &config.metrics {
-            Some(of) => Some(start_metrics(of, registry(&of.duration_buckets, of.ttl), &telemetry, &rules)?),
+            Some(of) => Some(start_metrics(of, registry(otlp_plan(of, config), of.ttl), &telemetry, &rules)?),
             None => None,
         };
         let scrape = match config.prometheus.as_ref().zip(endpoints.scrape) {
             Some((of, listening)) => {
-                let registry = registry(&of.duration_buckets, of.ttl);
+                let registry = registry(scrape_plan(of, config), of.ttl);
                 let answer = prometheus::handler(of.path.clone(), registry, rules.clone(), telemetry.clone());
                 Some(Server::start(listening, answer).map_err(EndpointError::Prometheus)?)
             }
@@ -131,6 +135,24 @@ pub fn check(config: &Config) -> Result<(), StartError> {
         Client::new(&metrics.otlp).map_err(StartError::Metrics)?;
     }
     Ok(())
+}
+
+fn otlp_plan(of: &OtlpMetrics, config: &Config) -> Plan {
+    let bounds = Bounds {
+        duration: &of.duration_buckets,
+        request_size: &of.request_size_buckets,
+        response_size: &of.response_size_buckets,
+    };
+    Plan::new(of.features, &config.attributes, bounds)
+}
+
+fn scrape_plan(of: &Prometheus, config: &Config) -> Plan {
+    let bounds = Bounds {
+        duration: &of.duration_buckets,
+        request_size: &of.request_size_buckets,
+        response_size: &of.response_size_buckets,
+    };
+    Plan::new(of.features, &config.attributes, bounds)
 }
 
 fn start_traces(of: &OtlpTraces, telemetry: &Telemetry) -> Result<Traces, StartError> {
