@@ -10,3 +10,4 @@ pub mod plan;
 pub mod point;
 pub mod registry;
 pub mod series;
+mod usage;
