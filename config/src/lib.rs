@@ -6,9 +6,10 @@
 //!
 //! # Layout
 //! `environment`, `yaml`, `secret_file` take in what there is · `keys` knows every name · `settings`, `given`, `values`, `otel` give the value
-//! of a key as the type it needs · `discovery`, `otlp`, `exports`, `routes`, `sampling`, `capture`, `program` read one subject each · `load` puts them
-//! together · `render` shows the result.
+//! of a key as the type it needs · `discovery`, `otlp`, `exports`, `attributes`, `routes`, `sampling`, `capture`, `program` read one subject
+//! each · `load` puts them together · `render` shows the result.
 
+mod attributes;
 mod capture;
 mod discovery;
 mod environment;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    attributes::attributes,
     capture,
     discovery::discovery,
     environment::Environment,
@@ -116,6 +117,7 @@ fn assemble(settings: &mut Settings<'_>) -> Result<Config, ConfigError> {
         routes: routes::routes(settings)?,
         redaction: exports::redaction(settings)?,
         headers: capture::headers(settings)?,
+        attributes: attributes(settings)?,
         sampler: sampling::sampler(settings)?,
         keep: sampling::keep(settings)?,
         service_name: names.service_name,

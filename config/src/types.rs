@@ -1,6 +1,7 @@
 //! The typed values. Everything is public data: built by the reader of this crate, read by both programs.
 
 mod discovery;
+mod metrics;
 mod otlp;
 mod pattern;
 mod spans;
@@ -8,6 +9,7 @@ mod spans;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use discovery::{Discovery, Exports, PidRange, PortRange, Selector};
+pub use metrics::{Attributes, Feature, Features, Selection};
 pub use otlp::{
     Backoff, Compression, Fallback, HeaderSource, Otlp, OtlpMetrics, OtlpProtocol, OtlpTraces, Secret, Signal,
 };
@@ -46,6 +48,8 @@ pub struct Config {
     pub redaction: Redaction,
     /// Header fields that become attributes of spans.
     pub headers: Headers,
+    /// Which attributes metrics and spans carry, where that is not the default.
+    pub attributes: Attributes,
     /// Head sampling of traces. Metrics count before it.
     pub sampler: Sampler,
     /// What is kept whatever the sampler says.
@@ -77,6 +81,9 @@ pub struct Agent {
     pub head_bytes: u32,
     /// Users (numeric ids) that the forwarder may run as, beside the agent's own user and root (`spantap.forwarder_uids`; any if empty).
     pub forwarder_uids: Vec<u32>,
+    /// How often CPU, memory and disk of the observed processes are read (`processes.interval`; 5 s); `None` if no exporter asks
+    /// for the feature `application_process`.
+    pub usage_interval: Option<Duration>,
 }
 
 /// Whom the forwarder runs as and takes for the agent.
@@ -107,8 +114,14 @@ pub struct Prometheus {
     pub port: u16,
     /// Path, `/metrics`.
     pub path: String,
+    /// Which metrics.
+    pub features: Features,
     /// Bounds of duration histograms, seconds, strictly increasing.
     pub duration_buckets: Vec<f64>,
+    /// Bounds of histograms of request sizes, bytes, strictly increasing.
+    pub request_size_buckets: Vec<f64>,
+    /// Bounds of histograms of response sizes, bytes, strictly increasing.
+    pub response_size_buckets: Vec<f64>,
     /// A series of a process that has ended is shown this long.
     pub ttl: Duration,
 }

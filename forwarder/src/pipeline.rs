@@ -27,8 +27,8 @@ use crate::{
     console::Console,
     exchange::Exchange,
     export::Exporter,
-    metric::{registry::Registry, series::SeriesRef},
-    model::{ClockAnchor, ProcessId, UnixNs},
+    metric::registry::Registry,
+    model::{ClockAnchor, ProcessId, ProcessRef, UnixNs, Usage},
     observation::{Observation, Rules},
     otlp::span::SpanEncoder,
     resource::HostFacts,
@@ -104,9 +104,8 @@ impl Pipeline {
         if exchange.process.export_metrics && ignored.metrics {
             self.telemetry.measurements_ignored.add(1);
         } else if exchange.process.export_metrics {
-            let seconds = seen.duration().as_secs_f64();
             for registry in &self.registries {
-                lock(registry).record(known.key, &known.resource, SeriesRef::of(&seen), seen.start, seconds);
+                lock(registry).record(known.key, &known.resource, &seen);
             }
             if let Some(metrics) = &mut self.metrics {
                 metrics.collector.measured();
@@ -138,6 +137,24 @@ impl Pipeline {
         }
         if full {
             self.flush_spans();
+        }
+    }
+
+    /// Takes what `process` uses. `clock` is the anchor of the batch that it came with.
+    pub fn usage(&mut self, usage: &Usage, process: &ProcessRef, clock: &ClockAnchor) {
+        if !process.export_metrics || !self.registries.iter().any(|r| lock(r).plan().wants_usage()) {
+            return;
+        }
+        let replaced = self.processes.is_replaced(process);
+        if replaced {
+            self.flush_spans();
+        }
+        let known = self.processes.get(process, replaced, &self.registries);
+        for registry in &self.registries {
+            lock(registry).record_usage(known.key, &known.resource, usage, process.start, clock.to_unix(usage.time));
+        }
+        if let Some(metrics) = &mut self.metrics {
+            metrics.collector.measured();
         }
     }
 

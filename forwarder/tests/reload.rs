@@ -156,12 +156,7 @@ async fn routes_samplers_and_names_apply_from_then_on() {
 
 #[tokio::test]
 async fn scrapes_go_on() {
-    let scraped = Prometheus {
-        port: 0,
-        path: "/metrics".into(),
-        duration_buckets: sample::BUCKETS.to_vec(),
-        ttl: Duration::from_secs(300),
-    };
+    let scraped = sample::prometheus();
     let first = Config { prometheus: Some(scraped.clone()), ..sample::config() };
     let mut pipeline = Pipeline::new(&first, Arc::default()).unwrap();
     let mut address = pipeline.scrape_address().unwrap();
@@ -194,7 +189,7 @@ fn what_can_not_change_is_named_and_stays() {
     new.forwarder.user = Some("other".into());
     new.agent.head_bytes = 512;
     new.discovery.poll_interval = Duration::from_secs(99);
-    new.prometheus = Some(Prometheus { port: 9, path: "/".into(), duration_buckets: vec![1.0], ttl: Duration::ZERO });
+    new.prometheus = Some(Prometheus { port: 9, ..sample::prometheus() });
     let keys: Vec<_> = pipeline::fixed(&running, &mut new).into_iter().map(|(key, _)| key).collect();
     assert_eq!(
         keys,

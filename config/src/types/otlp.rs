@@ -4,6 +4,8 @@ use std::{borrow::Cow, path::PathBuf, time::Duration};
 
 pub use crate::otlp::HeaderSource;
 
+use super::Features;
+
 /// OTLP destination of one signal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Otlp {
@@ -158,8 +160,14 @@ pub struct OtlpMetrics {
     pub otlp: Otlp,
     /// Time between exports (`interval`, else `OTEL_METRIC_EXPORT_INTERVAL`; 60 s), at least 10 ms.
     pub interval: Duration,
+    /// Which metrics.
+    pub features: Features,
     /// Bounds of duration histograms, seconds, strictly increasing.
     pub duration_buckets: Vec<f64>,
+    /// Bounds of histograms of request sizes, bytes, strictly increasing.
+    pub request_size_buckets: Vec<f64>,
+    /// Bounds of histograms of response sizes, bytes, strictly increasing.
+    pub response_size_buckets: Vec<f64>,
     /// A series of a process that has ended is exported this long (5 min); never zero.
     pub ttl: Duration,
 }

@@ -6,18 +6,20 @@ use bytes::Bytes;
 
 use super::{
     request::append_resource,
-    wire::{attr, attr_bool, bytes, fixed64, message, uint},
+    wire::{attr, bytes, fixed64, message, uint},
 };
 use crate::{
     export::SOFT_REQUEST_BYTES,
     metric::{
         histogram::Histogram,
+        instrument::Kind as InstrumentKind,
+        plan::{Active, Plan},
+        point::{Amount, Data, Number},
         registry::{MetricSeries, ProcessSeries},
     },
     model::UnixNs,
     observation::Rules,
     resource::Resource,
-    semconv::{HTTP_CLIENT_REQUEST_DURATION, HTTP_SERVER_REQUEST_DURATION, key},
     telemetry::snapshot::{Kind, Measure},
 };
 
@@ -30,7 +32,7 @@ const NO_RECORDED_VALUE: u64 = 1;
 #[derive(Debug)]
 pub struct MetricsEncoder<'a> {
     rules: &'a Rules,
-    bounds: &'a [f64],
+    plan: &'a Plan,
     /// Time of the collection, the same for all points.
     time: UnixNs,
     body: Vec<u8>,
@@ -40,21 +42,16 @@ pub struct MetricsEncoder<'a> {
 
 impl<'a> MetricsEncoder<'a> {
     /// Nothing yet.
-    pub fn new(rules: &'a Rules, bounds: &'a [f64], time: UnixNs) -> Self {
-        Self { rules, bounds, time, body: Vec::new(), points: 0, done: Vec::new() }
+    pub fn new(rules: &'a Rules, plan: &'a Plan, time: UnixNs) -> Self {
+        Self { rules, plan, time, body: Vec::new(), points: 0, done: Vec::new() }
     }
 
     /// Adds all series of a process. `gone`: as points without a value, which say that the series has ended.
     pub fn process(&mut self, process: &ProcessSeries, gone: bool) {
         let mut metrics = Vec::new();
-        for (name, what, of) in [
-            (HTTP_SERVER_REQUEST_DURATION, "Duration of HTTP server requests.", &process.server),
-            (HTTP_CLIENT_REQUEST_DURATION, "Duration of HTTP client requests.", &process.client),
-        ] {
-            if !of.is_empty() {
-                self.points += of.len() as u64;
-                message(&mut metrics, 0x12, |w| self.metric(w, (name, what), of, gone));
-            }
+        for (active, of) in process.metrics(self.plan) {
+            self.points += of.len() as u64;
+            message(&mut metrics, 0x12, |w| self.metric(w, active, of, &process.resource, gone));
         }
         if !metrics.is_empty() {
             self.append(&process.resource, &metrics);
@@ -112,42 +109,63 @@ impl<'a> MetricsEncoder<'a> {
         }
     }
 
-    fn metric(&self, w: &mut Vec<u8>, (name, what): (&str, &str), of: &MetricSeries, gone: bool) {
-        bytes(w, 0x0a, name.as_bytes());
-        bytes(w, 0x12, what.as_bytes());
-        bytes(w, 0x1a, b"s");
-        message(w, 9 << 3 | 2, |w| {
-            for (key, histogram) in &of.series {
+    fn metric(&self, w: &mut Vec<u8>, active: &Active, of: &MetricSeries, resource: &Resource, gone: bool) {
+        let instrument = active.instrument;
+        bytes(w, 0x0a, instrument.name.as_bytes());
+        bytes(w, 0x12, instrument.description.as_bytes());
+        bytes(w, 0x1a, instrument.unit.as_bytes());
+        let points = |w: &mut Vec<u8>| {
+            for (key, data) in of.iter() {
+                // Attributes are field 9 of a point of a histogram, and field 7 of a number.
+                let tag = if matches!(data, Data::Histogram(_)) { 9 << 3 | 2 } else { 7 << 3 | 2 };
                 message(w, 0x0a, |w| {
-                    key.attributes(self.rules).iter().for_each(|(key, value)| attr(w, 9 << 3 | 2, key, value));
-                    self.point(w, histogram, gone);
+                    let attributes = active.attributes(key, self.rules, resource);
+                    attributes.iter().for_each(|(key, value)| attr(w, tag, key, value));
+                    self.times(w, data.start());
+                    match data {
+                        Data::Histogram(_) if gone => uint(w, 10 << 3, NO_RECORDED_VALUE),
+                        Data::Number(_) if gone => uint(w, 8 << 3, NO_RECORDED_VALUE),
+                        Data::Histogram(histogram) => point(w, histogram, &active.bounds),
+                        Data::Number(value) => number(w, value),
+                    }
                 });
             }
-            if let Some(histogram) = &of.overflow {
-                message(w, 0x0a, |w| {
-                    attr_bool(w, 9 << 3 | 2, key::OTEL_METRIC_OVERFLOW, true);
-                    self.point(w, histogram, gone);
-                });
-            }
-            uint(w, 2 << 3, CUMULATIVE);
-        });
+        };
+        match instrument.kind {
+            InstrumentKind::Gauge => message(w, 5 << 3 | 2, points),
+            InstrumentKind::Counter | InstrumentKind::UpDownCounter => message(w, 7 << 3 | 2, |w| {
+                points(w);
+                uint(w, 2 << 3, CUMULATIVE);
+                uint(w, 3 << 3, u64::from(instrument.kind == InstrumentKind::Counter));
+            }),
+            InstrumentKind::Histogram => message(w, 9 << 3 | 2, |w| {
+                points(w);
+                uint(w, 2 << 3, CUMULATIVE);
+            }),
+        }
     }
 
-    fn point(&self, w: &mut Vec<u8>, histogram: &Histogram, gone: bool) {
+    fn times(&self, w: &mut Vec<u8>, start: UnixNs) {
         // A start that is not before the time would say that the start is unknown.
-        fixed64(w, 2 << 3 | 1, histogram.start.0.min(self.time.0.saturating_sub(1)));
+        fixed64(w, 2 << 3 | 1, start.0.min(self.time.0.saturating_sub(1)));
         fixed64(w, 3 << 3 | 1, self.time.0);
-        if gone {
-            uint(w, 10 << 3, NO_RECORDED_VALUE);
-            return;
-        }
-        fixed64(w, 4 << 3 | 1, histogram.count());
-        fixed64(w, 5 << 3 | 1, histogram.sum.to_bits());
-        let counts: Vec<u8> = histogram.counts.iter().flat_map(|count| count.to_le_bytes()).collect();
-        bytes(w, 6 << 3 | 2, &counts);
-        let bounds: Vec<u8> = self.bounds.iter().flat_map(|bound| bound.to_le_bytes()).collect();
-        bytes(w, 7 << 3 | 2, &bounds);
     }
+}
+
+fn number(w: &mut Vec<u8>, number: &Number) {
+    match number.amount {
+        Amount::Int(value) => fixed64(w, 6 << 3 | 1, value),
+        Amount::Double(value) => fixed64(w, 4 << 3 | 1, value.to_bits()),
+    }
+}
+
+fn point(w: &mut Vec<u8>, histogram: &Histogram, bounds: &[f64]) {
+    fixed64(w, 4 << 3 | 1, histogram.count());
+    fixed64(w, 5 << 3 | 1, histogram.sum.to_bits());
+    let counts: Vec<u8> = histogram.counts.iter().flat_map(|count| count.to_le_bytes()).collect();
+    bytes(w, 6 << 3 | 2, &counts);
+    let bounds: Vec<u8> = bounds.iter().flat_map(|bound| bound.to_le_bytes()).collect();
+    bytes(w, 7 << 3 | 2, &bounds);
 }
 
 #[cfg(test)]

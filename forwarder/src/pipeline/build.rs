@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use spantap_config::{Backoff, Config, Console as ConsoleMode, OtlpMetrics, OtlpTraces};
+use spantap_config::{Backoff, Config, Console as ConsoleMode, OtlpMetrics, OtlpTraces, Prometheus};
 use tokio::task::JoinSet;
 
 use super::{
@@ -25,7 +25,10 @@ use crate::{
         spool::{Directory, SpoolError},
     },
     loss::Losses,
-    metric::registry::Registry,
+    metric::{
+        plan::{Bounds, Plan},
+        registry::Registry,
+    },
     observation::{
         Rules,
         route::{Routes, names::Names},
@@ -89,11 +92,11 @@ impl Pipeline {
         let mut spools = Spools::new(spool, config.spool.as_ref());
         let resources = ResourceBuilder::new(config);
         let mut registries: Vec<Arc<Mutex<Registry>>> = Vec::new();
-        let mut registry = |bounds: &[f64], ttl| registry(&mut registries, bounds, ttl, &telemetry);
+        let mut registry = |plan, ttl| registry(&mut registries, plan, ttl, &telemetry);
         let started = wall_clock();
         let metrics = match &config.metrics {
             Some(of) => {
-                let registry = registry(&of.duration_buckets, of.ttl);
+                let registry = registry(otlp_plan(of, config), of.ttl);
                 let collector = Collector::new(of.interval, registry, telemetry.clone(), rules.clone(), started);
                 Some(Metrics { collector, exporter: export_metrics(of, &mut spools, &telemetry)? })
             }
@@ -101,7 +104,7 @@ impl Pipeline {
         };
         let scrape = match config.prometheus.as_ref().zip(endpoints.scrape) {
             Some((of, listening)) => {
-                let registry = registry(&of.duration_buckets, of.ttl);
+                let registry = registry(scrape_plan(of, config), of.ttl);
                 let answer = prometheus::handler(of.path.clone(), registry, rules.clone(), telemetry.clone());
                 Some(Scrape::start(listening, answer).map_err(EndpointError::Prometheus)?)
             }
@@ -161,20 +164,21 @@ pub(super) fn rules(config: &Config, names: Arc<Names>) -> Rules {
     Rules {
         routes: Routes::configured(&config.routes, names),
         redactor: Redactor::new(&config.redaction.query_parameters),
+        drop_query: config.attributes.drop_query,
     }
 }
 
-/// The registry for `bounds` and `ttl` among `registries`, added if there is none: where they are the same, the export and
-/// the scrape endpoint read the same series.
+/// The registry for `plan` and `ttl` among `registries`, added if there is none: where instruments, attributes, bounds and
+/// time to live are the same, the export and the scrape endpoint read the same series.
 pub(super) fn registry(
     registries: &mut Vec<Arc<Mutex<Registry>>>,
-    bounds: &[f64],
+    plan: Plan,
     ttl: Duration,
     telemetry: &Arc<Telemetry>,
 ) -> Arc<Mutex<Registry>> {
-    let known = registries.iter().find(|r| lock(r).serves(bounds, ttl));
+    let known = registries.iter().find(|r| lock(r).serves(&plan, ttl));
     known.cloned().unwrap_or_else(|| {
-        let new = Arc::new(Mutex::new(Registry::new(bounds, ttl, telemetry.clone())));
+        let new = Arc::new(Mutex::new(Registry::new(Arc::new(plan), ttl, telemetry.clone())));
         registries.push(new.clone());
         new
     })
@@ -192,6 +196,24 @@ pub fn check(config: &Config) -> Result<(), StartError> {
         Client::new(&metrics.otlp).map_err(StartError::Metrics)?;
     }
     Ok(())
+}
+
+pub(super) fn otlp_plan(of: &OtlpMetrics, config: &Config) -> Plan {
+    let bounds = Bounds {
+        duration: &of.duration_buckets,
+        request_size: &of.request_size_buckets,
+        response_size: &of.response_size_buckets,
+    };
+    Plan::new(of.features, &config.attributes, bounds)
+}
+
+pub(super) fn scrape_plan(of: &Prometheus, config: &Config) -> Plan {
+    let bounds = Bounds {
+        duration: &of.duration_buckets,
+        request_size: &of.request_size_buckets,
+        response_size: &of.response_size_buckets,
+    };
+    Plan::new(of.features, &config.attributes, bounds)
 }
 
 pub(super) fn start_traces(of: &OtlpTraces, spools: &mut Spools, telemetry: &Telemetry) -> Result<Traces, StartError> {

@@ -97,8 +97,8 @@ impl Collector {
         let next = self.due + self.interval;
         self.due = if next <= now { now + self.interval } else { next.min(now + self.interval) };
         let mut registry = lock(&self.registry);
-        let bounds = registry.bounds().to_vec();
-        let mut encoder = MetricsEncoder::new(&self.rules, &bounds, time);
+        let plan = registry.plan().clone();
+        let mut encoder = MetricsEncoder::new(&self.rules, &plan, time);
         for gone in registry.take_expired(now) {
             encoder.process(&gone, gone.exported);
         }

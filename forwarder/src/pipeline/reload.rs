@@ -3,7 +3,7 @@
 //! In: the configuration that runs and the one that is to. Out: new exporters in place, the old ones sending what they hold
 //! in the background; the same registries, and so the same series, wherever their settings are the same.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use spantap_config::{Config, Console as ConsoleMode};
 use tokio::time::Instant;
@@ -33,6 +33,11 @@ pub fn fixed(running: &Config, new: &mut Config) -> Vec<(&'static str, &'static 
     differ("spantap.ring_buffer_size", running.agent.ring_buffer_bytes != new.agent.ring_buffer_bytes, AGENT);
     differ("spantap.agent_queue_size", running.agent.queue_bytes != new.agent.queue_bytes, AGENT);
     differ("spantap.head_size", running.agent.head_bytes != new.agent.head_bytes, AGENT);
+    differ(
+        "processes.interval, features: application_process",
+        running.agent.usage_interval != new.agent.usage_interval,
+        AGENT,
+    );
     differ("spantap.forwarder_uids", running.agent.forwarder_uids != new.agent.forwarder_uids, AGENT);
     differ("spantap.socket", running.socket != new.socket, LISTENING);
     differ("spantap.admin", running.admin != new.admin, LISTENING);
@@ -90,7 +95,8 @@ impl Pipeline {
 
     fn reload_metrics(&mut self, running: &Config, new: &Config, deadline: Instant) -> Result<(), StartError> {
         let telemetry = self.telemetry.clone();
-        if running.metrics != new.metrics {
+        let chosen_anew = running.attributes != new.attributes;
+        if running.metrics != new.metrics || chosen_anew {
             let old = self.metrics.take();
             self.metrics = match (&new.metrics, old) {
                 (None, old) => {
@@ -98,7 +104,8 @@ impl Pipeline {
                     None
                 }
                 (Some(of), old) => {
-                    let registry = build::registry(&mut self.registries, &of.duration_buckets, of.ttl, &telemetry);
+                    let plan = build::otlp_plan(of, new);
+                    let registry = build::registry(&mut self.registries, plan, of.ttl, &telemetry);
                     let same_place = running.metrics.as_ref().is_some_and(|running| running.otlp == of.otlp);
                     let (collector, exporter) = match old {
                         Some(old) if same_place => (Some(old.collector), old.exporter),
@@ -124,24 +131,23 @@ impl Pipeline {
             };
         }
         if let Some(scrape) = &self.scrape
-            && running.prometheus != new.prometheus
+            && (running.prometheus != new.prometheus || chosen_anew)
         {
             scrape.set(match &new.prometheus {
                 Some(of) => {
-                    let registry = build::registry(&mut self.registries, &of.duration_buckets, of.ttl, &telemetry);
+                    let plan = build::scrape_plan(of, new);
+                    let registry = build::registry(&mut self.registries, plan, of.ttl, &telemetry);
                     prometheus::handler(of.path.clone(), registry, self.rules.clone(), telemetry.clone())
                 }
                 None => Arc::new(|_| Reply::text(404, "the scrape endpoint was switched off\n")),
             });
         }
-        let wanted = |bounds: &[f64], ttl: Duration| {
-            let metrics = new.metrics.as_ref().map(|of| (&of.duration_buckets, of.ttl));
-            let scraped = new.prometheus.as_ref().map(|of| (&of.duration_buckets, of.ttl));
-            [metrics, scraped].into_iter().flatten().any(|(b, t)| **b == *bounds && t == ttl)
-        };
+        let pushed = new.metrics.as_ref().map(|of| (build::otlp_plan(of, new), of.ttl));
+        let scraped = new.prometheus.as_ref().map(|of| (build::scrape_plan(of, new), of.ttl));
+        let wanted = [pushed, scraped];
         self.registries.retain(|registry| {
             let registry = super::lock(registry);
-            wanted(registry.bounds(), registry.ttl())
+            wanted.iter().flatten().any(|(plan, ttl)| registry.serves(plan, *ttl))
         });
         Ok(())
     }

@@ -7,11 +7,13 @@ use std::fmt::Write;
 use crate::{
     metric::{
         histogram::Histogram,
-        registry::{MetricSeries, ProcessSeries, Registry},
+        instrument::{Kind as InstrumentKind, Style},
+        point::Data,
+        registry::Registry,
     },
     observation::Rules,
     resource::Resource,
-    semconv::{HTTP_CLIENT_REQUEST_DURATION, HTTP_SERVER_REQUEST_DURATION, SCOPE_NAME, SCOPE_VERSION, key},
+    semconv::{SCOPE_NAME, SCOPE_VERSION, key},
     telemetry::snapshot::{Kind, Measure},
 };
 
@@ -76,34 +78,35 @@ pub fn render(format: Format, registry: &Registry, rules: &Rules) -> String {
         }
         last = Some(target);
     }
-    for (name, help, pick) in [
-        (
-            HTTP_SERVER_REQUEST_DURATION,
-            "Duration of HTTP server requests.",
-            (|p| &p.server) as fn(&ProcessSeries) -> &MetricSeries,
-        ),
-        (HTTP_CLIENT_REQUEST_DURATION, "Duration of HTTP client requests.", |p| &p.client),
-    ] {
-        let name = metric_name(name, "s");
+    for (place, active) in registry.plan().active.iter().enumerate() {
+        let instrument = active.instrument;
+        let (family, sample) = (instrument.prometheus, instrument.sample_name());
+        let kind = match instrument.kind {
+            InstrumentKind::Histogram => "histogram",
+            InstrumentKind::Counter => "counter",
+            InstrumentKind::UpDownCounter | InstrumentKind::Gauge => "gauge",
+        };
+        let unit = ["seconds", "bytes", "ratio"].into_iter().find(|unit| family.ends_with(unit)).unwrap_or_default();
         let mut begun = false;
         for process in &processes {
+            let Some(of) = process.metrics.get(place) else { continue };
             let base = base_labels(&process.resource);
-            let of = pick(process);
-            let overflow =
-                of.overflow.as_ref().map(|h| (format!("{base},{}=\"true\"", label_name(key::OTEL_METRIC_OVERFLOW)), h));
-            let named = of.series.iter().map(|(key, histogram)| {
-                let mut labels = base.clone();
-                for (key, value) in key.attributes(rules) {
+            for (key, data) in of.iter() {
+                let mut labels = match instrument.style {
+                    Style::Resource => target_labels(&process.resource, &target(&process.resource)),
+                    _ => base.clone(),
+                };
+                for (key, value) in active.attributes(key, rules, &process.resource) {
                     label(&mut labels, &label_name(key), &value.to_string());
                 }
-                (labels, histogram)
-            });
-            for (labels, histogram) in named.chain(overflow) {
                 if !begun {
-                    out.family(&name, &name, help, "histogram", "seconds");
+                    out.family(family, &sample, instrument.description, kind, unit);
                     begun = true;
                 }
-                out.histogram(&name, &labels, registry.bounds(), histogram);
+                match data {
+                    Data::Histogram(histogram) => out.histogram(family, &labels, &active.bounds, histogram),
+                    Data::Number(number) => out.line(&sample, &labels, &number.amount.to_string()),
+                }
             }
         }
     }

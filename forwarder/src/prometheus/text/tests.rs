@@ -8,11 +8,15 @@ use std::{
 };
 
 use bytes::Bytes;
+use spantap_config::{Attributes, Feature, Features};
 
 use super::*;
 use crate::{
     exchange::Side,
-    metric::{registry::ProcessKey, series::SeriesRef},
+    metric::{
+        plan::{Bounds, Plan},
+        registry::ProcessKey,
+    },
     model::Process,
     observation::{Observation, route::Routes},
     resource::ResourceBuilder,
@@ -22,7 +26,11 @@ use crate::{
 
 fn filled() -> (Registry, Rules) {
     let rules = Rules { routes: Routes::new(&["/cart/{id}".into()]), ..Default::default() };
-    let mut registry = Registry::new(&[0.001, 1.0], Duration::from_secs(60), Arc::new(Telemetry::new(Arc::default())));
+    let sizes = &sample::SIZE_BUCKETS;
+    let bounds = Bounds { duration: &[0.001, 1.0], request_size: sizes, response_size: sizes };
+    let features = Features::of(&Feature::ALL.map(|f| if f == Feature::Span { Feature::SpanOtel } else { f }));
+    let plan = Arc::new(Plan::new(features, &Attributes::default(), bounds));
+    let mut registry = Registry::new(plan, Duration::from_secs(60), Arc::new(Telemetry::new(Arc::default())));
     let builder = ResourceBuilder::new(&sample::config());
     for id in 1..=2 {
         let odd = ("OTEL_RESOURCE_ATTRIBUTES".to_owned(), "a.b=1,a-b=x%22y%5C%0Az,service.namespace=n".to_owned());
@@ -32,8 +40,7 @@ fn filled() -> (Registry, Rules) {
             let mut e = sample::exchange(side);
             e.request.headers.host = Some(Bytes::from_static(b"h:1"));
             let seen = Observation::new(&e, sample::clock(), &rules);
-            let seconds = seen.duration().as_secs_f64();
-            registry.record(ProcessKey(id.into()), &resource, SeriesRef::of(&seen), seen.start, seconds);
+            registry.record(ProcessKey(id.into()), &resource, &seen);
         }
     }
     (registry, rules)
@@ -64,7 +71,9 @@ fn find(samples: &BTreeMap<String, f64>, parts: &[&str]) -> Vec<f64> {
 fn series_of_two_processes() {
     let (registry, rules) = filled();
     let text = render(Format::Text, &registry, &rules);
-    let samples = parse(&text);
+    let mut samples = parse(&text);
+    assert_eq!(find(&samples, &["traces_target_info{", "process_pid=\"1001\""]), [1.0]);
+    samples.retain(|series, _| !series.starts_with("traces_"));
     assert_eq!(
         find(&samples, &["target_info{", "job=\"n/shop\"", "process_pid=\"1001\"", "a_b=\"x\\\"y\\\\\\nz;1\""]),
         [1.0]
