@@ -3,9 +3,12 @@
 #![allow(missing_docs)]
 
 use std::{
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, ExitCode},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         .case("grpc", |()| plain("grpc"))
         .case("json", |()| plain("http/json"))
         .case("a_protocol_for_each_signal", |()| mixed())
+        .case("proxies_of_the_environment", |()| proxies())
         .case_unless(no_openssl.clone(), "basic_over_tls", |()| basic_over_tls())
         .case_unless(no_openssl.clone(), "bearer_from_a_file", |()| bearer_from_a_file())
         .case_unless(no_openssl, "client_certificate_over_grpc", |()| client_certificate())
@@ -103,6 +107,51 @@ fn mixed() -> Result<()> {
         .environment("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/json")
         .start()?;
     observe(spantap, "mixed", || arrives(&mut collector, "mixed")).map(drop)
+}
+
+/// Listens as an HTTP proxy that leads nowhere; the request lines that it got.
+fn proxy() -> Result<(u16, Arc<Mutex<Vec<String>>>)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
+    let asked = Arc::<Mutex<Vec<String>>>::default();
+    let heard = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut line = String::new();
+            let _ = BufReader::new(&stream).read_line(&mut line);
+            heard.lock().unwrap_or_else(PoisonError::into_inner).push(line.trim_end().to_owned());
+            let _ = stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    Ok((port, asked))
+}
+
+fn proxies() -> Result<()> {
+    let mut collector = Collector::start()?;
+    let (port, asked) = proxy()?;
+    let url = format!("http://127.0.0.1:{port}");
+    let heard = |line: &str| asked.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|known| known == line);
+    let far = |traces: &str, protocol: &str| -> Result<Spantap> {
+        setup("https://metrics.invalid")?
+            .environment("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", traces)
+            .environment("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", protocol)
+            .environment("HTTP_PROXY", &url)
+            .environment("HTTPS_PROXY", &url)
+            .start()
+    };
+    let seen = |lines: &[&str]| {
+        host::wait_for("the proxy to be asked", ARRIVAL, || lines.iter().all(|line| heard(line)).then_some(()))
+    };
+    let plain = "POST http://collector.invalid:4318/v1/traces HTTP/1.1";
+    observe(far("http://collector.invalid:4318", "http/protobuf")?, "proxied", || {
+        seen(&[plain, "CONNECT metrics.invalid:443 HTTP/1.1"])
+    })?;
+    observe(far("https://rpc.invalid:4317", "grpc")?, "tunnelled", || seen(&["CONNECT rpc.invalid:4317 HTTP/1.1"]))?;
+    // What is on this host needs none.
+    let spantap = setup(&collector.endpoint())?.environment("HTTP_PROXY", &url).start()?;
+    observe(spantap, "direct", || arrives(&mut collector, "direct"))?;
+    ensure!(!asked.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|line| line.contains("127.0.0.1")));
+    Ok(())
 }
 
 /// Authority, server and client, made by openssl.
