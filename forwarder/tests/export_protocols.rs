@@ -154,7 +154,7 @@ async fn json_as_the_specification_wants_it() {
         assert_eq!((summary.traces.exported, lost(&summary.traces, Reason::ExportPartial)), (3, 2));
         let [request] = receiver.received().try_into().unwrap();
         assert_eq!(request.headers["content-type"], "application/json");
-        assert_eq!(request.headers.get("content-encoding").is_some(), compression == Compression::Gzip);
+        assert_eq!(request.headers.contains_key("content-encoding"), compression == Compression::Gzip);
         let request: ExportTraceServiceRequest = serde_json::from_slice(&request.plain()).unwrap();
         assert_eq!(request.resource_spans[0].scope_spans[0].spans.len(), 5);
     }

@@ -129,6 +129,23 @@ impl Collector {
         Ok(Self::of(process, folder, 4318, 0, true))
     }
 
+    /// Lets the Collector read a file of `collector-config/`, with every variable set that one of them refers to.
+    ///
+    /// # Errors
+    /// With what it says when it would not start with that.
+    pub fn validate(file: &str, tls: &Path) -> Result<()> {
+        let program = program().as_ref().map_err(|error| anyhow!("{error}"))?;
+        let mut command = Command::new(program);
+        command.arg("validate").arg("--config").arg(host::repository().join("collector-config").join(file));
+        command.env("COLLECTOR_TLS", tls).env("COLLECTOR_PASSWORD", "p").env("COLLECTOR_TOKEN", "t");
+        command.env("REMOTE_ENDPOINT", "https://localhost").env("REMOTE_USER", "u").env("REMOTE_PASSWORD", "p");
+        let output = command.output().context("starting the Collector")?;
+        if !output.status.success() {
+            bail!("{file}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+
     fn of(process: Process, folder: tempfile::TempDir, port: u16, health: u16, authenticated: bool) -> Self {
         let lines = |name| Lines { path: folder.path().join(name), offset: 0, rest: Vec::new() };
         let (traces, metrics) = (lines("traces.jsonl"), lines("metrics.jsonl"));
