@@ -104,7 +104,7 @@ pub(crate) fn destinations(settings: &mut Settings<'_>, exporters: &Exporters) -
         Ok(match destination {
             _ if exporters.is_off(signal) => Aim::Off,
             Some(_) if !http => Aim::Off,
-            Some(otlp) => Aim::At(otlp),
+            Some(otlp) => Aim::At(Box::new(otlp)),
             None if !http => Aim::Off,
             None => Aim::Nowhere,
         })
@@ -126,11 +126,11 @@ pub(crate) fn destinations(settings: &mut Settings<'_>, exporters: &Exporters) -
         }
     }
     let metrics = match metrics_aim {
-        Aim::At(otlp) if !metrics_settings.features.is_empty() => Some(metrics_settings.with(otlp)),
+        Aim::At(otlp) if !metrics_settings.features.is_empty() => Some(metrics_settings.with(*otlp)),
         _ => None,
     };
     let traces = match traces_aim {
-        Aim::At(otlp) => Some(traces_settings.with(otlp)),
+        Aim::At(otlp) => Some(traces_settings.with(*otlp)),
         _ => None,
     };
     let any = fallback.traces.is_some() || fallback.metrics.is_some();
@@ -145,5 +145,5 @@ enum Aim {
     /// Nobody named a destination.
     Nowhere,
     /// There.
-    At(Otlp),
+    At(Box<Otlp>),
 }

@@ -51,15 +51,15 @@ fn endpoints_by_the_table() {
         (&[(GENERAL, "https://c"), grpc], "https://cT", "https://cM", 0),
         (&[(GENERAL, "http://c:4317"), grpc, (INSECURE, "false")], "http://c:4317T", "http://c:4317M", 0),
         (&[(GENERAL, "https://c:4317"), grpc, (INSECURE, "true")], "https://c:4317T", "https://c:4317M", 1),
-        (&[(GENERAL, "http://c:4317/base"), grpc], "http://c:4317T", "http://c:4317M", 2),
+        (&[(GENERAL, "http://c:4317/base"), grpc], "http://c:4317T", "http://c:4317M", 1),
         // … or without a scheme: TLS unless INSECURE is true.
         (&[(GENERAL, "c:4317"), grpc, (INSECURE, "true")], "http://c:4317T", "http://c:4317M", 0),
         (&[(GENERAL, "c:4317"), grpc, (INSECURE, "TRUE")], "http://c:4317T", "http://c:4317M", 0),
         (&[(GENERAL, "c:4317"), grpc, (INSECURE, "false")], "https://c:4317T", "https://c:4317M", 0),
         // Not a truth value of the specification: reported, and false.
         (&[(GENERAL, "c:4317"), grpc, (INSECURE, "1")], "https://c:4317T", "https://c:4317M", 1),
-        (&[(GENERAL, "c:4317"), grpc], "https://c:4317T", "https://c:4317M", 2),
-        (&[(GENERAL, "c:4317")], "https://c:4317T", "https://c:4317M", 2),
+        (&[(GENERAL, "c:4317"), grpc], "https://c:4317T", "https://c:4317M", 1),
+        (&[(GENERAL, "c:4317")], "https://c:4317T", "https://c:4317M", 1),
         (&[(GENERAL, "[::1]:4317"), grpc, (INSECURE, "true")], "http://[::1]:4317T", "http://[::1]:4317M", 0),
         (&[(GENERAL, "c:4317"), grpc, ("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "true"), (INSECURE, "false")], "http://c:4317T", "https://c:4317M", 0),
         // One protocol for each signal.

@@ -12,7 +12,7 @@ fn unknown_keys_name_the_nearest() {
         ("discovry: {}\n", "config.yml:1:1: discovry: unknown key; did you mean `discovery`?"),
         ("open_ports: 80\n", "config.yml:1:1: open_ports: unknown key; did you mean `open_port`?"),
         ("exe_path: x\n", "config.yml:1:1: exe_path: unknown key"),
-        ("endpoint: http://c\n", "config.yml:1:1: endpoint: unknown key; did you mean `otel_metrics_export.endpoint`?"),
+        ("endpoint: http://c\n", "config.yml:1:1: endpoint: unknown key; did you mean `spantap.otlp.endpoint`?"),
         (
             "otel_traces_export:\n  endpiont: http://c\n",
             "config.yml:2:3: otel_traces_export.endpiont: unknown key; did you mean `endpoint`?",

@@ -19,6 +19,9 @@ use crate::{
 /// `OTEL_EXPORTER_OTLP_TIMEOUT` when it is not set.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Names and values.
+type Headers = Vec<(String, Secret)>;
+
 /// Where requests go.
 pub(super) struct Target {
     pub(super) url: String,
@@ -91,10 +94,7 @@ fn given_headers(settings: &mut Settings<'_>, signal: Signal) -> Result<Vec<(Str
 }
 
 /// Path and content of `headers_file`.
-fn headers_file(
-    settings: &Settings<'_>,
-    signal: Signal,
-) -> Result<Option<(PathBuf, Vec<(String, Secret)>)>, ConfigError> {
+fn headers_file(settings: &Settings<'_>, signal: Signal) -> Result<Option<(PathBuf, Headers)>, ConfigError> {
     let Some(given) = options::HEADERS_FILE.get(settings, signal) else { return Ok(None) };
     let path = PathBuf::from(given.some_text()?);
     if !settings.env.reads_files() {

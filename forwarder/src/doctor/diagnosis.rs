@@ -184,6 +184,10 @@ fn step(error: &reqwest::Error) -> Step {
         if words.contains("dns error") || words.contains("lookup address") {
             return Step::Name;
         }
+        // HTTP/2 wraps it so that its type is gone.
+        if words.contains("received fatal alert") {
+            return Step::Tls;
+        }
         if words.contains("HTTP version")
             || words.contains("invalid HTTP")
             || words.contains("connection closed before")

@@ -44,7 +44,7 @@ pub struct Received {
 }
 
 impl Received {
-    fn plain(&self) -> Vec<u8> {
+    pub fn plain(&self) -> Vec<u8> {
         if self.headers.get("content-encoding").map(String::as_str) != Some("gzip") {
             return self.body.clone();
         }

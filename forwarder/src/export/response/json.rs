@@ -25,7 +25,7 @@ struct PartialSuccess {
 #[serde(untagged)]
 enum Number {
     Text(String),
-    Number(i64),
+    Plain(i64),
     #[default]
     None,
 }
@@ -34,7 +34,7 @@ impl Number {
     fn get(&self) -> u64 {
         match self {
             Self::Text(text) => text.parse().unwrap_or(0),
-            Self::Number(number) => u64::try_from(*number).unwrap_or(0),
+            Self::Plain(number) => u64::try_from(*number).unwrap_or(0),
             Self::None => 0,
         }
     }
