@@ -151,8 +151,10 @@ impl Worker {
                         }
                         None => {
                             if self.spool.is_some() && at >= began + AWAY_AFTER {
+                                // Before those that wait: it is older.
+                                let handed_over = self.queue.hand_over();
                                 self.away(log);
-                                if self.queue.hand_over() {
+                                if handed_over {
                                     return Outcome::Kept;
                                 }
                             }
