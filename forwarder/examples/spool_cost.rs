@@ -59,7 +59,7 @@ async fn pace(folder: &Path) {
             }
         }
     });
-    let body = Bytes::from((0..BATCH).map(|n| (n * 31 >> 3) as u8).collect::<Vec<_>>());
+    let body = Bytes::from((0..BATCH).map(|n| ((n * 31) >> 3) as u8).collect::<Vec<_>>());
     let (start, count) = (Instant::now(), 2048_u64);
     for _ in 0..count {
         let mut batch = Batch { body: body.clone(), items: 1000, sealed: Instant::now() };

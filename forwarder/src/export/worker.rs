@@ -66,15 +66,17 @@ pub(super) async fn run(worker: Worker) {
 
 impl Worker {
     /// In turns: one from the queue, one from the spool, so that neither waits for more than one of the other. While the
-    /// destination is away only the spool's. At a stop only the queue's: the spool's are safe where they are.
+    /// destination is away only the spool's. At a stop first what is in memory, and nothing of a destination that is away:
+    /// what is in the spool is safe there.
     async fn next(&self, fresh_was_last: bool) -> Option<Work> {
         loop {
             let closed = self.queue.deadline().is_some();
             if closed && self.spool.is_some() && self.queue.is_away() {
                 return None;
             }
-            let spool = self.spool.as_ref().filter(|spool| !closed && spool.is_readable());
-            let turn = fresh_was_last || self.spool_first || self.queue.is_away();
+            // At a stop asking also waits for what is still on its way to the disk.
+            let spool = self.spool.as_ref().filter(|spool| closed || spool.is_readable());
+            let turn = self.spool_first || !closed && (fresh_was_last || self.queue.is_away());
             if let Some(spool) = spool.filter(|_| turn)
                 && let Some(loan) = spool.lend().await
             {
@@ -83,13 +85,13 @@ impl Worker {
             if let Some(batch) = self.queue.pop() {
                 return Some(Work::Fresh(batch));
             }
-            if closed {
-                return None;
-            }
             if let Some(spool) = spool.filter(|_| !turn)
                 && let Some(loan) = spool.lend().await
             {
                 return Some(Work::Spooled(spool.clone(), loan));
+            }
+            if closed {
+                return None;
             }
             match &self.spool {
                 None => self.queue.changed().await,
@@ -203,6 +205,9 @@ impl Worker {
     /// there is a spool. False if `at` lies after the end of a stop.
     async fn wait(&self, at: Instant, asked: bool) -> bool {
         let closed_before = self.queue.deadline().is_some();
+        if closed_before && self.spool.is_some() {
+            return false;
+        }
         if !closed_before {
             tokio::select! {
                 () = sleep_until(at) => return true,
