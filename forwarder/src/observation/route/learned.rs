@@ -99,10 +99,10 @@ impl Learned {
         let mut taken: [Option<&str>; DEPTH] = [None; DEPTH];
         let mut depth = 0;
         for segment in split(path).take(DEPTH) {
-            let word = is_word(segment).then(|| std::str::from_utf8(segment).unwrap_or_default());
-            let word = word.filter(|_| !node.varies);
+            let word = std::str::from_utf8(segment).ok();
+            // Looked up before it is judged: most were seen before, and only words are kept.
             let known = word.is_some_and(|word| node.words.contains_key(word));
-            let word = match word {
+            let word = match word.filter(|_| known || !node.varies && is_word(segment)) {
                 Some(word) if known => Some(word),
                 Some(_) if !found => return self.names.id(ANYTHING),
                 Some(word) if node.words.len() < self.most => {
