@@ -24,8 +24,10 @@ spantap:
 const SAMPLES: &[(&str, &str, &str)] = &[
     ("AutoTargetExe", "'*/java'", "*/java"),
     ("AutoTargetLanguage", "'{go,java}'", "{go,java}"),
+    ("attributes.extra_group_attributes", "{k8s_app_meta: [k8s.pod.name]}", ""),
     ("attributes.host_id.override", "abc", "abc"),
     ("attributes.instance_id.override_hostname", "web-1", "web-1"),
+    ("attributes.select", "{http.*: {exclude: [url.scheme]}}", ""),
     ("attributes.sensitive_query_params.add", "[mine, yours]", "mine,yours"),
     ("attributes.sensitive_query_params.remove", "[token]", "token"),
     ("discovery.instrument", "[{open_ports: 80}]", ""),
@@ -46,6 +48,8 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("trace_printer", "json_indent", "json_indent"),
     ("metrics.features", "[network]", "network"),
     ("otel_metrics_export.features", "[network]", ""),
+    ("otel_metrics_export.buckets.request_size_histogram", "[0, 10]", ""),
+    ("otel_metrics_export.buckets.response_size_histogram", "[0, 10]", ""),
     ("otel_metrics_export.buckets.duration_histogram", "[0, 0.5, 1]", ""),
     ("otel_metrics_export.endpoint", "https://other", "https://other"),
     ("otel_metrics_export.insecure_skip_verify", "true", "true"),
@@ -63,6 +67,8 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("otel_traces_export.queue_size", "100000", "100000"),
     ("otel_traces_export.sampler.arg", "'0.25'", "0.25"),
     ("otel_traces_export.sampler.name", "always_off", "always_off"),
+    ("prometheus_export.buckets.request_size_histogram", "[0, 10]", ""),
+    ("prometheus_export.buckets.response_size_histogram", "[0, 10]", ""),
     ("prometheus_export.buckets.duration_histogram", "[1]", ""),
     ("prometheus_export.features", "[network]", "network"),
     ("prometheus_export.instrumentations", "[sql]", "sql"),
@@ -131,6 +137,7 @@ const ELSEWHERE: &[&str] = &[
     "spantap.otlp.metrics.client_key",
     "spantap.otlp.metrics.client_certificate",
     "spantap.otlp.metrics.insecure",
+    "processes.interval",
 ];
 
 fn parse(yaml: &str, variable: Option<(&str, &str)>) -> Result<Config, ConfigError> {

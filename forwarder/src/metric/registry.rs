@@ -178,7 +178,12 @@ impl Registry {
             let start = if active.instrument.kind == Kind::Gauge { time } else { start };
             let values = usage::values(active.instrument.source, now, of.usage.as_ref());
             for (part, amount) in usage::kept(values, active.mask).into_iter().flatten() {
-                metric.take(active, &SeriesRef::of_process(part), Sample::Set(amount), start);
+                let sample = match (active.instrument.kind, amount) {
+                    (Kind::Counter, Amount::Int(more)) => Sample::Whole(more),
+                    (Kind::Counter, Amount::Double(more)) => Sample::Value(more),
+                    _ => Sample::Set(amount),
+                };
+                metric.take(active, &SeriesRef::of_process(part), sample, start);
             }
         }
         of.usage = Some(*now);

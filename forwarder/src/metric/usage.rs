@@ -20,7 +20,8 @@ pub(super) type Values = [Option<(Option<Part>, Amount)>; 2];
 
 /// The values as they are where their parts are kept, else their sum.
 pub(super) fn kept(values: Values, mask: Mask) -> Values {
-    let [Some((Some(part), one)), other] = values else { return values };
+    let [first, second] = values;
+    let Some((Some(part), _)) = first.or(second) else { return values };
     let attribute = match part {
         Part::User | Part::System => Attribute::CpuMode,
         Part::Read | Part::Write => Attribute::DiskDirection,
@@ -28,24 +29,27 @@ pub(super) fn kept(values: Values, mask: Mask) -> Values {
     if mask.has(attribute) {
         return values;
     }
-    let sum = match (one, other.map(|(_, other)| other)) {
-        (one, None) => one,
-        (Amount::Int(one), Some(Amount::Int(other))) => Amount::Int(one.saturating_add(other)),
-        (one, Some(other)) => Amount::Double(one.as_f64() + other.as_f64()),
+    let sum = match (first.map(|(_, one)| one), second.map(|(_, other)| other)) {
+        (Some(Amount::Int(one)), Some(Amount::Int(other))) => Some(Amount::Int(one.saturating_add(other))),
+        (Some(one), Some(other)) => Some(Amount::Double(one.as_f64() + other.as_f64())),
+        (one, other) => one.or(other),
     };
-    [Some((None, sum)), None]
+    [sum.map(|sum| (None, sum)), None]
 }
 
-/// The values that `source` takes of a reading; `before` is the last one of the same process.
+/// The values that `source` takes of a reading; `before` is the last one of the same process. Of counters it is what was added
+/// since then, so that a sum can be begun anew.
 pub(super) fn values(source: Source, now: &Usage, before: Option<&Usage>) -> Values {
     let both = |[one, other]: [Part; 2], [first, second]: [Option<Amount>; 2]| {
         [first.map(|amount| (Some(one), amount)), second.map(|amount| (Some(other), amount))]
     };
+    let more = |of: fn(&Usage) -> Option<u64>| of(now)?.checked_sub(before.and_then(of).unwrap_or(0));
     let whole = |bytes| [Some((None, Amount::Int(bytes))), None];
     match source {
-        Source::CpuTime => {
-            both([Part::User, Part::System], [now.cpu_user, now.cpu_system].map(|ns| Some(Amount::Double(seconds(ns)))))
-        }
+        Source::CpuTime => both(
+            [Part::User, Part::System],
+            [more(|u| Some(u.cpu_user)), more(|u| Some(u.cpu_system))].map(|ns| Some(Amount::Double(seconds(ns?)))),
+        ),
         Source::CpuUtilization => {
             let share = |of: fn(&Usage) -> u64| {
                 let before = before?;
@@ -57,9 +61,10 @@ pub(super) fn values(source: Source, now: &Usage, before: Option<&Usage>) -> Val
         }
         Source::MemoryUsage => whole(now.memory),
         Source::MemoryVirtual => whole(now.memory_virtual),
-        Source::DiskIo => {
-            both([Part::Read, Part::Write], [now.disk_read, now.disk_written].map(|bytes| bytes.map(Amount::Int)))
-        }
+        Source::DiskIo => both(
+            [Part::Read, Part::Write],
+            [more(|u| u.disk_read), more(|u| u.disk_written)].map(|bytes| bytes.map(Amount::Int)),
+        ),
         _ => [None, None],
     }
 }
