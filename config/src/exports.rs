@@ -1,6 +1,7 @@
 //! In: `trace_printer`, `prometheus_export`, `routes`, redaction, the sampler. Out: what is shown, and how.
 
 use crate::{
+    aggregation::scrape,
     error::{ConfigError, shown},
     otel,
     otlp::{application_metrics, duration_buckets, sends_http, ttl},
@@ -43,8 +44,9 @@ pub(crate) fn prometheus(settings: &mut Settings<'_>) -> Result<(Option<Promethe
         .or_else(|| settings.file("metrics.features"));
     let application = application_metrics(settings, features)?;
     let http = sends_http(settings, "prometheus_export.instrumentations")?;
+    let scrape = scrape(settings)?;
     let on = port != 0 && application && http;
-    Ok((on.then_some(Prometheus { port, path, duration_buckets, ttl }), port != 0))
+    Ok((on.then_some(Prometheus { port, path, duration_buckets, ttl, scrape }), port != 0))
 }
 
 /// Reads path patterns.

@@ -9,6 +9,7 @@
 //! of a key as the type it needs · `discovery`, `otlp`, `exports`, `program` read one subject each · `load` puts them
 //! together · `render` shows the result.
 
+mod aggregation;
 mod discovery;
 mod environment;
 mod error;

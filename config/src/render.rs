@@ -1,5 +1,7 @@
 //! In: a configuration. Out: YAML-like text of all that counts, for people who check what a start would do. No secret is in it.
 
+mod aggregation;
+
 use std::{fmt::Write, time::Duration};
 
 use crate::types::{
@@ -31,6 +33,7 @@ impl Config {
                 out.line(1, &format!("path: {}", quoted(&prometheus.path)));
                 out.line(1, &format!("ttl: {}", duration(prometheus.ttl)));
                 buckets(&mut out, 1, &prometheus.duration_buckets);
+                aggregation::scrape(&mut out, &prometheus.scrape);
             }
             None => out.line(0, "prometheus_export: off"),
         }
@@ -140,6 +143,7 @@ fn metrics_section(out: &mut Lines, depth: usize, name: &str, metrics: &OtlpMetr
     out.line(depth + 1, &format!("interval: {}", duration(metrics.interval)));
     out.line(depth + 1, &format!("ttl: {}", duration(metrics.ttl)));
     buckets(out, depth + 1, &metrics.duration_buckets);
+    aggregation::aggregation(out, depth + 1, metrics.aggregation);
 }
 
 fn fallback_section(out: &mut Lines, fallback: &Fallback) {

@@ -1,11 +1,13 @@
 //! The typed values. Everything is public data: built by the reader of this crate, read by both programs.
 
+mod aggregation;
 mod discovery;
 mod otlp;
 mod pattern;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use aggregation::{Aggregation, ExemplarFilter, Histograms, Scrape, Temporality};
 pub use discovery::{Discovery, Exports, PidRange, PortRange, Selector};
 pub use otlp::{Backoff, Compression, Fallback, Otlp, OtlpMetrics, OtlpProtocol, OtlpTraces, Secret};
 pub use pattern::{Glob, PatternError};
@@ -90,6 +92,8 @@ pub struct Prometheus {
     pub duration_buckets: Vec<f64>,
     /// A series of a process that has ended is shown this long.
     pub ttl: Duration,
+    /// What is shown beside, and to whom.
+    pub scrape: Scrape,
 }
 
 /// What is printed for each exchange (`spantap.console`, Beyla's `trace_printer`).

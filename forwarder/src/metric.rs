@@ -2,6 +2,8 @@
 //!
 //! In: observations. Out: series per process, read by the OTLP export and by the scrape endpoint.
 
+pub mod exemplar;
+pub mod exponential;
 pub mod histogram;
 pub mod registry;
 pub mod series;

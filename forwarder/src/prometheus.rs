@@ -24,6 +24,10 @@ pub fn handler(path: String, registry: Arc<Mutex<Registry>>, rules: Arc<Rules>, 
         }
         telemetry.scrapes.add(1);
         let format = Format::negotiate(query.accept);
-        Reply { status: 200, content_type: format.content_type(), body: render(format, &lock(&registry), &rules) }
+        Reply {
+            status: 200,
+            content_type: format.content_type(),
+            body: render(format, &lock(&registry), &rules).into(),
+        }
     })
 }

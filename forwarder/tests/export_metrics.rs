@@ -137,6 +137,7 @@ async fn scrape_and_admin() {
         path: "/metrics".into(),
         duration_buckets: sample::BUCKETS.to_vec(),
         ttl: Duration::from_secs(300),
+        scrape: Default::default(),
     });
     config.admin = Some(([127, 0, 0, 1], 0).into());
     let mut pipeline = Pipeline::new(&config, Arc::default()).unwrap();

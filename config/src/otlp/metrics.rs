@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::application_metrics;
 use crate::{
+    aggregation::aggregation,
     error::ConfigError,
     otel,
     settings::Settings,
-    types::{Otlp, OtlpMetrics},
+    types::{Aggregation, Otlp, OtlpMetrics},
 };
 
 /// Default of the specification's periodic reader.
@@ -26,14 +27,15 @@ pub(super) struct MetricsSettings {
     interval: Duration,
     duration_buckets: Vec<f64>,
     ttl: Duration,
+    aggregation: Aggregation,
     /// Whether metrics of applications are asked for.
     pub(super) application: bool,
 }
 
 impl MetricsSettings {
     pub(super) fn with(&self, otlp: Otlp) -> OtlpMetrics {
-        let Self { interval, duration_buckets, ttl, .. } = self.clone();
-        OtlpMetrics { otlp, interval, duration_buckets, ttl }
+        let Self { interval, duration_buckets, ttl, aggregation, .. } = self.clone();
+        OtlpMetrics { otlp, interval, duration_buckets, ttl, aggregation }
     }
 }
 
@@ -47,6 +49,7 @@ pub(super) fn metrics(settings: &mut Settings<'_>) -> Result<MetricsSettings, Co
         interval: interval(settings)?,
         duration_buckets: duration_buckets(settings, "otel_metrics_export.buckets.duration_histogram")?,
         ttl: ttl(settings, "otel_metrics_export.ttl")?,
+        aggregation: aggregation(settings)?,
         application: application_metrics(settings, features)?,
     })
 }

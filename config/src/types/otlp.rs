@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::Aggregation;
+
 /// OTLP destination of one signal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Otlp {
@@ -105,4 +107,6 @@ pub struct OtlpMetrics {
     pub duration_buckets: Vec<f64>,
     /// A series of a process that has ended is exported this long (5 min); never zero.
     pub ttl: Duration,
+    /// Temporality, kind of histograms, exemplars.
+    pub aggregation: Aggregation,
 }

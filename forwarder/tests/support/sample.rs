@@ -103,6 +103,7 @@ pub fn otlp_metrics(endpoint: String) -> OtlpMetrics {
         interval: Duration::from_secs(60),
         duration_buckets: BUCKETS.to_vec(),
         ttl: Duration::from_secs(300),
+        aggregation: Default::default(),
     }
 }
 
