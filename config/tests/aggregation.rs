@@ -93,7 +93,7 @@ fn protection_of_the_scrape_endpoint() {
     // What is not set must not open the endpoint.
     for yaml in [
         both.to_owned(),
-        both.replace("scraper", "${USER_NAME}"),
+        both.replace("scraper", "'${USER_NAME}'"),
         both.replace("${PW}", ""),
         "spantap: {prometheus: {basic_auth: {username: u}}}".to_owned(),
         "spantap: {prometheus: {basic_auth: {password: hidden}}}".to_owned(),
