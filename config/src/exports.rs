@@ -4,7 +4,7 @@ use crate::{
     aggregation::scrape,
     error::{ConfigError, shown},
     otel,
-    otlp::{application_metrics, duration_buckets, sends_http, ttl},
+    otlp::{Buckets, features, sends_http, ttl},
     redaction::DEFAULT_PARAMETERS,
     settings::Settings,
     types::{Console, Prometheus, Redaction, Routes, Sampler},
@@ -36,17 +36,34 @@ pub(crate) fn prometheus(settings: &mut Settings<'_>) -> Result<(Option<Promethe
             path.to_owned()
         }
     };
-    let duration_buckets = duration_buckets(settings, "prometheus_export.buckets.duration_histogram")?;
+    let buckets = Buckets::read(
+        settings,
+        [
+            "prometheus_export.buckets.duration_histogram",
+            "prometheus_export.buckets.request_size_histogram",
+            "prometheus_export.buckets.response_size_histogram",
+        ],
+    )?;
     let ttl = ttl(settings, "prometheus_export.ttl")?;
-    let features = settings
+    let given = settings
         .get("prometheus_export.features")
         .or_else(|| settings.variable("metrics.features"))
         .or_else(|| settings.file("metrics.features"));
-    let application = application_metrics(settings, features)?;
+    let features = features(settings, given)?;
     let http = sends_http(settings, "prometheus_export.instrumentations")?;
     let scrape = scrape(settings)?;
-    let on = port != 0 && application && http;
-    Ok((on.then_some(Prometheus { port, path, duration_buckets, ttl, scrape }), port != 0))
+    let on = port != 0 && !features.is_empty() && http;
+    let prometheus = Prometheus {
+        port,
+        path,
+        features,
+        duration_buckets: buckets.duration,
+        request_size_buckets: buckets.request_size,
+        response_size_buckets: buckets.response_size,
+        ttl,
+        scrape,
+    };
+    Ok((on.then_some(prometheus), port != 0))
 }
 
 /// Reads path patterns.

@@ -6,10 +6,11 @@
 //!
 //! # Layout
 //! `environment`, `yaml` take in what there is · `keys` knows every name · `settings`, `given`, `values`, `otel` give the value
-//! of a key as the type it needs · `discovery`, `otlp`, `exports`, `program` read one subject each · `load` puts them
+//! of a key as the type it needs · `discovery`, `otlp`, `exports`, `attributes`, `program` read one subject each · `load` puts them
 //! together · `render` shows the result.
 
 mod aggregation;
+mod attributes;
 mod discovery;
 mod environment;
 mod error;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    attributes::attributes,
     discovery::discovery,
     environment::Environment,
     error::{ConfigError, Place, Warning},
@@ -111,6 +112,7 @@ fn assemble(settings: &mut Settings<'_>) -> Result<Config, ConfigError> {
         admin: program::admin(settings)?,
         routes: exports::routes(settings)?,
         redaction: exports::redaction(settings)?,
+        attributes: attributes(settings)?,
         sampler: exports::sampler(settings)?,
         service_name: names.service_name,
         service_namespace: names.service_namespace,

@@ -3,15 +3,17 @@
 
 mod destination;
 mod endpoint;
+mod features;
 mod grafana;
 mod headers;
 mod metrics;
 mod selection;
 mod traces;
 
+pub(crate) use features::{features, usage_interval};
 pub(crate) use headers::resource_attributes;
-pub(crate) use metrics::{duration_buckets, ttl};
-pub(crate) use selection::{Exporters, application_metrics, exporters, sends_http};
+pub(crate) use metrics::{Buckets, ttl};
+pub(crate) use selection::{Exporters, exporters, sends_http};
 
 use crate::{
     error::ConfigError,
@@ -111,12 +113,12 @@ pub(crate) fn destinations(settings: &mut Settings<'_>, exporters: &Exporters) -
         if traces_aim == Aim::Nowhere {
             fallback.traces = Some(traces_settings.with(local(Signal::Traces)?));
         }
-        if metrics_aim == Aim::Nowhere && metrics_settings.application {
+        if metrics_aim == Aim::Nowhere && !metrics_settings.features.is_empty() {
             fallback.metrics = Some(metrics_settings.with(local(Signal::Metrics)?));
         }
     }
     let metrics = match metrics_aim {
-        Aim::At(otlp) if metrics_settings.application => Some(metrics_settings.with(otlp)),
+        Aim::At(otlp) if !metrics_settings.features.is_empty() => Some(metrics_settings.with(otlp)),
         _ => None,
     };
     let traces = match traces_aim {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use crate::{
     error::ConfigError,
     otel,
-    otlp::resource_attributes,
+    otlp::{resource_attributes, usage_interval},
     settings::Settings,
     types::{Agent, Forwarder, Log, LogFormat, LogLevel},
 };
@@ -134,7 +134,8 @@ pub(crate) fn agent(settings: &Settings<'_>) -> Result<Agent, ConfigError> {
         }
     };
     let forwarder_uids = uids(settings, "spantap.forwarder_uids")?;
-    Ok(Agent { ring_buffer_bytes, queue_bytes, head_bytes, forwarder_uids })
+    let usage_interval = usage_interval(settings)?;
+    Ok(Agent { ring_buffer_bytes, queue_bytes, head_bytes, forwarder_uids, usage_interval })
 }
 
 /// Whom the forwarder runs as and takes for the agent.

@@ -5,8 +5,8 @@ mod aggregation;
 use std::{fmt::Write, time::Duration};
 
 use crate::types::{
-    Compression, Config, Console, Exports, Fallback, LogFormat, LogLevel, Otlp, OtlpMetrics, OtlpTraces, Sampler,
-    Selector,
+    Attributes, Compression, Config, Console, Exports, Fallback, Feature, Features, Glob, LogFormat, LogLevel, Otlp,
+    OtlpMetrics, OtlpTraces, Sampler, Selector,
 };
 
 impl Config {
@@ -32,13 +32,21 @@ impl Config {
                 out.line(1, &format!("port: {}", prometheus.port));
                 out.line(1, &format!("path: {}", quoted(&prometheus.path)));
                 out.line(1, &format!("ttl: {}", duration(prometheus.ttl)));
-                buckets(&mut out, 1, &prometheus.duration_buckets);
-                aggregation::scrape(&mut out, &prometheus.scrape);
+                let of = prometheus;
+                histograms(
+                    &mut out,
+                    1,
+                    of.features,
+                    &of.duration_buckets,
+                    [&of.request_size_buckets, &of.response_size_buckets],
+                );
+                aggregation::scrape(&mut out, &of.scrape);
             }
             None => out.line(0, "prometheus_export: off"),
         }
         list(&mut out, 0, "routes.patterns", self.routes.patterns.iter().map(|pattern| quoted(pattern)));
         list(&mut out, 0, "redacted query parameters", self.redaction.query_parameters.iter().map(|name| quoted(name)));
+        attributes(&mut out, &self.attributes);
         for (name, value) in [
             ("service_name", &self.service_name),
             ("service_namespace", &self.service_namespace),
@@ -142,7 +150,8 @@ fn metrics_section(out: &mut Lines, depth: usize, name: &str, metrics: &OtlpMetr
     otlp(out, depth + 1, &metrics.otlp);
     out.line(depth + 1, &format!("interval: {}", duration(metrics.interval)));
     out.line(depth + 1, &format!("ttl: {}", duration(metrics.ttl)));
-    buckets(out, depth + 1, &metrics.duration_buckets);
+    let sizes = [&metrics.request_size_buckets[..], &metrics.response_size_buckets];
+    histograms(out, depth + 1, metrics.features, &metrics.duration_buckets, sizes);
     aggregation::aggregation(out, depth + 1, metrics.aggregation);
 }
 
@@ -212,6 +221,9 @@ fn program(out: &mut Lines, config: &Config) {
     if let Some(user) = &config.forwarder.user {
         out.line(1, &format!("user: {}", quoted(user)));
     }
+    if let Some(interval) = config.agent.usage_interval {
+        out.line(0, &format!("processes.interval: {}", duration(interval)));
+    }
     out.line(0, &format!("shutdown_timeout: {}", duration(config.shutdown_timeout)));
     out.line(0, &format!("log_level: {level}"));
     out.line(0, &format!("log_format: {format}"));
@@ -224,8 +236,31 @@ fn list(out: &mut Lines, depth: usize, name: &str, items: impl Iterator<Item = S
     }
 }
 
-fn buckets(out: &mut Lines, depth: usize, bounds: &[f64]) {
-    list(out, depth, "buckets.duration_histogram", bounds.iter().map(f64::to_string));
+fn histograms(out: &mut Lines, depth: usize, features: Features, durations: &[f64], sizes: [&[f64]; 2]) {
+    let [requests, responses] = sizes;
+    list(out, depth, "features", features.iter().map(|feature| feature.name().to_owned()));
+    list(out, depth, "buckets.duration_histogram", durations.iter().map(f64::to_string));
+    if features.has(Feature::Application) {
+        list(out, depth, "buckets.request_size_histogram", requests.iter().map(f64::to_string));
+        list(out, depth, "buckets.response_size_histogram", responses.iter().map(f64::to_string));
+    }
+}
+
+fn attributes(out: &mut Lines, attributes: &Attributes) {
+    let globs = |globs: &[Glob]| globs.iter().map(|glob| quoted(&glob.pattern)).collect::<Vec<_>>().into_iter();
+    if !attributes.select.is_empty() || attributes.drop_query {
+        out.line(0, "attributes.select:");
+        for selection in &attributes.select {
+            out.line(1, &format!("{}:", quoted(&selection.metric.pattern)));
+            list(out, 2, "include", globs(&selection.include));
+            list(out, 2, "exclude", globs(&selection.exclude));
+        }
+        if attributes.drop_query {
+            out.line(1, "traces:");
+            out.line(2, "exclude: [url_query]");
+        }
+    }
+    list(out, 0, "attributes.extra_group_attributes", attributes.extra.iter().map(|name| quoted(name)));
 }
 
 fn sampler(sampler: Sampler) -> String {

@@ -2,6 +2,7 @@
 
 mod aggregation;
 mod discovery;
+mod metrics;
 mod otlp;
 mod pattern;
 
@@ -9,6 +10,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use aggregation::{Aggregation, ExemplarFilter, Histograms, Scrape, Temporality};
 pub use discovery::{Discovery, Exports, PidRange, PortRange, Selector};
+pub use metrics::{Attributes, Feature, Features, Selection};
 pub use otlp::{Backoff, Compression, Fallback, Otlp, OtlpMetrics, OtlpProtocol, OtlpTraces, Secret};
 pub use pattern::{Glob, PatternError};
 
@@ -40,6 +42,8 @@ pub struct Config {
     pub routes: Routes,
     /// How sensitive parts of URLs are handled.
     pub redaction: Redaction,
+    /// Which attributes metrics and spans carry, where that is not the default.
+    pub attributes: Attributes,
     /// Head sampling of traces. Metrics count before it.
     pub sampler: Sampler,
     /// Name that overrides that of every service (`service_name`, `OTEL_SERVICE_NAME` of Spantap's own environment).
@@ -69,6 +73,9 @@ pub struct Agent {
     pub head_bytes: u32,
     /// Users (numeric ids) that the forwarder may run as, beside the agent's own user and root (`spantap.forwarder_uids`; any if empty).
     pub forwarder_uids: Vec<u32>,
+    /// How often CPU, memory and disk of the observed processes are read (`processes.interval`; 5 s); `None` if no exporter asks
+    /// for the feature `application_process`.
+    pub usage_interval: Option<Duration>,
 }
 
 /// Whom the forwarder runs as and takes for the agent.
@@ -88,8 +95,14 @@ pub struct Prometheus {
     pub port: u16,
     /// Path, `/metrics`.
     pub path: String,
+    /// Which metrics.
+    pub features: Features,
     /// Bounds of duration histograms, seconds, strictly increasing.
     pub duration_buckets: Vec<f64>,
+    /// Bounds of histograms of request sizes, bytes, strictly increasing.
+    pub request_size_buckets: Vec<f64>,
+    /// Bounds of histograms of response sizes, bytes, strictly increasing.
+    pub response_size_buckets: Vec<f64>,
     /// A series of a process that has ended is shown this long.
     pub ttl: Duration,
     /// What is shown beside, and to whom.

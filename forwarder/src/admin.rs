@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::{
-    prometheus::text::{Format, render_own},
+    prometheus::{format::Format, text::render_own},
     serve::{Handler, Query, Reply},
     telemetry::{Telemetry, snapshot},
 };

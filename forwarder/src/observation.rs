@@ -93,6 +93,8 @@ pub struct Rules {
     pub routes: Routes,
     /// Secret query parameters.
     pub redactor: Redactor,
+    /// No query is kept at all.
+    pub drop_query: bool,
 }
 
 /// An exchange in the terms of the semantic conventions.
@@ -185,7 +187,7 @@ impl<'a> Observation<'a> {
             route: if server_side { rules.routes.find(target.path) } else { None },
             scheme,
             path: text(target.path, MAX_PART),
-            query: target.query.map(|q| rules.redactor.redact(q)),
+            query: target.query.filter(|_| !rules.drop_query).map(|q| rules.redactor.redact(q)),
             userinfo: target.userinfo,
             server,
             server_port,

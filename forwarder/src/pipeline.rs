@@ -23,7 +23,7 @@ use crate::{
     console::Console,
     exchange::Exchange,
     export::Exporter,
-    metric::{registry::Registry, series::SeriesRef},
+    metric::registry::Registry,
     model::{ClockAnchor, ProcessId, UnixNs},
     observation::{Observation, Rules},
     otlp::span::SpanEncoder,
@@ -89,17 +89,16 @@ impl Pipeline {
             self.flush_spans();
         }
         let known = self.processes.get(&exchange.process, replaced, &self.registries);
+        let wanted = exchange.process.export_traces && (self.traces.is_some() || self.console.is_some());
+        let identity = if wanted { self.tracer.start(exchange.side, &exchange.request.headers) } else { None };
         if exchange.process.export_metrics {
-            let seconds = seen.duration().as_secs_f64();
             for registry in &self.registries {
-                lock(registry).record(known.key, &known.resource, SeriesRef::of(&seen), seen.start, seconds);
+                lock(registry).record(known.key, &known.resource, &seen, identity.as_ref());
             }
             if let Some(metrics) = &mut self.metrics {
                 metrics.collector.measured();
             }
         }
-        let wanted = exchange.process.export_traces && (self.traces.is_some() || self.console.is_some());
-        let identity = if wanted { self.tracer.start(exchange.side, &exchange.request.headers) } else { None };
         let mut full = false;
         match (&mut self.traces, &identity) {
             (Some(traces), Some(identity)) if exchange.process.export_traces => {

@@ -14,6 +14,8 @@ pub mod key {
     #![allow(missing_docs)] // the value is the documentation
     pub const CLIENT_ADDRESS: &str = "client.address";
     pub const CONTAINER_ID: &str = "container.id";
+    pub const CPU_MODE: &str = "cpu.mode";
+    pub const DISK_IO_DIRECTION: &str = "disk.io.direction";
     pub const ERROR_TYPE: &str = "error.type";
     pub const HOST_ID: &str = "host.id";
     pub const HOST_NAME: &str = "host.name";
@@ -49,6 +51,17 @@ pub mod key {
     pub const URL_SCHEME: &str = "url.scheme";
     pub const USER_AGENT_ORIGINAL: &str = "user_agent.original";
 
+    // Of span metrics and service graphs, as Beyla and the Collector's connectors write them.
+    pub const CLIENT: &str = "client";
+    pub const CLIENT_SERVICE_NAMESPACE: &str = "client_service_namespace";
+    pub const SERVER: &str = "server";
+    pub const SERVER_SERVICE_NAMESPACE: &str = "server_service_namespace";
+    pub const GRAFANA_HOST_ID: &str = "grafana.host.id";
+    pub const SOURCE: &str = "source";
+    pub const SPAN_KIND: &str = "span.kind";
+    pub const SPAN_NAME: &str = "span.name";
+    pub const STATUS_CODE: &str = "status.code";
+
     /// Spantap's own: the head of the request was longer than what was captured, so fields may be missing. Boolean, only when true.
     pub const SPANTAP_HEAD_TRUNCATED: &str = "spantap.request.head_truncated";
     /// Spantap's own: `aborted` or `no_response`; absent when the exchange was seen to its end.
@@ -56,8 +69,3 @@ pub mod key {
     /// Spantap's own: seconds that the request waited in the kernel before the server read it; part of the span's duration.
     pub const SPANTAP_QUEUE_DURATION: &str = "spantap.server.queue.duration";
 }
-
-/// Metric of server exchanges.
-pub const HTTP_SERVER_REQUEST_DURATION: &str = "http.server.request.duration";
-/// Metric of client exchanges.
-pub const HTTP_CLIENT_REQUEST_DURATION: &str = "http.client.request.duration";

@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use opentelemetry_proto::tonic::metrics::v1::{HistogramDataPoint, metric::Data};
 use receiver::{Received, Receiver, Step, exchange, get, ok, until};
 use spantap::{exchange::Side, model::ProcessId, pipeline::Pipeline};
-use spantap_config::{Config, Prometheus};
+use spantap_config::{Config, Feature, Features, Prometheus};
 use tokio::time::Instant;
 
 fn config(receiver: &Receiver) -> Config {
@@ -135,7 +135,10 @@ async fn scrape_and_admin() {
     config.prometheus = Some(Prometheus {
         port: 0,
         path: "/metrics".into(),
+        features: Features::of(&[Feature::Application]),
         duration_buckets: sample::BUCKETS.to_vec(),
+        request_size_buckets: sample::SIZE_BUCKETS.to_vec(),
+        response_size_buckets: sample::SIZE_BUCKETS.to_vec(),
         ttl: Duration::from_secs(300),
         scrape: Default::default(),
     });

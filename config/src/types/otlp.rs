@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::Aggregation;
+use super::{Aggregation, Features};
 
 /// OTLP destination of one signal.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,8 +103,14 @@ pub struct OtlpMetrics {
     pub otlp: Otlp,
     /// Time between exports (`interval`, else `OTEL_METRIC_EXPORT_INTERVAL`; 60 s), at least 10 ms.
     pub interval: Duration,
+    /// Which metrics.
+    pub features: Features,
     /// Bounds of duration histograms, seconds, strictly increasing.
     pub duration_buckets: Vec<f64>,
+    /// Bounds of histograms of request sizes, bytes, strictly increasing.
+    pub request_size_buckets: Vec<f64>,
+    /// Bounds of histograms of response sizes, bytes, strictly increasing.
+    pub response_size_buckets: Vec<f64>,
     /// A series of a process that has ended is exported this long (5 min); never zero.
     pub ttl: Duration,
     /// Temporality, kind of histograms, exemplars.

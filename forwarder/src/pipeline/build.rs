@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use spantap_config::{Backoff, Config, Console as ConsoleMode, OtlpMetrics, OtlpTraces};
+use spantap_config::{
+    Aggregation, Backoff, Config, Console as ConsoleMode, ExemplarFilter, OtlpMetrics, OtlpTraces, Prometheus,
+    Temporality,
+};
 
 use super::{
     Metrics, Pipeline, Traces, batcher::Batcher, collector::Collector, lock, processes::Processes, wall_clock,
@@ -22,21 +25,26 @@ use crate::{
         queue::Keep,
     },
     loss::Losses,
-    metric::registry::Registry,
+    metric::{
+        plan::{Bounds, Plan},
+        registry::Registry,
+    },
     observation::{Rules, route::Routes, target::Redactor},
     otlp::span::SpanEncoder,
-    prometheus,
+    prometheus::{self, page::Shown},
     resource::ResourceBuilder,
     serve::Server,
     telemetry::{Telemetry, report::LossReporter},
     trace::Tracer,
 };
 
-/// Data points that may wait for a destination: a collection is replaced by the next, so this bounds one collection.
+/// Data points that may wait for a destination. Cumulative collections are replaced by the next, so there this bounds one.
 const MAX_DATA_POINTS: u64 = 4_000_000;
 /// How metrics are tried again; a later collection ends it sooner.
 const METRICS_BACKOFF: Backoff =
     Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(30), max_elapsed: Duration::from_secs(300) };
+/// The same where each collection tells differences that no later one repeats: they are kept while there is room.
+const DELTA_BACKOFF: Backoff = Backoff { max_elapsed: Duration::from_secs(24 * 3600), ..METRICS_BACKOFF };
 
 /// Why the pipeline can not start.
 #[derive(Debug, thiserror::Error)]
@@ -71,26 +79,31 @@ impl Pipeline {
         let rules = Arc::new(Rules {
             routes: Routes::new(&config.routes.patterns),
             redactor: Redactor::new(&config.redaction.query_parameters),
+            drop_query: config.attributes.drop_query,
         });
         let resources = ResourceBuilder::new(config);
         let mut registries: Vec<Arc<Mutex<Registry>>> = Vec::new();
-        // Where bounds and time to live are the same, the export and the scrape endpoint read the same series.
-        let mut registry = |bounds: &[f64], ttl| {
-            let known = registries.iter().find(|r| lock(r).serves(bounds, ttl));
+        // Where instruments, bounds and time to live are the same, the export and the scrape endpoint read the same series.
+        let mut registry = |plan: Plan, ttl| {
+            let known = registries.iter().find(|r| lock(r).serves(&plan, ttl));
             known.cloned().unwrap_or_else(|| {
-                let new = Arc::new(Mutex::new(Registry::new(bounds, ttl, telemetry.clone())));
+                let new = Arc::new(Mutex::new(Registry::new(Arc::new(plan), ttl, telemetry.clone())));
                 registries.push(new.clone());
                 new
             })
         };
         let metrics = match &config.metrics {
-            Some(of) => Some(start_metrics(of, registry(&of.duration_buckets, of.ttl), &telemetry, &rules)?),
+            Some(of) => Some(start_metrics(of, registry(otlp_plan(of, config), of.ttl), &telemetry, &rules)?),
             None => None,
         };
         let scrape = match config.prometheus.as_ref().zip(endpoints.scrape) {
             Some((of, listening)) => {
-                let registry = registry(&of.duration_buckets, of.ttl);
-                let answer = prometheus::handler(of.path.clone(), registry, rules.clone(), telemetry.clone());
+                let registry = registry(scrape_plan(of, config), of.ttl);
+                let shown = Shown {
+                    exemplars: of.scrape.exemplars != ExemplarFilter::AlwaysOff,
+                    build_info: of.scrape.build_info,
+                };
+                let answer = prometheus::handler(of.path.clone(), shown, registry, rules.clone(), telemetry.clone());
                 Some(Server::start(listening, answer).map_err(EndpointError::Prometheus)?)
             }
             None => None,
@@ -133,6 +146,36 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
+fn otlp_plan(of: &OtlpMetrics, config: &Config) -> Plan {
+    let bounds = Bounds {
+        duration: &of.duration_buckets,
+        request_size: &of.request_size_buckets,
+        response_size: &of.response_size_buckets,
+    };
+    let mut how = of.aggregation;
+    if let (ExemplarFilter::AlwaysOff, Some(scrape)) = (how.exemplars, &config.prometheus) {
+        // The scrape endpoint's exemplars do no harm in series that both read.
+        how.exemplars = scrape.scrape.exemplars;
+    }
+    Plan::new(of.features, &config.attributes, bounds).aggregated(how)
+}
+
+fn scrape_plan(of: &Prometheus, config: &Config) -> Plan {
+    let bounds = Bounds {
+        duration: &of.duration_buckets,
+        request_size: &of.request_size_buckets,
+        response_size: &of.response_size_buckets,
+    };
+    let mut how = Aggregation { exemplars: of.scrape.exemplars, ..Aggregation::default() };
+    let otlp = config.metrics.as_ref().map(|metrics| metrics.aggregation);
+    if let (ExemplarFilter::AlwaysOff, Some(otlp)) = (how.exemplars, otlp)
+        && how == (Aggregation { exemplars: how.exemplars, ..otlp })
+    {
+        how.exemplars = otlp.exemplars;
+    }
+    Plan::new(of.features, &config.attributes, bounds).aggregated(how)
+}
+
 fn start_traces(of: &OtlpTraces, telemetry: &Telemetry) -> Result<Traces, StartError> {
     let max_items = u64::try_from(of.queue_size).unwrap_or(u64::MAX);
     let delivery = Delivery { max_items, keep: Keep::All, backoff: of.backoff };
@@ -148,9 +191,14 @@ fn start_metrics(
     telemetry: &Arc<Telemetry>,
     rules: &Arc<Rules>,
 ) -> Result<Metrics, StartError> {
-    let delivery = Delivery { max_items: MAX_DATA_POINTS, keep: Keep::Latest, backoff: METRICS_BACKOFF };
+    let (keep, backoff) = match of.aggregation.temporality {
+        Temporality::Cumulative => (Keep::Latest, METRICS_BACKOFF),
+        Temporality::Delta | Temporality::LowMemory => (Keep::All, DELTA_BACKOFF),
+    };
+    let delivery = Delivery { max_items: MAX_DATA_POINTS, keep, backoff };
+    let exemplars = of.aggregation.exemplars != ExemplarFilter::AlwaysOff;
     Ok(Metrics {
-        collector: Collector::new(of.interval, registry, telemetry.clone(), rules.clone(), wall_clock()),
+        collector: Collector::new(of.interval, exemplars, registry, telemetry.clone(), rules.clone(), wall_clock()),
         exporter: Exporter::start(&of.otlp, delivery, telemetry.metrics.clone()).map_err(StartError::Metrics)?,
     })
 }

@@ -76,9 +76,9 @@ impl Writer {
         };
         let _ = writeln!(self.text, "# HELP {name} {}", family.help);
         let _ = writeln!(self.text, "# TYPE {name} {kind}");
-        let unit = ["seconds", "bytes", "ratio"].into_iter().find(|unit| {
-            family.name.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_'))
-        });
+        let unit = ["seconds", "bytes", "ratio"]
+            .into_iter()
+            .find(|unit| family.name.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_')));
         if let (true, Some(unit)) = (open, unit) {
             let _ = writeln!(self.text, "# UNIT {name} {unit}");
         }
@@ -140,12 +140,18 @@ impl Writer {
         self.text.push_str(" # {");
         if let Some((trace, span)) = exemplar.span {
             self.text.push_str("trace_id=\"");
-            trace.iter().for_each(|byte| drop(write!(self.text, "{byte:02x}")));
+            self.hex(&trace);
             self.text.push_str("\",span_id=\"");
-            span.iter().for_each(|byte| drop(write!(self.text, "{byte:02x}")));
+            self.hex(&span);
             self.text.push('"');
         }
         let _ = write!(self.text, "}} {} {}", exemplar.value, Seconds(exemplar.time));
+    }
+
+    fn hex(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            let _ = write!(self.text, "{byte:02x}");
+        }
     }
 
     /// The last line of OpenMetrics: nothing may follow it.

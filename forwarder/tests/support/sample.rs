@@ -97,11 +97,16 @@ pub fn otlp_traces(endpoint: String) -> OtlpTraces {
 
 pub const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
+pub const SIZE_BUCKETS: [f64; 3] = [0.0, 1024.0, 4096.0];
+
 pub fn otlp_metrics(endpoint: String) -> OtlpMetrics {
     OtlpMetrics {
         otlp: otlp(endpoint),
         interval: Duration::from_secs(60),
+        features: Features::of(&[Feature::Application]),
         duration_buckets: BUCKETS.to_vec(),
+        request_size_buckets: SIZE_BUCKETS.to_vec(),
+        response_size_buckets: SIZE_BUCKETS.to_vec(),
         ttl: Duration::from_secs(300),
         aggregation: Default::default(),
     }
@@ -112,7 +117,13 @@ pub fn config() -> Config {
     Config {
         forwarder: Default::default(),
         discovery: Discovery::default(),
-        agent: Agent { ring_buffer_bytes: 8 << 20, queue_bytes: 4 << 20, head_bytes: 4096, forwarder_uids: vec![] },
+        agent: Agent {
+            ring_buffer_bytes: 8 << 20,
+            queue_bytes: 4 << 20,
+            head_bytes: 4096,
+            forwarder_uids: vec![],
+            usage_interval: None,
+        },
         socket: PathBuf::from("/nonexistent"),
         traces: None,
         metrics: None,
@@ -122,6 +133,7 @@ pub fn config() -> Config {
         admin: None,
         routes: Routes::default(),
         redaction: Redaction { query_parameters: vec!["sig".into(), "X-Amz-Signature".into()] },
+        attributes: Attributes::default(),
         sampler: Sampler::ParentBasedAlwaysOn,
         service_name: None,
         service_namespace: None,

@@ -23,7 +23,11 @@ use crate::{
 };
 
 fn rules() -> Rules {
-    Rules { routes: Routes::new(&["/cart/{id}".into()]), redactor: Redactor::new(&["sig".into()]) }
+    Rules {
+        routes: Routes::new(&["/cart/{id}".into()]),
+        redactor: Redactor::new(&["sig".into()]),
+        ..Default::default()
+    }
 }
 
 /// Encodes as the pipeline does, decodes with the generated types.
