@@ -42,28 +42,42 @@ impl Exemplar {
 
 /// Those of one series.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Exemplars(Vec<(i32, Exemplar)>);
+pub struct Exemplars(Vec<Kept>);
+
+#[derive(Debug, Clone, PartialEq)]
+struct Kept {
+    bucket: i32,
+    exemplar: Exemplar,
+    /// A collection has told it.
+    told: bool,
+}
 
 impl Exemplars {
     /// Keeps `exemplar` as the latest of `bucket`.
     pub fn keep(&mut self, bucket: i32, exemplar: Exemplar) {
-        if let Some((_, known)) = self.0.iter_mut().find(|(at, _)| *at == bucket) {
-            *known = exemplar;
+        let new = Kept { bucket, exemplar, told: false };
+        if let Some(known) = self.0.iter_mut().find(|known| known.bucket == bucket) {
+            *known = new;
         } else if self.0.len() < MOST {
-            self.0.push((bucket, exemplar));
-        } else if let Some(oldest) = self.0.iter_mut().min_by_key(|(_, e)| e.time) {
-            *oldest = (bucket, exemplar);
+            self.0.push(new);
+        } else if let Some(oldest) = self.0.iter_mut().min_by_key(|known| known.exemplar.time) {
+            *oldest = new;
         }
     }
 
     /// That of `bucket`.
     pub fn of_bucket(&self, bucket: i32) -> Option<&Exemplar> {
-        self.0.iter().find(|(at, _)| *at == bucket).map(|(_, exemplar)| exemplar)
+        self.0.iter().find(|known| known.bucket == bucket).map(|known| &known.exemplar)
     }
 
-    /// Those that were measured after `time`, in no order.
-    pub fn since(&self, time: UnixNs) -> impl Iterator<Item = &Exemplar> {
-        self.0.iter().map(|(_, exemplar)| exemplar).filter(move |exemplar| exemplar.time > time)
+    /// Those that no collection has told yet, in no order.
+    pub fn fresh(&self) -> impl Iterator<Item = &Exemplar> {
+        self.0.iter().filter(|known| !known.told).map(|known| &known.exemplar)
+    }
+
+    /// Notes that all have been told.
+    pub fn tell(&mut self) {
+        self.0.iter_mut().for_each(|known| known.told = true);
     }
 
     /// Forgets all.
@@ -87,11 +101,17 @@ mod tests {
         exemplars.keep(1, at(1, 0.1));
         exemplars.keep(1, at(2, 0.2));
         assert_eq!(exemplars.of_bucket(1), Some(&at(2, 0.2)));
-        assert_eq!(exemplars.since(UnixNs(2)).count(), 0);
+        assert_eq!(exemplars.fresh().count(), 1);
+        exemplars.tell();
+        assert_eq!(
+            (exemplars.fresh().count(), exemplars.of_bucket(1)),
+            (0, Some(&at(2, 0.2))),
+            "shown, not told again"
+        );
         for bucket in 0..100 {
             exemplars.keep(bucket, at(10 + bucket as u64, 0.3));
         }
-        assert_eq!(exemplars.since(UnixNs(0)).count(), MOST);
+        assert_eq!(exemplars.fresh().count(), MOST);
         assert!(exemplars.of_bucket(99).is_some() && exemplars.of_bucket(1).is_none());
     }
 

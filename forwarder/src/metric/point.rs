@@ -122,6 +122,13 @@ impl Data {
         }
     }
 
+    /// Notes that its exemplars have been told.
+    pub fn tell_exemplars(&mut self) {
+        if let Self::Histogram(histogram) = self {
+            histogram.exemplars.tell();
+        }
+    }
+
     /// Notes that everything up to `time` has been told.
     pub fn settle(&mut self, aggregation: &Aggregation, time: UnixNs) {
         match self {

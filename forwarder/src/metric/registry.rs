@@ -122,11 +122,13 @@ impl ProcessSeries {
 }
 
 impl ProcessSeries {
-    /// Notes that everything up to `time` has been told, for those metrics that tell differences.
+    /// Notes that everything up to `time` has been told: metrics that tell differences begin anew.
     pub fn settle(&mut self, plan: &Plan, time: UnixNs) {
         for (active, metric) in plan.active.iter().zip(&mut self.metrics) {
             if plan.is_delta(active.instrument) {
                 metric.settle(active, time);
+            } else if active.instrument.kind == Kind::Histogram {
+                metric.iter_mut().for_each(Data::tell_exemplars);
             }
         }
     }

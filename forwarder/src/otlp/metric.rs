@@ -161,9 +161,8 @@ impl<'a> MetricsEncoder<'a> {
                         Data::Histogram(_) if gone => uint(w, 10 << 3, NO_RECORDED_VALUE),
                         Data::Number(_) if gone => uint(w, 8 << 3, NO_RECORDED_VALUE),
                         Data::Histogram(histogram) => {
-                            let since = if delta { UnixNs(0) } else { self.window.since };
-                            let since = self.window.exemplars.then_some(since);
-                            point::histogram(w, histogram, active.aggregation.bounds(), since);
+                            let bounds = active.aggregation.bounds();
+                            point::histogram(w, histogram, bounds, self.window.exemplars);
                         }
                         Data::Number(value) => number(w, if delta { value.since() } else { value.amount }),
                     }

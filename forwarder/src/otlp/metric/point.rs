@@ -8,16 +8,15 @@ use crate::{
         exponential::Exponential,
         histogram::{Counts, Histogram},
     },
-    model::UnixNs,
     otlp::wire::{bytes, fixed64, message, uint, varint},
 };
 
-/// Appends what `histogram` holds; exemplars that are later than `since`, none if it is `None`.
-pub(super) fn histogram(w: &mut Vec<u8>, histogram: &Histogram, bounds: &[f64], since: Option<UnixNs>) {
+/// Appends what `histogram` holds; exemplars that were not told before, if they are wanted.
+pub(super) fn histogram(w: &mut Vec<u8>, histogram: &Histogram, bounds: &[f64], exemplars: bool) {
     // Both kinds of points have these under the same numbers.
     fixed64(w, 4 << 3 | 1, histogram.count());
     fixed64(w, 5 << 3 | 1, histogram.sum.to_bits());
-    let exemplars = since.into_iter().flat_map(|since| histogram.exemplars.since(since));
+    let exemplars = exemplars.then(|| histogram.exemplars.fresh()).into_iter().flatten();
     match &histogram.counts {
         Counts::Explicit(counts) => {
             let counts: Vec<u8> = counts.iter().flat_map(|count| count.to_le_bytes()).collect();
