@@ -251,8 +251,6 @@ fn a_list_without_http_or_application_exports_nothing_and_says_so() {
     let defaults = "[http, grpc, sql, redis, kafka, mongo]";
     let config = clean(&format!("otel_traces_export: {{endpoint: 'http://c', instrumentations: {defaults}}}"), &[]);
     assert!(config.traces.is_some());
-    let loaded = load("otel_metrics_export: {endpoint: 'http://c', features: [application, application_span]}", &[]);
-    assert!(loaded.config.metrics.is_some() && loaded.warnings.len() == 1);
     let loaded = load("otel_metrics_export: {endpoint: 'http://c'}\nmetrics: {features: [network]}", &[]);
     assert!(loaded.config.metrics.is_none() && loaded.warnings.len() == 2);
     assert!(error("otel_traces_export: {instrumentations: [htp]}", &[]).contains("did you mean http?"));

@@ -12,3 +12,4 @@ pub mod plan;
 pub mod point;
 pub mod registry;
 pub mod series;
+mod usage;

@@ -69,6 +69,29 @@ pub struct Process {
     pub export_metrics: bool,
 }
 
+/// What a process uses, at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// The process.
+    pub process: ProcessId,
+    /// When it was read.
+    pub time: MonotonicNs,
+    /// CPU time in the program since its start, nanoseconds.
+    pub cpu_user: u64,
+    /// CPU time in the kernel since its start, nanoseconds.
+    pub cpu_system: u64,
+    /// Resident bytes.
+    pub memory: u64,
+    /// Mapped bytes.
+    pub memory_virtual: u64,
+    /// Bytes read from storage since its start, if known.
+    pub disk_read: Option<u64>,
+    /// Bytes written to storage since its start, if known.
+    pub disk_written: Option<u64>,
+    /// CPUs that it may run on; 0: not known.
+    pub cpus: u32,
+}
+
 /// Where a connection leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoints {

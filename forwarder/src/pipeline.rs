@@ -24,7 +24,7 @@ use crate::{
     exchange::Exchange,
     export::Exporter,
     metric::registry::Registry,
-    model::{ClockAnchor, ProcessId, UnixNs},
+    model::{ClockAnchor, ProcessId, ProcessRef, UnixNs, Usage},
     observation::{Observation, Rules},
     otlp::span::SpanEncoder,
     resource::HostFacts,
@@ -113,6 +113,24 @@ impl Pipeline {
         }
         if full {
             self.flush_spans();
+        }
+    }
+
+    /// Takes what `process` uses. `clock` is the anchor of the batch that it came with.
+    pub fn usage(&mut self, usage: &Usage, process: &ProcessRef, clock: &ClockAnchor) {
+        if !process.export_metrics || !self.registries.iter().any(|r| lock(r).plan().wants_usage()) {
+            return;
+        }
+        let replaced = self.processes.is_replaced(process);
+        if replaced {
+            self.flush_spans();
+        }
+        let known = self.processes.get(process, replaced, &self.registries);
+        for registry in &self.registries {
+            lock(registry).record_usage(known.key, &known.resource, usage, process.start, clock.to_unix(usage.time));
+        }
+        if let Some(metrics) = &mut self.metrics {
+            metrics.collector.measured();
         }
     }
 

@@ -20,6 +20,7 @@ mod seccomp;
 mod selected;
 mod stream;
 mod supervisor;
+mod usage;
 
 use std::{
     io::{self, Write as _},

@@ -37,6 +37,7 @@ use crate::{
     seccomp,
     stream::{self, Destination, Shared},
     supervisor,
+    usage::{self, Usage},
 };
 
 /// Records below the wake-up level are fetched this often.
@@ -146,7 +147,9 @@ async fn run(config: Config, stop_with_stdin: bool, probes: Probes, processes: P
     let mut fetch = interval(FETCH);
     let mut report = interval(REPORT);
     let mut scan = interval(config.discovery.poll_interval.max(Duration::from_millis(100)));
-    for timer in [&mut fetch, &mut report, &mut scan] {
+    let mut usage = config.agent.usage_interval.map(|interval| Usage::new(ProcFs::default(), interval));
+    let mut usage_step = interval(usage::STEP);
+    for timer in [&mut fetch, &mut report, &mut scan, &mut usage_step] {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     tokio::pin!(stop);
@@ -166,6 +169,11 @@ async fn run(config: Config, stop_with_stdin: bool, probes: Probes, processes: P
                 drain.borrow_mut().report(true);
             }
             _ = scan.tick() => drain.borrow_mut().scan(Walk::Periodic),
+            _ = usage_step.tick(), if usage.is_some() => {
+                if let Some(usage) = &mut usage {
+                    drain.borrow_mut().usage(usage);
+                }
+            }
             _ = report.tick() => drain.borrow_mut().report(false),
             ready = socket_fd.readable(), if !full => {
                 ready?.clear_ready();

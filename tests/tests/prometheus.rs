@@ -149,7 +149,7 @@ fn differences() -> Result<()> {
         .environment("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta")
         .start()?;
     let _requests = requests("differing")?;
-    let all = |telemetry: &Telemetry| -> Result<(usize, u64)> {
+    let all = |telemetry: &Telemetry| -> Result<(u64, u64)> {
         let of = telemetry.points("http.server.request.duration");
         let (points, sum) = of.fold((0, 0), |(points, sum), point| (points + point.told, sum + point.count));
         ensure!(sum >= u64::from(REQUESTS), "{sum} requests so far");

@@ -10,7 +10,7 @@ use spantap_proto::v1;
 use super::decode::{self, Events};
 use crate::{
     loss::Reason,
-    model::{ClockAnchor, Connection, Endpoints, MonotonicNs, Process, ProcessId, SocketId, UnixNs},
+    model::{ClockAnchor, Connection, Endpoints, MonotonicNs, Process, ProcessId, SocketId, UnixNs, Usage},
 };
 
 /// Bytes kept of any text of the wire.
@@ -35,6 +35,8 @@ pub struct Batch {
     pub connections: Vec<Connection>,
     /// Events in their order; decoded one by one as they are taken, so that no list of them is held.
     pub events: Events,
+    /// What processes use.
+    pub usages: Vec<Usage>,
     /// Processes that have ended.
     pub ended: Vec<ProcessId>,
     /// Cumulative losses of the agent.
@@ -91,6 +93,7 @@ impl Batch {
             processes: wire.processes.into_iter().map(Into::into).collect(),
             connections,
             events: Events::new(bytes),
+            usages: wire.usages.into_iter().map(Into::into).collect(),
             ended: wire.ended_processes.into_iter().map(ProcessId).collect(),
             losses,
             status: wire.status,
@@ -113,6 +116,22 @@ pub fn decode_hello(bytes: Bytes) -> Result<v1::Hello, Invalid> {
 impl From<v1::ClockAnchor> for ClockAnchor {
     fn from(wire: v1::ClockAnchor) -> Self {
         Self { monotonic: MonotonicNs(wire.monotonic_ns), realtime: UnixNs(wire.realtime_ns) }
+    }
+}
+
+impl From<v1::ProcessUsage> for Usage {
+    fn from(wire: v1::ProcessUsage) -> Self {
+        Self {
+            process: ProcessId(wire.process),
+            time: MonotonicNs(wire.time_ns),
+            cpu_user: wire.cpu_user_ns,
+            cpu_system: wire.cpu_system_ns,
+            memory: wire.memory_usage,
+            memory_virtual: wire.memory_virtual,
+            disk_read: wire.disk_read,
+            disk_written: wire.disk_written,
+            cpus: wire.cpus,
+        }
     }
 }
 

@@ -229,3 +229,6 @@ fn union(one: Mask, other: Mask) -> Mask {
 fn underscores(name: &str) -> String {
     name.replace('.', "_")
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,10 +15,11 @@ use super::{
     plan::{Active, Plan},
     point::{Amount, Data, Sample},
     series::{BuildHashed, SeriesKey, SeriesRef},
+    usage,
 };
 use crate::{
     exchange::Side,
-    model::UnixNs,
+    model::{UnixNs, Usage},
     observation::{Observation, verdict::ErrorType},
     resource::Resource,
     telemetry::Telemetry,
@@ -112,6 +113,8 @@ pub struct ProcessSeries {
     pub ended: Option<Instant>,
     /// Every measurement has been handed to the export.
     pub exported: bool,
+    /// What it used when it was read last.
+    usage: Option<Usage>,
 }
 
 impl ProcessSeries {
@@ -190,6 +193,35 @@ impl Registry {
                 }
             }
         }
+    }
+
+    /// Takes what a process that began at `start` uses, read at `time`.
+    pub fn record_usage(
+        &mut self,
+        process: ProcessKey,
+        resource: &Arc<Resource>,
+        now: &Usage,
+        start: UnixNs,
+        time: UnixNs,
+    ) {
+        let plan = self.plan.clone();
+        if !plan.wants_usage() {
+            return;
+        }
+        let Self { processes, ended, telemetry, limit, .. } = self;
+        let of = process_series((processes, ended, telemetry, *limit), process, resource, &plan, time);
+        if of.ended.is_some() {
+            return;
+        }
+        for (place, active) in plan.of(Source::is_usage) {
+            let Some(metric) = of.metrics.get_mut(place) else { continue };
+            let start = if active.instrument.kind == Kind::Gauge { time } else { start };
+            let values = usage::values(active.instrument.source, now, of.usage.as_ref());
+            for (part, amount) in usage::kept(values, active.mask).into_iter().flatten() {
+                metric.take(active, &SeriesRef::of_process(part), Sample::Set(amount), start, None);
+            }
+        }
+        of.usage = Some(*now);
     }
 
     /// Says that `process` has ended; its series stay for the time to live.
@@ -312,7 +344,7 @@ fn process_series<'a>(
                 metric.take(active, &SeriesRef::of_process(None), Sample::Set(Amount::Int(1)), start, None);
             }
         }
-        ProcessSeries { resource: resource.clone(), metrics, ended: None, exported: false }
+        ProcessSeries { resource: resource.clone(), metrics, ended: None, exported: false, usage: None }
     });
     of.exported = false;
     of

@@ -132,6 +132,12 @@ impl Intake {
             }
         }
         out.pipeline.telemetry().agent.events_received.add(received);
+        for usage in batch.usages {
+            match self.processes.get(&usage.process) {
+                Some(process) => pipeline.usage(&usage, process, &self.clock),
+                None => tracing::debug!(process = usage.process.0, "usage of a process that is not known"),
+            }
+        }
         for id in batch.ended {
             self.table.process_ended(id, self.clock.monotonic);
             self.forget(id);
