@@ -1,6 +1,7 @@
 //! In: `trace_printer`, `prometheus_export`, redaction. Out: what is shown, and how.
 
 use crate::{
+    aggregation::scrape,
     error::ConfigError,
     otlp::{Buckets, features, sends_http, ttl},
     redaction::DEFAULT_PARAMETERS,
@@ -49,6 +50,7 @@ pub(crate) fn prometheus(settings: &mut Settings<'_>) -> Result<(Option<Promethe
         .or_else(|| settings.file("metrics.features"));
     let features = features(settings, given)?;
     let http = sends_http(settings, "prometheus_export.instrumentations")?;
+    let scrape = scrape(settings)?;
     let on = port != 0 && !features.is_empty() && http;
     let prometheus = Prometheus {
         port,
@@ -58,6 +60,7 @@ pub(crate) fn prometheus(settings: &mut Settings<'_>) -> Result<(Option<Promethe
         request_size_buckets: buckets.request_size,
         response_size_buckets: buckets.response_size,
         ttl,
+        scrape,
     };
     Ok((on.then_some(prometheus), port != 0))
 }

@@ -52,6 +52,15 @@ const OWN: &[Key] = &[
     served("spantap.spool.path", "SPANTAP_SPOOL_PATH"),
     served("spantap.spool.max_size", "SPANTAP_SPOOL_MAX_SIZE"),
     served("spantap.spool.max_age", "SPANTAP_SPOOL_MAX_AGE"),
+    served(
+        "spantap.metrics.temporality",
+        "SPANTAP_METRICS_TEMPORALITY OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+    ),
+    served("spantap.metrics.exemplar_filter", "SPANTAP_METRICS_EXEMPLAR_FILTER OTEL_METRICS_EXEMPLAR_FILTER"),
+    served("spantap.prometheus.tls_certificate", "SPANTAP_PROMETHEUS_TLS_CERTIFICATE"),
+    served("spantap.prometheus.tls_key", "SPANTAP_PROMETHEUS_TLS_KEY"),
+    served("spantap.prometheus.basic_auth.username", "SPANTAP_PROMETHEUS_USERNAME"),
+    served("spantap.prometheus.basic_auth.password", "SPANTAP_PROMETHEUS_PASSWORD"),
 ];
 
 /// All keys.

@@ -9,6 +9,7 @@
 //! of a key as the type it needs · `discovery`, `otlp`, `exports`, `attributes`, `routes`, `sampling`, `capture`, `program` read one subject
 //! each · `load` puts them together · `render` shows the result.
 
+mod aggregation;
 mod attributes;
 mod capture;
 mod discovery;

@@ -1,5 +1,7 @@
 //! In: a configuration. Out: YAML-like text of all that counts, for people who check what a start would do. No secret is in it.
 
+mod aggregation;
+
 use std::{fmt::Write, time::Duration};
 
 use crate::types::{
@@ -38,6 +40,7 @@ impl Config {
                     &of.duration_buckets,
                     [&of.request_size_buckets, &of.response_size_buckets],
                 );
+                aggregation::scrape(&mut out, &of.scrape);
             }
             None => out.line(0, "prometheus_export: off"),
         }
@@ -158,6 +161,7 @@ fn metrics_section(out: &mut Lines, depth: usize, name: &str, metrics: &OtlpMetr
     out.line(depth + 1, &format!("ttl: {}", duration(metrics.ttl)));
     let sizes = [&metrics.request_size_buckets[..], &metrics.response_size_buckets];
     histograms(out, depth + 1, metrics.features, &metrics.duration_buckets, sizes);
+    aggregation::aggregation(out, depth + 1, metrics.aggregation);
 }
 
 fn fallback_section(out: &mut Lines, fallback: &Fallback) {

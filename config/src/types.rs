@@ -1,5 +1,6 @@
 //! The typed values. Everything is public data: built by the reader of this crate, read by both programs.
 
+mod aggregation;
 mod discovery;
 mod metrics;
 mod otlp;
@@ -8,6 +9,7 @@ mod spans;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use aggregation::{Aggregation, ExemplarFilter, Histograms, Scrape, Temporality};
 pub use discovery::{Discovery, Exports, PidRange, PortRange, Selector};
 pub use metrics::{Attributes, Feature, Features, Selection};
 pub use otlp::{
@@ -124,6 +126,8 @@ pub struct Prometheus {
     pub response_size_buckets: Vec<f64>,
     /// A series of a process that has ended is shown this long.
     pub ttl: Duration,
+    /// What is shown beside, and to whom.
+    pub scrape: Scrape,
 }
 
 /// What is printed for each exchange (`spantap.console`, Beyla's `trace_printer`).

@@ -4,6 +4,8 @@
 //! endpoint.
 
 pub mod attribute;
+pub mod exemplar;
+pub mod exponential;
 pub mod histogram;
 pub mod instrument;
 pub mod plan;

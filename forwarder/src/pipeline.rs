@@ -101,11 +101,20 @@ impl Pipeline {
         let known = self.processes.get(&exchange.process, replaced, &self.registries);
         seen.route = known.service.route(&seen);
         let ignored = self.rules.routes.ignored(seen.raw_path);
+        let wanted =
+            !ignored.traces && exchange.process.export_traces && (self.traces.is_some() || self.console.is_some());
+        let identity = if wanted {
+            let sampler = known.service.sampler.unwrap_or(self.tracer.sampler());
+            let surely = keeps_any && known.service.keeps(&seen);
+            self.tracer.start_by(sampler, exchange.side, &exchange.request.headers, surely)
+        } else {
+            None
+        };
         if exchange.process.export_metrics && ignored.metrics {
             self.telemetry.measurements_ignored.add(1);
         } else if exchange.process.export_metrics {
             for registry in &self.registries {
-                lock(registry).record(known.key, &known.resource, &seen);
+                lock(registry).record(known.key, &known.resource, &seen, identity.as_ref());
             }
             if let Some(metrics) = &mut self.metrics {
                 metrics.collector.measured();
@@ -115,14 +124,6 @@ impl Pipeline {
             self.telemetry.spans_ignored.add(1);
             return;
         }
-        let wanted = exchange.process.export_traces && (self.traces.is_some() || self.console.is_some());
-        let identity = if wanted {
-            let sampler = known.service.sampler.unwrap_or(self.tracer.sampler());
-            let surely = keeps_any && known.service.keeps(&seen);
-            self.tracer.start_by(sampler, exchange.side, &exchange.request.headers, surely)
-        } else {
-            None
-        };
         let mut full = false;
         match (&mut self.traces, &identity) {
             (Some(traces), Some(identity)) if exchange.process.export_traces => {

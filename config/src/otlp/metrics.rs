@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::features;
 use crate::{
+    aggregation::aggregation,
     error::ConfigError,
     otel,
     settings::Settings,
-    types::{Features, Otlp, OtlpMetrics},
+    types::{Aggregation, Features, Otlp, OtlpMetrics},
 };
 
 /// Default of the specification's periodic reader.
@@ -28,13 +29,14 @@ pub(super) struct MetricsSettings {
     interval: Duration,
     buckets: Buckets,
     ttl: Duration,
+    aggregation: Aggregation,
     /// Which metrics are asked for.
     pub(super) features: Features,
 }
 
 impl MetricsSettings {
     pub(super) fn with(&self, otlp: Otlp) -> OtlpMetrics {
-        let Self { interval, buckets, ttl, features } = self.clone();
+        let Self { interval, buckets, ttl, aggregation, features } = self.clone();
         OtlpMetrics {
             otlp,
             interval,
@@ -43,6 +45,7 @@ impl MetricsSettings {
             request_size_buckets: buckets.request_size,
             response_size_buckets: buckets.response_size,
             ttl,
+            aggregation,
         }
     }
 }
@@ -88,6 +91,7 @@ pub(super) fn metrics(settings: &mut Settings<'_>) -> Result<MetricsSettings, Co
         interval: interval(settings)?,
         buckets,
         ttl: ttl(settings, "otel_metrics_export.ttl")?,
+        aggregation: aggregation(settings)?,
         features: features(settings, given)?,
     })
 }

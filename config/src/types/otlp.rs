@@ -4,7 +4,7 @@ use std::{borrow::Cow, path::PathBuf, time::Duration};
 
 pub use crate::otlp::HeaderSource;
 
-use super::Features;
+use super::{Aggregation, Features};
 
 /// OTLP destination of one signal.
 #[derive(Debug, Clone, PartialEq)]
@@ -170,4 +170,6 @@ pub struct OtlpMetrics {
     pub response_size_buckets: Vec<f64>,
     /// A series of a process that has ended is exported this long (5 min); never zero.
     pub ttl: Duration,
+    /// Temporality, kind of histograms, exemplars.
+    pub aggregation: Aggregation,
 }

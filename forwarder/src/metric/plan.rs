@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
-use spantap_config::{Attributes, Features, Glob};
+use spantap_config::{Attributes, ExemplarFilter, Features, Glob, Histograms, Temporality};
 
 use super::{
     attribute::{Attribute, Mask},
+    histogram::Aggregation,
     instrument::{INSTRUMENTS, Instrument, Kind, Source, Style},
     series::SeriesKey,
 };
@@ -18,8 +19,8 @@ use crate::{exchange::Side, observation::Rules, resource::Resource, semconv::key
 pub struct Active {
     /// The instrument.
     pub instrument: &'static Instrument,
-    /// Bounds of its histograms, strictly increasing; empty for the others.
-    pub bounds: Arc<[f64]>,
+    /// How its histograms are made; without bounds for the others.
+    pub aggregation: Aggregation,
     /// What tells its series apart.
     pub(super) mask: Mask,
     /// Attributes of the resource that its points repeat: by name,
@@ -42,6 +43,10 @@ pub(super) struct Group {
 pub struct Plan {
     /// In the order in which they are written.
     pub active: Vec<Active>,
+    /// Which measurements become exemplars.
+    pub exemplars: ExemplarFilter,
+    /// Since when points count.
+    pub temporality: Temporality,
     pub(super) server: Vec<Group>,
     pub(super) client: Vec<Group>,
 }
@@ -77,6 +82,28 @@ impl Plan {
         plan
     }
 
+    /// The same, aggregated in this way.
+    pub fn aggregated(mut self, how: spantap_config::Aggregation) -> Self {
+        (self.exemplars, self.temporality) = (how.exemplars, how.temporality);
+        if let Histograms::Exponential { max_scale, max_size } = how.histograms {
+            for active in self.active.iter_mut().filter(|active| active.instrument.kind == Kind::Histogram) {
+                active.aggregation = Aggregation::Exponential { max_scale, max_size };
+            }
+        }
+        self
+    }
+
+    /// Whether points of `instrument` count since the last collection (OTLP metrics exporter specification, temporality
+    /// preference). What is read of processes are counters that are observed.
+    pub fn is_delta(&self, instrument: &Instrument) -> bool {
+        let counts = matches!(instrument.kind, Kind::Histogram | Kind::Counter);
+        match self.temporality {
+            Temporality::Cumulative => false,
+            Temporality::Delta => counts,
+            Temporality::LowMemory => counts && !instrument.source.is_usage(),
+        }
+    }
+
     fn add(&mut self, active: Active) {
         let place = self.active.len();
         let source = active.instrument.source;
@@ -107,7 +134,7 @@ impl Active {
     fn new(instrument: &'static Instrument, attributes: &Attributes, bounds: Arc<[f64]>) -> Self {
         let mut active = Self {
             instrument,
-            bounds,
+            aggregation: Aggregation::Explicit(bounds),
             mask: instrument.shown,
             named: Vec::new(),
             include: Vec::new(),

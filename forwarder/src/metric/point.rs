@@ -2,7 +2,11 @@
 //!
 //! In: one value at a time. Out: the state since the start of the series.
 
-use super::{histogram::Histogram, instrument::Kind};
+use super::{
+    exemplar::Exemplar,
+    histogram::{Aggregation, Histogram},
+    instrument::Kind,
+};
 use crate::model::UnixNs;
 
 /// State of a series.
@@ -21,6 +25,19 @@ pub struct Number {
     pub amount: Amount,
     /// Start of what was measured first.
     pub start: UnixNs,
+    /// What earlier collections have told of a sum that is told by differences.
+    pub told: Option<Amount>,
+}
+
+impl Number {
+    /// What came since the last collection.
+    pub fn since(&self) -> Amount {
+        match (self.amount, self.told) {
+            (amount, None) => amount,
+            (Amount::Int(now), Some(Amount::Int(told))) => Amount::Int(now.saturating_sub(told)),
+            (now, Some(told)) => Amount::Double(now.as_f64() - told.as_f64()),
+        }
+    }
 }
 
 /// A value of a sum or a gauge.
@@ -63,24 +80,27 @@ pub enum Sample {
 }
 
 impl Data {
-    /// Nothing yet, for an instrument of `kind` whose histograms have `bounds` bounds.
-    pub fn new(kind: Kind, bounds: usize, start: UnixNs) -> Self {
+    /// Nothing yet, for an instrument of `kind`.
+    pub fn new(kind: Kind, aggregation: &Aggregation, start: UnixNs) -> Self {
         match kind {
-            Kind::Histogram => Self::Histogram(Histogram::new(bounds, start)),
-            Kind::Counter | Kind::UpDownCounter | Kind::Gauge => Self::Number(Number { amount: Amount::Int(0), start }),
+            Kind::Histogram => Self::Histogram(Histogram::new(aggregation, start)),
+            Kind::Counter | Kind::UpDownCounter | Kind::Gauge => {
+                Self::Number(Number { amount: Amount::Int(0), start, told: None })
+            }
         }
     }
 
     /// Takes one measurement of what began at `start`.
-    pub fn take(&mut self, sample: Sample, bounds: &[f64], start: UnixNs) {
+    pub fn take(&mut self, sample: Sample, aggregation: &Aggregation, start: UnixNs, exemplar: Option<Exemplar>) {
         match self {
             Self::Histogram(histogram) => {
                 histogram.start = histogram.start.min(start);
-                match sample {
-                    Sample::Value(value) => histogram.record(bounds, value),
-                    Sample::Whole(value) => histogram.record(bounds, value as f64),
-                    Sample::Set(value) => histogram.record(bounds, value.as_f64()),
-                }
+                let value = match sample {
+                    Sample::Value(value) => value,
+                    Sample::Whole(value) => value as f64,
+                    Sample::Set(value) => value.as_f64(),
+                };
+                histogram.record(aggregation, value, exemplar);
             }
             Self::Number(number) => {
                 number.start = number.start.min(start);
@@ -91,6 +111,29 @@ impl Data {
                     (sum, Sample::Value(value)) => Amount::Double(sum.as_f64() + value),
                 };
             }
+        }
+    }
+
+    /// Whether anything was measured since the last collection.
+    pub fn is_changed(&self) -> bool {
+        match self {
+            Self::Histogram(histogram) => histogram.count() > 0,
+            Self::Number(number) => number.told != Some(number.amount),
+        }
+    }
+
+    /// Notes that its exemplars have been told.
+    pub fn tell_exemplars(&mut self) {
+        if let Self::Histogram(histogram) = self {
+            histogram.exemplars.tell();
+        }
+    }
+
+    /// Notes that everything up to `time` has been told.
+    pub fn settle(&mut self, aggregation: &Aggregation, time: UnixNs) {
+        match self {
+            Self::Histogram(histogram) => histogram.restart(aggregation, time),
+            Self::Number(number) => number.told = Some(number.amount),
         }
     }
 

@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use tokio::time::Instant;
 
 use super::{
+    exemplar::Exemplar,
     instrument::{Instrument, Kind, Source},
     plan::{Active, Plan},
     point::{Amount, Data, Sample},
@@ -22,6 +23,7 @@ use crate::{
     observation::{Observation, verdict::ErrorType},
     resource::Resource,
     telemetry::Telemetry,
+    trace::SpanIdentity,
 };
 
 /// Series of one process and metric (metrics SDK specification, cardinality limit).
@@ -58,21 +60,44 @@ impl MetricSeries {
         self.series.iter().map(|(key, data)| (Some(key), data)).chain(self.overflow.iter().map(|data| (None, data)))
     }
 
+    /// Notes that everything up to `time` has been told, where points of `active` tell what came since the last collection.
+    /// Series that had nothing to tell go: they begin anew with the next measurement.
+    pub fn settle(&mut self, active: &Active, time: UnixNs) {
+        let observed = active.instrument.source.is_usage();
+        let keep = |data: &mut Data| {
+            // What is observed counts on from what it was.
+            let kept = observed || data.is_changed();
+            data.settle(&active.aggregation, time);
+            kept
+        };
+        self.series.retain(|_, data| keep(data));
+        if !self.overflow.as_mut().is_none_or(keep) {
+            self.overflow = None;
+        }
+    }
+
     /// Every series, to change.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Data> {
         self.series.values_mut().chain(&mut self.overflow)
     }
 
     /// Takes a measurement; returns whether it went to the overflow.
-    fn take(&mut self, active: &Active, series: &SeriesRef<'_>, sample: Sample, start: UnixNs) -> bool {
-        let new = || Data::new(active.instrument.kind, active.bounds.len(), start);
+    fn take(
+        &mut self,
+        active: &Active,
+        series: &SeriesRef<'_>,
+        sample: Sample,
+        start: UnixNs,
+        exemplar: Option<Exemplar>,
+    ) -> bool {
+        let new = || Data::new(active.instrument.kind, &active.aggregation, start);
         let room = self.series.len() < SERIES_LIMIT;
         let (data, over) = match self.series.get_mut(series) {
             Some(known) => (known, false),
             None if room => (self.series.entry(series.to_key()).or_insert_with(new), false),
             None => (self.overflow.get_or_insert_with(new), true),
         };
-        data.take(sample, &active.bounds, start);
+        data.take(sample, &active.aggregation, start, exemplar);
         over
     }
 }
@@ -96,6 +121,19 @@ impl ProcessSeries {
     /// Its metrics that have series, with their instruments. `plan` is that of the registry.
     pub fn metrics<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = (&'a Active, &'a MetricSeries)> {
         plan.active.iter().zip(&self.metrics).filter(|(_, metric)| !metric.is_empty())
+    }
+}
+
+impl ProcessSeries {
+    /// Notes that everything up to `time` has been told: metrics that tell differences begin anew.
+    pub fn settle(&mut self, plan: &Plan, time: UnixNs) {
+        for (active, metric) in plan.active.iter().zip(&mut self.metrics) {
+            if plan.is_delta(active.instrument) {
+                metric.settle(active, time);
+            } else if active.instrument.kind == Kind::Histogram {
+                metric.iter_mut().for_each(Data::tell_exemplars);
+            }
+        }
     }
 }
 
@@ -133,8 +171,14 @@ impl Registry {
         *self.plan == *plan && self.ttl == ttl
     }
 
-    /// Measures an exchange with every instrument of its side.
-    pub fn record(&mut self, process: ProcessKey, resource: &Arc<Resource>, seen: &Observation<'_>) {
+    /// Measures an exchange with every instrument of its side. `span`: its span, if that is kept.
+    pub fn record(
+        &mut self,
+        process: ProcessKey,
+        resource: &Arc<Resource>,
+        seen: &Observation<'_>,
+        span: Option<&SpanIdentity>,
+    ) {
         let plan = self.plan.clone();
         let groups = if seen.exchange.side == Side::Server { &plan.server } else { &plan.client };
         if groups.is_empty() {
@@ -142,12 +186,13 @@ impl Registry {
         }
         let Self { processes, ended, telemetry, limit, .. } = self;
         let of = process_series((processes, ended, telemetry, *limit), process, resource, &plan, seen.start);
+        let exemplar = Exemplar::of(plan.exemplars, span, seen.end);
         for group in groups {
             let series = SeriesRef::of(seen, group.mask);
             for place in &group.members {
                 if let (Some(active), Some(metric)) = (plan.active.get(*place), of.metrics.get_mut(*place))
                     && let Some(sample) = sample(active.instrument, seen)
-                    && metric.take(active, &series, sample, seen.start)
+                    && metric.take(active, &series, sample, seen.start, exemplar)
                 {
                     telemetry.metric_overflow.add(1);
                 }
@@ -183,7 +228,7 @@ impl Registry {
                     (Kind::Counter, Amount::Double(more)) => Sample::Value(more),
                     _ => Sample::Set(amount),
                 };
-                metric.take(active, &SeriesRef::of_process(part), sample, start);
+                metric.take(active, &SeriesRef::of_process(part), sample, start, None);
             }
         }
         of.usage = Some(*now);
@@ -199,11 +244,23 @@ impl Registry {
             // What a process holds ends with it.
             for (active, metric) in self.plan.active.iter().zip(&mut of.metrics) {
                 if active.instrument.kind == Kind::UpDownCounter {
-                    metric.iter_mut().for_each(|data| data.take(Sample::Set(Amount::Int(0)), &[], UnixNs(u64::MAX)));
+                    metric.iter_mut().for_each(|data| {
+                        data.take(Sample::Set(Amount::Int(0)), &active.aggregation, UnixNs(u64::MAX), None)
+                    });
                     of.exported = false;
                 }
             }
         }
+    }
+
+    /// Keys of all processes, in no order.
+    pub fn keys(&self) -> Vec<ProcessKey> {
+        self.processes.keys().copied().collect()
+    }
+
+    /// Series of one process.
+    pub fn get(&self, process: ProcessKey) -> Option<&ProcessSeries> {
+        self.processes.get(&process)
     }
 
     /// All processes, in no order.
@@ -294,7 +351,7 @@ fn process_series<'a>(
         let mut metrics: Box<[MetricSeries]> = plan.active.iter().map(|_| MetricSeries::default()).collect();
         for (place, active) in plan.of(|source| source == Source::Presence) {
             if let Some(metric) = metrics.get_mut(place) {
-                metric.take(active, &SeriesRef::of_process(None), Sample::Set(Amount::Int(1)), start);
+                metric.take(active, &SeriesRef::of_process(None), Sample::Set(Amount::Int(1)), start, None);
             }
         }
         ProcessSeries { resource: resource.clone(), metrics, ended: None, exported: false, usage: None }

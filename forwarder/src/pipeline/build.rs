@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use spantap_config::{Backoff, Config, Console as ConsoleMode, OtlpMetrics, OtlpTraces, Prometheus};
+use spantap_config::{
+    Aggregation, Backoff, Config, Console as ConsoleMode, ExemplarFilter, OtlpMetrics, OtlpTraces, Prometheus,
+    Temporality,
+};
 use tokio::task::JoinSet;
 
 use super::{
@@ -35,18 +38,20 @@ use crate::{
         target::Redactor,
     },
     otlp::span::SpanEncoder,
-    prometheus,
+    prometheus::{self, page::Shown},
     resource::ResourceBuilder,
     serve::{Handler, Listening, ServeError, Server},
     telemetry::{Telemetry, report::LossReporter},
     trace::Tracer,
 };
 
-/// Data points that may wait for a destination: a collection is replaced by the next, so this bounds one collection.
+/// Data points that may wait for a destination. Cumulative collections are replaced by the next, so there this bounds one.
 const MAX_DATA_POINTS: u64 = 4_000_000;
 /// How metrics are tried again; a later collection ends it sooner.
 const METRICS_BACKOFF: Backoff =
     Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(30), max_elapsed: Duration::from_secs(300) };
+/// The same where each collection tells differences that no later one repeats: they are kept while there is room.
+const DELTA_BACKOFF: Backoff = Backoff { max_elapsed: Duration::from_secs(24 * 3600), ..METRICS_BACKOFF };
 
 /// Why the pipeline can not start.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +102,7 @@ impl Pipeline {
         let metrics = match &config.metrics {
             Some(of) => {
                 let registry = registry(otlp_plan(of, config), of.ttl);
-                let collector = Collector::new(of.interval, registry, telemetry.clone(), rules.clone(), started);
+                let collector = Collector::new(of, registry, telemetry.clone(), rules.clone(), started);
                 Some(Metrics { collector, exporter: export_metrics(of, &mut spools, &telemetry)? })
             }
             None => None,
@@ -105,7 +110,7 @@ impl Pipeline {
         let scrape = match config.prometheus.as_ref().zip(endpoints.scrape) {
             Some((of, listening)) => {
                 let registry = registry(scrape_plan(of, config), of.ttl);
-                let answer = prometheus::handler(of.path.clone(), registry, rules.clone(), telemetry.clone());
+                let answer = scrape_handler(of, registry, &rules, &telemetry);
                 Some(Scrape::start(listening, answer).map_err(EndpointError::Prometheus)?)
             }
             None => None,
@@ -135,6 +140,17 @@ impl Pipeline {
             started,
         })
     }
+}
+
+/// What a scrape of `registry` is answered.
+pub(super) fn scrape_handler(
+    of: &Prometheus,
+    registry: Arc<Mutex<Registry>>,
+    rules: &Arc<Rules>,
+    telemetry: &Arc<Telemetry>,
+) -> Handler {
+    let shown = Shown { exemplars: of.scrape.exemplars.takes_any(), build_info: of.scrape.build_info };
+    prometheus::handler(of.path.clone(), shown, registry, rules.clone(), telemetry.clone())
 }
 
 /// The scrape endpoint: what it answers can be replaced, where it listens can not.
@@ -204,7 +220,12 @@ pub(super) fn otlp_plan(of: &OtlpMetrics, config: &Config) -> Plan {
         request_size: &of.request_size_buckets,
         response_size: &of.response_size_buckets,
     };
-    Plan::new(of.features, &config.attributes, bounds)
+    let mut how = of.aggregation;
+    if let (ExemplarFilter::AlwaysOff, Some(scrape)) = (how.exemplars, &config.prometheus) {
+        // The scrape endpoint's exemplars do no harm in series that both read.
+        how.exemplars = scrape.scrape.exemplars;
+    }
+    Plan::new(of.features, &config.attributes, bounds).aggregated(how)
 }
 
 pub(super) fn scrape_plan(of: &Prometheus, config: &Config) -> Plan {
@@ -213,7 +234,14 @@ pub(super) fn scrape_plan(of: &Prometheus, config: &Config) -> Plan {
         request_size: &of.request_size_buckets,
         response_size: &of.response_size_buckets,
     };
-    Plan::new(of.features, &config.attributes, bounds)
+    let mut how = Aggregation { exemplars: of.scrape.exemplars, ..Aggregation::default() };
+    let otlp = config.metrics.as_ref().map(|metrics| metrics.aggregation);
+    if let (ExemplarFilter::AlwaysOff, Some(otlp)) = (how.exemplars, otlp)
+        && how == (Aggregation { exemplars: how.exemplars, ..otlp })
+    {
+        how.exemplars = otlp.exemplars;
+    }
+    Plan::new(of.features, &config.attributes, bounds).aggregated(how)
 }
 
 pub(super) fn start_traces(of: &OtlpTraces, spools: &mut Spools, telemetry: &Telemetry) -> Result<Traces, StartError> {
@@ -232,11 +260,10 @@ pub(super) fn export_metrics(
     telemetry: &Telemetry,
 ) -> Result<Exporter, StartError> {
     let books = &telemetry.metrics;
-    let delivery = Delivery {
-        max_items: MAX_DATA_POINTS,
-        max_bytes: POINT_QUEUE_BYTES,
-        keep: Keep::Latest,
-        backoff: METRICS_BACKOFF,
+    let (keep, backoff) = match of.aggregation.temporality {
+        Temporality::Cumulative => (Keep::Latest, METRICS_BACKOFF),
+        Temporality::Delta | Temporality::LowMemory => (Keep::All, DELTA_BACKOFF),
     };
+    let delivery = Delivery { max_items: MAX_DATA_POINTS, max_bytes: POINT_QUEUE_BYTES, keep, backoff };
     Exporter::start(&of.otlp, delivery, spools.of(books)?, books.clone()).map_err(StartError::Metrics)
 }

@@ -14,7 +14,7 @@ use super::{
     collector::Collector,
     wall_clock,
 };
-use crate::{console::Console, export::Exporter, prometheus, serve::Reply};
+use crate::{console::Console, export::Exporter, serve::Reply};
 
 /// Keys in which `new` differs from `running` and that a running forwarder cannot change, each with why. Their values in
 /// `new` become those that run.
@@ -49,12 +49,19 @@ pub fn fixed(running: &Config, new: &mut Config) -> Vec<(&'static str, &'static 
     let port = |config: &Config| config.prometheus.as_ref().map(|of| of.port);
     let moved = port(new).is_some() && port(new) != port(running);
     differ("prometheus_export.port", moved, LISTENING);
+    let guard =
+        |config: &Config| config.prometheus.as_ref().map(|of| (of.scrape.basic_auth.clone(), of.scrape.tls.clone()));
+    let guarded_anew = guard(new).is_some() && guard(running).is_some() && guard(new) != guard(running);
+    differ("spantap.prometheus", guarded_anew, RESTART);
 
     new.socket.clone_from(&running.socket);
     new.spool.clone_from(&running.spool);
     (new.admin, new.log, new.forwarder) = (running.admin, running.log, running.forwarder.clone());
     match (&mut new.prometheus, &running.prometheus) {
-        (Some(new), Some(running)) => new.port = running.port,
+        (Some(new), Some(running)) => {
+            new.port = running.port;
+            (new.scrape.basic_auth, new.scrape.tls) = (running.scrape.basic_auth.clone(), running.scrape.tls.clone());
+        }
         (place @ Some(_), None) => *place = None,
         (None, _) => {}
     }
@@ -95,8 +102,10 @@ impl Pipeline {
 
     fn reload_metrics(&mut self, running: &Config, new: &Config, deadline: Instant) -> Result<(), StartError> {
         let telemetry = self.telemetry.clone();
-        let chosen_anew = running.attributes != new.attributes;
-        if running.metrics != new.metrics || chosen_anew {
+        // What both destinations ask for decides which series there are.
+        let pushed = |of: &Config| of.metrics.as_ref().map(|metrics| (build::otlp_plan(metrics, of), metrics.ttl));
+        let scraped = |of: &Config| of.prometheus.as_ref().map(|scrape| (build::scrape_plan(scrape, of), scrape.ttl));
+        if running.metrics != new.metrics || pushed(running) != pushed(new) {
             let old = self.metrics.take();
             self.metrics = match (&new.metrics, old) {
                 (None, old) => {
@@ -108,7 +117,12 @@ impl Pipeline {
                     let registry = build::registry(&mut self.registries, plan, of.ttl, &telemetry);
                     let same_place = running.metrics.as_ref().is_some_and(|running| running.otlp == of.otlp);
                     let (collector, exporter) = match old {
-                        Some(old) if same_place => (Some(old.collector), old.exporter),
+                        Some(mut old) if same_place => {
+                            if !Arc::ptr_eq(old.collector.registry(), &registry) {
+                                self.last_collection(&mut old);
+                            }
+                            (Some(old.collector), old.exporter)
+                        }
                         Some(mut old) => {
                             let exporter = build::export_metrics(of, &mut self.spools, &telemetry)?;
                             self.last_collection(&mut old);
@@ -119,32 +133,28 @@ impl Pipeline {
                     };
                     let collector = match collector.filter(|known| Arc::ptr_eq(known.registry(), &registry)) {
                         Some(mut known) => {
-                            known.set_interval(of.interval);
+                            known.reconfigure(of);
                             known
                         }
-                        None => {
-                            Collector::new(of.interval, registry, telemetry.clone(), self.rules.clone(), self.started)
-                        }
+                        None => Collector::new(of, registry, telemetry.clone(), self.rules.clone(), self.started),
                     };
                     Some(Metrics { collector, exporter })
                 }
             };
         }
         if let Some(scrape) = &self.scrape
-            && (running.prometheus != new.prometheus || chosen_anew)
+            && (running.prometheus != new.prometheus || scraped(running) != scraped(new))
         {
             scrape.set(match &new.prometheus {
                 Some(of) => {
                     let plan = build::scrape_plan(of, new);
                     let registry = build::registry(&mut self.registries, plan, of.ttl, &telemetry);
-                    prometheus::handler(of.path.clone(), registry, self.rules.clone(), telemetry.clone())
+                    build::scrape_handler(of, registry, &self.rules, &telemetry)
                 }
                 None => Arc::new(|_| Reply::text(404, "the scrape endpoint was switched off\n")),
             });
         }
-        let pushed = new.metrics.as_ref().map(|of| (build::otlp_plan(of, new), of.ttl));
-        let scraped = new.prometheus.as_ref().map(|of| (build::scrape_plan(of, new), of.ttl));
-        let wanted = [pushed, scraped];
+        let wanted = [pushed(new), scraped(new)];
         self.registries.retain(|registry| {
             let registry = super::lock(registry);
             wanted.iter().flatten().any(|(plan, ttl)| registry.serves(plan, *ttl))

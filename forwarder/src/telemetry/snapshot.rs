@@ -212,11 +212,43 @@ pub fn measures(t: &Telemetry) -> Vec<Measure> {
     ]
 }
 
+/// Leaves of counters what came since `told`, and no point where nothing did.
+pub fn subtract(now: &mut [Measure], told: &[Measure]) {
+    for measure in now.iter_mut().filter(|measure| measure.kind == Kind::Counter) {
+        let before = told.iter().find(|before| before.name == measure.name);
+        for (attributes, value) in &mut measure.points {
+            let known = before.and_then(|before| before.points.iter().find(|(of, _)| of == attributes));
+            *value = value.saturating_sub(known.map_or(0, |(_, value)| *value));
+        }
+        measure.points.retain(|(_, value)| *value > 0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{collections::HashSet, sync::Arc};
 
     use super::*;
+
+    #[test]
+    fn differences_add_up() {
+        let t = Telemetry::new(Arc::default());
+        let exchanges = |measures: &[Measure]| -> u64 {
+            let of = measures.iter().find(|m| m.name == "spantap.exchanges").map(|m| &m.points);
+            of.into_iter().flatten().map(|(_, value)| value).sum()
+        };
+        let (mut told, mut sum) = (Vec::new(), 0);
+        for round in 0..3 {
+            (0..round).for_each(|_| t.exchange(crate::exchange::Side::Server));
+            let now = measures(&t);
+            let mut since = now.clone();
+            subtract(&mut since, &told);
+            sum += exchanges(&since);
+            assert_eq!(sum, exchanges(&now));
+            assert!(since.iter().any(|m| m.kind == Kind::Gauge && !m.points.is_empty()), "gauges stay");
+            told = now;
+        }
+    }
 
     #[test]
     fn names_are_unique_and_of_spantap() {

@@ -112,6 +112,7 @@ pub fn otlp_metrics(endpoint: String) -> OtlpMetrics {
         request_size_buckets: SIZE_BUCKETS.to_vec(),
         response_size_buckets: SIZE_BUCKETS.to_vec(),
         ttl: Duration::from_secs(300),
+        aggregation: Default::default(),
     }
 }
 
@@ -125,6 +126,7 @@ pub fn prometheus() -> Prometheus {
         request_size_buckets: SIZE_BUCKETS.to_vec(),
         response_size_buckets: SIZE_BUCKETS.to_vec(),
         ttl: Duration::from_secs(300),
+        scrape: Default::default(),
     }
 }
 

@@ -44,7 +44,7 @@ fn resource() -> Arc<Resource> {
 }
 
 fn record(registry: &mut Registry, exchange: &Exchange) {
-    registry.record(ProcessKey(1), &resource(), &Observation::new(exchange, sample::clock(), &rules()));
+    registry.record(ProcessKey(1), &resource(), &Observation::new(exchange, sample::clock(), &rules()), None);
 }
 
 /// Attributes of each series of the metric, as text, ordered.
@@ -193,7 +193,7 @@ proptest! {
         let mut registry = registry(&features, &attributes(&selection));
         let (resource, rules) = (resource(), rules());
         for exchange in &exchanges {
-            registry.record(ProcessKey(1), &resource, &Observation::new(exchange, sample::clock(), &rules));
+            registry.record(ProcessKey(1), &resource, &Observation::new(exchange, sample::clock(), &rules), None);
         }
         let duration = |e: &Exchange| Some(e.end.0 - e.start.0).map(|ns| ns as f64 / 1e9);
         let request = |e: &Exchange| e.request.body_size.map(|n| n as f64);

@@ -57,7 +57,7 @@ impl Fixture {
 
     fn record(&mut self, key: u64, exchange: &Exchange) {
         let seen = Observation::new(exchange, sample::clock(), &self.rules);
-        self.registry.record(ProcessKey(key), &self.resource, &seen);
+        self.registry.record(ProcessKey(key), &self.resource, &seen, None);
     }
 }
 

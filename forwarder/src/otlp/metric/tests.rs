@@ -24,6 +24,7 @@ use crate::{
 };
 
 const NOW: UnixNs = UnixNs(sample::EPOCH + 9_000_000_000);
+const WINDOW: Window = Window { since: UnixNs(sample::EPOCH), time: NOW, exemplars: true };
 
 fn plan() -> Plan {
     let sizes = &sample::SIZE_BUCKETS;
@@ -37,7 +38,7 @@ fn registry(exchanges: &[Exchange], rules: &Rules) -> Registry {
     let resource = Arc::new(ResourceBuilder::new(&sample::config()).process(&sample::process(1, "shop")));
     for e in exchanges {
         let seen = Observation::new(e, sample::clock(), rules);
-        registry.record(ProcessKey(1), &resource, &seen);
+        registry.record(ProcessKey(1), &resource, &seen, None);
     }
     registry
 }
@@ -67,7 +68,7 @@ fn histograms_of_both_sides() {
         &[sample::exchange(Side::Server), sample::exchange(Side::Server), sample::exchange(Side::Client)],
         &rules,
     );
-    let mut encoder = MetricsEncoder::new(&rules, registry.plan(), NOW);
+    let mut encoder = MetricsEncoder::new(&rules, registry.plan(), WINDOW);
     encoder.process(registry.processes().next().unwrap(), false);
     let metrics = decode(&encoder.finish());
     assert_eq!(
@@ -121,7 +122,7 @@ fn histograms_of_both_sides() {
 fn ended_series_have_no_value() {
     let rules = Rules::default();
     let registry = registry(&[sample::exchange(Side::Server)], &rules);
-    let mut encoder = MetricsEncoder::new(&rules, registry.plan(), NOW);
+    let mut encoder = MetricsEncoder::new(&rules, registry.plan(), WINDOW);
     encoder.process(registry.processes().next().unwrap(), true);
     let metrics = decode(&encoder.finish());
     let Some(Data::Histogram(h)) = &metrics[0].data else { panic!() };
@@ -133,7 +134,8 @@ fn ended_series_have_no_value() {
 fn the_start_is_before_the_time() {
     let rules = Rules::default();
     let registry = registry(&[sample::exchange(Side::Server)], &rules);
-    let mut encoder = MetricsEncoder::new(&rules, registry.plan(), UnixNs(sample::EPOCH - 5));
+    let mut encoder =
+        MetricsEncoder::new(&rules, registry.plan(), Window { time: UnixNs(sample::EPOCH - 5), ..WINDOW });
     encoder.process(registry.processes().next().unwrap(), false);
     let Some(Data::Histogram(h)) = &decode(&encoder.finish())[0].data else { panic!() };
     assert_eq!(h.data_points[0].start_time_unix_nano, sample::EPOCH - 6);
@@ -146,9 +148,9 @@ fn own_metrics() {
     telemetry.exchange(Side::Server);
     let rules = Rules::default();
     let plan = Plan::default();
-    let mut encoder = MetricsEncoder::new(&rules, &plan, NOW);
+    let mut encoder = MetricsEncoder::new(&rules, &plan, WINDOW);
     let resource = ResourceBuilder::new(&sample::config()).own();
-    encoder.own(&resource, &crate::telemetry::snapshot::measures(&telemetry), UnixNs(sample::EPOCH));
+    encoder.own(&resource, &crate::telemetry::snapshot::measures(&telemetry), UnixNs(sample::EPOCH), false);
     let metrics = decode(&encoder.finish());
     let find = |name: &str| metrics.iter().find(|m| m.name == name).unwrap().data.clone().unwrap();
     let Data::Sum(losses) = find("spantap.losses") else { panic!() };
@@ -161,5 +163,5 @@ fn own_metrics() {
 #[test]
 fn nothing_makes_no_request() {
     let rules = Rules::default();
-    assert!(MetricsEncoder::new(&rules, &Plan::default(), NOW).finish().is_empty());
+    assert!(MetricsEncoder::new(&rules, &Plan::default(), WINDOW).finish().is_empty());
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use spantap_config::{Attributes, Feature, Features};
 
 use super::*;
+use crate::prometheus::page::{Page, Shown};
 use crate::{
     exchange::Side,
     metric::{
@@ -40,10 +41,16 @@ fn filled() -> (Registry, Rules) {
             let mut e = sample::exchange(side);
             e.request.headers.host = Some(Bytes::from_static(b"h:1"));
             let seen = Observation::new(&e, sample::clock(), &rules);
-            registry.record(ProcessKey(id.into()), &resource, &seen);
+            registry.record(ProcessKey(id.into()), &resource, &seen, None);
         }
     }
     (registry, rules)
+}
+
+fn render(format: Format, registry: Registry, rules: Rules) -> String {
+    let shown = Shown { exemplars: true, build_info: true };
+    let mut page = Page::new(format, &std::sync::Mutex::new(registry), Arc::new(rules), shown);
+    std::iter::from_fn(|| page.piece()).collect()
 }
 
 /// Checks the shape of each line; returns samples by name and labels.
@@ -70,7 +77,7 @@ fn find(samples: &BTreeMap<String, f64>, parts: &[&str]) -> Vec<f64> {
 #[test]
 fn series_of_two_processes() {
     let (registry, rules) = filled();
-    let text = render(Format::Text, &registry, &rules);
+    let text = render(Format::Text, registry, rules);
     let mut samples = parse(&text);
     assert_eq!(find(&samples, &["traces_target_info{", "process_pid=\"1001\""]), [1.0]);
     samples.retain(|series, _| !series.starts_with("traces_"));
@@ -105,7 +112,7 @@ fn series_of_two_processes() {
 #[test]
 fn openmetrics_form() {
     let (registry, rules) = filled();
-    let text = render(Format::OpenMetrics, &registry, &rules);
+    let text = render(Format::OpenMetrics, registry, rules);
     assert!(text.ends_with("# EOF\n"));
     assert!(text.contains("# TYPE target info\n") && text.contains("\ntarget_info{"));
     assert!(text.contains("# UNIT http_server_request_duration_seconds seconds\n"));
@@ -116,39 +123,10 @@ fn openmetrics_form() {
 }
 
 #[test]
-fn negotiation() {
-    for (accept, want) in [
-        ("", Format::Text),
-        ("*/*", Format::Text),
-        ("application/openmetrics-text", Format::OpenMetrics),
-        (
-            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
-            Format::OpenMetrics,
-        ),
-        ("text/plain;q=0.9, application/openmetrics-text; q=0.8", Format::Text),
-        ("application/openmetrics-text;q=x", Format::Text),
-    ] {
-        assert_eq!(Format::negotiate(accept), want, "{accept}");
-    }
-}
-
-#[test]
-fn names() {
-    for (name, unit, want) in [
-        ("http.server.request.duration", "s", "http_server_request_duration_seconds"),
-        ("a.b-c..d", "{x}", "a_b_c_d"),
-        ("queue.bytes", "By", "queue_bytes"),
-        ("1x", "", "key_1x"),
-    ] {
-        assert_eq!(metric_name(name, unit), want);
-    }
-}
-
-#[test]
 fn promtool_finds_nothing_to_say() {
     let (registry, rules) = filled();
     let own = render_own(Format::Text, &snapshot::measures(&Telemetry::new(Arc::default())));
-    for text in [render(Format::Text, &registry, &rules), own] {
+    for text in [render(Format::Text, registry, rules), own] {
         let child = Command::new("promtool")
             .args(["check", "metrics"])
             .stdin(Stdio::piped())
