@@ -20,7 +20,7 @@ fn features_as_in_beyla() {
     assert_eq!(config.metrics.unwrap().features.iter().collect::<Vec<_>>(), [Application]);
     assert_eq!(config.prometheus.unwrap().features.iter().collect::<Vec<_>>(), [Application]);
     assert_eq!(features("[application, application_span]"), [Application, Span]);
-    assert_eq!(features("application_service_graph,application_process"), [ServiceGraph, Process]);
+    assert_eq!(features("'application_service_graph,application_process'"), [ServiceGraph, Process]);
     assert_eq!(features("[all]"), [Application, SpanOtel, SpanSizes, ServiceGraph, Host, Process]);
     assert_eq!(features("[network]"), []);
     let config = clean("prometheus_export: {port: 9400}", &[("BEYLA_PROMETHEUS_FEATURES", "application_host")]);
