@@ -122,6 +122,15 @@ pub(crate) fn collector_listens() -> bool {
     TcpStream::connect_timeout(&([127, 0, 0, 1], 4318).into(), Duration::from_millis(300)).is_ok()
 }
 
+/// The agent goes first, so that the reason is the last that is said.
+async fn last_said(reason: Failure, agent: &mut Option<Child>, limit: Duration) -> Failure {
+    if let Some(child) = agent {
+        drop(child.stdin.take());
+        reap(child, Instant::now() + limit).await;
+    }
+    reason
+}
+
 async fn run(
     mut reloader: Reloader,
     listener: UnixListener,
@@ -135,17 +144,12 @@ async fn run(
     let losses = Arc::new(Losses::default());
     let mut pipeline = match Pipeline::with(endpoints, config, losses.clone()) {
         Ok(pipeline) => pipeline,
-        Err(error) => {
-            // The agent goes first, so that the reason is the last that is said.
-            if let Some(child) = &mut agent {
-                drop(child.stdin.take());
-                reap(child, Instant::now() + config.shutdown_timeout).await;
-            }
-            return Err(error.into());
-        }
+        Err(error) => return Err(last_said(error.into(), &mut agent, config.shutdown_timeout).await),
     };
     // All that needs more is done; from here on bytes of other programs are read.
-    confinement::enter()?;
+    if let Err(error) = confinement::enter() {
+        return Err(last_said(error.into(), &mut agent, config.shutdown_timeout).await);
+    }
     let mut intake = Intake::new(losses);
     intake.set_capture(&config.headers);
     tell(config, &pipeline);
