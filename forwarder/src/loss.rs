@@ -46,9 +46,10 @@ reasons! {
     Encrypted => "encrypted", "connection";
     /// A connection that speaks HTTP/2, which is not read yet.
     Http2 => "http2_not_read", "connection";
-    /// More connections at once than the table holds; the one idle for longest was given up.
+    /// More connections at once than the table holds, the one idle for longest was given up; or more bytes of unfinished
+    /// heads than are kept.
     ConnectionLimit => "connection_limit", "exchange";
-    /// More requests outstanding on one connection than are kept.
+    /// More requests outstanding on one connection, or bytes of them on all, than are kept.
     PipelineLimit => "pipeline_limit", "exchange";
     /// Was still open when the program stopped.
     OpenAtStop => "open_at_stop", "exchange";

@@ -142,6 +142,15 @@ pub(crate) fn words_of(ports: &[u16]) -> String {
     ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" and ")
 }
 
+/// The agent goes first, so that the reason is the last that is said.
+async fn last_said(reason: Failure, agent: &mut Option<Child>, limit: Duration) -> Failure {
+    if let Some(child) = agent {
+        drop(child.stdin.take());
+        reap(child, Instant::now() + limit).await;
+    }
+    reason
+}
+
 async fn run(
     mut reloader: Reloader,
     listener: UnixListener,
@@ -156,18 +165,13 @@ async fn run(
     let losses = Arc::new(Losses::default());
     let mut pipeline = match Pipeline::with(endpoints, spool.as_ref(), config, losses.clone()) {
         Ok(pipeline) => pipeline,
-        Err(error) => {
-            // The agent goes first, so that the reason is the last that is said.
-            if let Some(child) = &mut agent {
-                drop(child.stdin.take());
-                reap(child, Instant::now() + config.shutdown_timeout).await;
-            }
-            return Err(error.into());
-        }
+        Err(error) => return Err(last_said(error.into(), &mut agent, config.shutdown_timeout).await),
     };
     // All that needs more is done; from here on bytes of other programs are read.
-    confinement::enter(spool.as_ref().map(AsFd::as_fd))?;
-    drop(spool); // the exporters have it, and keep its lock
+    if let Err(error) = confinement::enter(spool.as_ref().map(AsFd::as_fd)) {
+        return Err(last_said(error.into(), &mut agent, config.shutdown_timeout).await);
+    }
+    drop(spool); // the pipeline has it, and keeps its lock
     let mut intake = Intake::new(losses);
     intake.set_capture(&config.headers);
     tell(config, &pipeline);

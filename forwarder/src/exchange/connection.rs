@@ -140,6 +140,16 @@ impl Connection {
         }
     }
 
+    /// Bytes kept beside its open requests: heads that are not whole, events that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.received.bytes() + self.sent.bytes() + self.held.as_ref().map_or(0, |held| held.bytes())
+    }
+
+    /// Whether a head is not whole yet.
+    pub(super) fn is_in_head(&self) -> bool {
+        self.received.bytes() + self.sent.bytes() > 0
+    }
+
     /// Whether requests are received here.
     pub(super) fn is_server(&self) -> bool {
         self.request_direction == Some(Direction::Received)

@@ -81,7 +81,10 @@ impl Connection {
         let newest = ctx.requests.back(&self.queue);
         self.pipelined |= newest.is_some_and(|newest| !newest.doubtful && !newest.after_gap);
         if self.blind.is_none() {
-            if self.queue.len() >= ctx.limits.pipeline || ctx.requests.len() >= ctx.limits.requests {
+            if self.queue.len() >= ctx.limits.pipeline
+                || ctx.requests.len() >= ctx.limits.requests
+                || ctx.requests.bytes() + ctx.stats.bytes >= ctx.limits.bytes
+            {
                 self.blind = Some(Reason::PipelineLimit);
             } else if self.pipelined && self.gap {
                 self.blind = Some(Reason::ResponseNotObserved);

@@ -46,6 +46,8 @@ pub struct Batch {
     pub losses: Vec<(Reason, u64)>,
     /// The agent's figures, if told.
     pub status: Option<v1::AgentStatus>,
+    /// Length of the encoded batch: what its events keep alive.
+    pub bytes: usize,
 }
 
 /// What broke a rule.
@@ -95,6 +97,7 @@ impl Batch {
             clock: wire.clock.map(Into::into).unwrap_or_default(),
             processes: wire.processes.into_iter().map(Into::into).collect(),
             connections,
+            bytes: bytes.len(),
             events: Events::new(bytes),
             usages: wire.usages.into_iter().map(Into::into).collect(),
             ended: wire.ended_processes.into_iter().map(ProcessId).collect(),

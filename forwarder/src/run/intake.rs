@@ -3,7 +3,7 @@
 //! In: what the ingest server hands over. Out: exchanges to the pipeline, losses to their counters, acknowledgements to
 //! the agent once a batch is taken over.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use spantap_config::Headers;
 use spantap_proto::v1;
@@ -27,8 +27,14 @@ const MAX_PROCESS_BYTES: usize = 32 * 1024 * 1024;
 pub struct Intake {
     table: Table,
     processes: rustc_hash::FxHashMap<ProcessId, ProcessRef>,
-    /// What those take, about.
+    /// What those take, about, and those that are leaving.
     process_bytes: usize,
+    /// Forgotten here, and still in use by open requests or waiting spans; with what each takes.
+    leaving: Vec<(Weak<Process>, usize)>,
+    /// Up to this sequence the agent may send again what was taken over already.
+    sent_again: u64,
+    /// Highest sequence taken over in this run.
+    taken: u64,
     /// The process of events of which nothing is known.
     nobody: ProcessRef,
     losses: Arc<Losses>,
@@ -47,6 +53,9 @@ impl Intake {
             table: Table::default(),
             processes: Default::default(),
             process_bytes: 0,
+            leaving: Vec::new(),
+            sent_again: 0,
+            taken: 0,
             nobody: Arc::new(nobody()),
             losses,
             run: None,
@@ -66,7 +75,11 @@ impl Intake {
         match arrival {
             Arrival::Began(hello) => self.begin(&hello, pipeline),
             Arrival::Batch { batch, taken, sequence } => {
-                self.batch(*batch, pipeline);
+                // Whoever has not heard an acknowledgement sends again; what was taken over is not taken twice.
+                if sequence == 0 || sequence > self.sent_again {
+                    self.batch(*batch, pipeline);
+                    self.taken = self.taken.max(sequence);
+                }
                 if sequence != 0 {
                     // Full or closed: a later acknowledgement covers this one, or nobody waits for it.
                     let _ = taken.try_send(Ok(v1::Acknowledgement { sequence }));
@@ -97,10 +110,12 @@ impl Intake {
         if known.is_some_and(|run| run != hello.agent_run) {
             self.table.agent_restarted(&mut Out { pipeline, losses: &self.losses, clock: self.clock });
             pipeline.agent_restarted();
-            self.processes.clear();
-            self.process_bytes = 0;
+            let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
+            ids.into_iter().for_each(|id| self.forget(id));
             self.told.clear();
+            self.taken = 0;
         }
+        self.sent_again = self.taken;
         pipeline.set_host(HostFacts { name: hello.host_name.clone(), id: hello.host_id.clone() });
         pipeline.telemetry().agent.set_connected(true);
     }
@@ -108,6 +123,7 @@ impl Intake {
     fn batch(&mut self, batch: Batch, pipeline: &mut Pipeline) {
         self.clock = batch.clock;
         self.clock_read = std::time::Instant::now();
+        self.let_go();
         for process in batch.processes {
             // One that is told again takes its own place.
             self.forget(process.id);
@@ -137,6 +153,7 @@ impl Intake {
                 }
             }
         }
+        self.table.batch_ends(batch.bytes);
         out.pipeline.telemetry().agent.events_received.add(received);
         for usage in batch.usages {
             match self.processes.get(&usage.process) {
@@ -161,9 +178,28 @@ impl Intake {
     }
 
     fn forget(&mut self, id: ProcessId) {
-        if let Some(process) = self.processes.remove(&id) {
-            self.process_bytes = self.process_bytes.saturating_sub(size(&process));
+        let Some(process) = self.processes.remove(&id) else { return };
+        let bytes = size(&process);
+        if Arc::strong_count(&process) > 1 {
+            self.leaving.push((Arc::downgrade(&process), bytes));
+        } else {
+            self.process_bytes = self.process_bytes.saturating_sub(bytes);
         }
+    }
+
+    /// Counts those no more that nobody uses any more; only once there is little room, for it looks at all of them.
+    fn let_go(&mut self) {
+        if self.process_bytes < MAX_PROCESS_BYTES / 2 {
+            return;
+        }
+        let bytes = &mut self.process_bytes;
+        self.leaving.retain(|(process, size)| {
+            let used = process.strong_count() > 0;
+            if !used {
+                *bytes = bytes.saturating_sub(*size);
+            }
+            used
+        });
     }
 
     /// The agent's counts are cumulative in its run; ours are in this program's.
