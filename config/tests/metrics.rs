@@ -1,6 +1,6 @@
 //! Which metrics, with which attributes.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod common;
 
