@@ -18,7 +18,7 @@ use super::{
 use crate::{
     admin,
     console::Console,
-    endpoints::{EndpointError, Endpoints},
+    endpoints::{self, EndpointError, Endpoints},
     export::{
         Delivery, Exporter,
         client::{Client, ClientError},
@@ -142,6 +142,9 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     }
     if let Some(metrics) = &config.metrics {
         Client::new(&metrics.otlp).map_err(StartError::Metrics)?;
+    }
+    if let Some(prometheus) = &config.prometheus {
+        endpoints::guard(&prometheus.scrape).map_err(EndpointError::Tls)?;
     }
     Ok(())
 }
