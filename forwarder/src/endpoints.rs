@@ -60,7 +60,11 @@ impl Endpoints {
     }
 }
 
-fn guard(of: &Scrape) -> Result<Guard, TlsError> {
+/// Who may scrape, and the certificate and key that are shown to them.
+///
+/// # Errors
+/// If the files are not usable.
+pub fn guard(of: &Scrape) -> Result<Guard, TlsError> {
     Ok(Guard {
         credentials: of.basic_auth.as_ref().map(|(username, password)| Credentials::new(username, &password.0)),
         tls: of.tls.as_ref().map(|(certificate, key)| tls::acceptor(certificate, key)).transpose()?,

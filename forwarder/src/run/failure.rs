@@ -69,6 +69,7 @@ impl Failure {
         match self {
             Self::Usage(_) | Self::Configuration(_) => 64,
             Self::Start(StartError::Traces(_) | StartError::Metrics(_)) => 64,
+            Self::Endpoint(EndpointError::Tls(_)) | Self::Start(StartError::Endpoint(EndpointError::Tls(_))) => 64,
             Self::Privilege(_) | Self::NotRoot(_) | Self::Socket(BindError::Owner { .. }) => 77,
             Self::Socket(_)
             | Self::Endpoint(_)
