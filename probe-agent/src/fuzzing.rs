@@ -109,7 +109,7 @@ pub fn forwarder_bytes(data: &[u8]) {
         });
     });
     let queue = shared.queue.borrow();
-    assert!(queue.bytes() <= 210 && queue.is_empty() == !queue.holds_events());
+    assert!(queue.bytes() <= 210 && queue.is_empty() != queue.holds_events());
 }
 
 struct File<'a> {

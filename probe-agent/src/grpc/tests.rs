@@ -1,5 +1,5 @@
 //! The client against servers of `h2`, with mistakes that a forwarder could make or mean.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use bytes::BytesMut;
 use h2::server;

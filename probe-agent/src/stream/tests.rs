@@ -1,5 +1,5 @@
 //! The stream against a hostile forwarder.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::{io::Write as _, path::PathBuf, time::Instant};
 
