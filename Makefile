@@ -57,7 +57,7 @@ images: ## build the container images; STANDINS=1 where no image registry can be
 up: images ## Collector, forwarder, agent and a demo application in containers
 	$(COMPOSE) --profile demo up --no-build
 
-FUZZ_TARGETS := agent_bytes agent_events heads
+FUZZ_TARGETS := agent_bytes agent_events heads acknowledgements forwarder_bytes host_files
 FUZZ_TOOL := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/spantap/cargo-fuzz
 fuzz: ## feed hostile bytes to what reads them; FOR=60 seconds for each target
 	@[ -x $(FUZZ_TOOL)/bin/cargo-fuzz ] || $(CARGO) install cargo-fuzz --locked --root $(FUZZ_TOOL)

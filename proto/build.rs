@@ -10,6 +10,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ".spantap.v1.SocketEvent.head",
         ".spantap.v1.SocketEvent.tail",
     ]);
+    #[cfg(feature = "service")]
     tonic_prost_build::configure().compile_fds_with_config(descriptors, config)?;
+    #[cfg(not(feature = "service"))]
+    config.compile_fds(descriptors)?;
     Ok(())
 }

@@ -16,6 +16,8 @@ pub struct Environment {
     uid: u32,
     /// Whether this user may make a socket in `/run/spantap`.
     run_directory: bool,
+    /// Whether files that the configuration refers to stay unread.
+    without_files: bool,
 }
 
 impl Environment {
@@ -30,18 +32,30 @@ impl Environment {
             variables,
             uid: rustix::process::geteuid().as_raw(),
             run_directory: Path::new(RUN_DIRECTORY).is_dir() && rustix::fs::access(RUN_DIRECTORY, writable).is_ok(),
+            without_files: false,
         }
     }
 
     /// Variables alone, as root sees them: for tests and for tools that read somebody else's configuration.
     pub fn of<K: Into<String>, V: Into<String>>(variables: impl IntoIterator<Item = (K, V)>) -> Self {
         let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        Self { variables, uid: 0, run_directory: true }
+        Self { variables, uid: 0, run_directory: true, without_files: false }
     }
 
     /// The same variables for another user.
     pub fn as_user(self, uid: u32, run_directory: bool) -> Self {
         Self { uid, run_directory, ..self }
+    }
+
+    /// The same for a program that has no use for secrets: `${file:…}` and `headers_file` are not read, a placeholder stands in
+    /// their place.
+    pub fn without_files(self) -> Self {
+        Self { without_files: true, ..self }
+    }
+
+    /// Whether files that the configuration refers to are read.
+    pub(crate) fn reads_files(&self) -> bool {
+        !self.without_files
     }
 
     /// Value of a variable; a variable that is set to nothing counts as unset, as the OpenTelemetry specification says.

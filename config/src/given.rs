@@ -16,6 +16,8 @@ pub(crate) struct Given<'a> {
     pub(crate) key: String,
     place: Place,
     what: What<'a>,
+    /// A file was put into it: it must not be shown.
+    secret: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -28,11 +30,11 @@ enum What<'a> {
 impl<'a> Given<'a> {
     pub(crate) fn node(node: &'a Node, key: String, file: &Arc<PathBuf>) -> Self {
         let place = Place::File { path: Arc::clone(file), line: node.at.line, column: node.at.column };
-        Self { key, place, what: What::Node(node) }
+        Self { key, place, what: What::Node(node), secret: is_secret(node) }
     }
 
     pub(crate) fn variable(name: String, text: &'a str, key: &str) -> Self {
-        Self { key: key.to_owned(), place: Place::Variable(name), what: What::Text(text) }
+        Self { key: key.to_owned(), place: Place::Variable(name), what: What::Text(text), secret: false }
     }
 
     pub(crate) fn place(&self) -> Place {
@@ -105,7 +107,8 @@ impl<'a> Given<'a> {
             return Ok(nodes);
         }
         // A part of a scalar has no position of its own: the place of the whole is where it can be corrected.
-        let part = |text| Given { key: self.key.clone(), place: self.place(), what: What::Text(text) };
+        let part =
+            |text| Given { key: self.key.clone(), place: self.place(), what: What::Text(text), secret: self.secret };
         match self.text() {
             Ok(text) => Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(part).collect()),
             Err(_) => Err(self.invalid("a list")),
@@ -132,7 +135,7 @@ impl<'a> Given<'a> {
 
     /// A node inside of this one.
     fn child(&self, node: &'a Node, key: String) -> Given<'a> {
-        Given { key, place: self.at(node.at), what: What::Node(node) }
+        Given { key, place: self.at(node.at), what: What::Node(node), secret: is_secret(node) }
     }
 
     /// A position in the same file.
@@ -143,6 +146,11 @@ impl<'a> Given<'a> {
         }
     }
 
+    /// Its text for a message.
+    pub(crate) fn shown(&self) -> Result<String, ConfigError> {
+        Ok(if self.secret { "the content of a file".to_owned() } else { shown(self.text()?) })
+    }
+
     /// Whether it is an explicit nothing.
     pub(crate) fn is_null(&self) -> bool {
         matches!(self.what, What::Node(Node { value: Value::Null, .. }))
@@ -151,6 +159,7 @@ impl<'a> Given<'a> {
     /// An error that says what was expected.
     pub(crate) fn invalid(&self, expected: &str) -> ConfigError {
         let found = match &self.what {
+            _ if self.secret => "the content of a file".to_owned(),
             What::Text(text) => shown(text),
             What::Node(node) => match &node.value {
                 Value::Null => "nothing".to_owned(),
@@ -176,4 +185,8 @@ impl<'a> Given<'a> {
     pub(crate) fn unsupported(&self, message: impl Into<String>) -> ConfigError {
         ConfigError::Unsupported { place: self.place(), key: self.key.clone(), message: message.into() }
     }
+}
+
+fn is_secret(node: &Node) -> bool {
+    matches!(node.value, Value::Scalar { secret: true, .. })
 }

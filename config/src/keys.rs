@@ -6,6 +6,7 @@ mod ebpf;
 mod export;
 mod general;
 mod network;
+mod otlp;
 
 pub(crate) use check::{check, check_variables, places};
 
@@ -43,11 +44,29 @@ const OWN: &[Key] = &[
     served("spantap.forwarder_uids", "SPANTAP_FORWARDER_UIDS"),
     served("spantap.agent_uids", "SPANTAP_AGENT_UIDS"),
     served("spantap.user", "SPANTAP_USER"),
+    served("spantap.headers.allow_sensitive", "SPANTAP_HEADERS_ALLOW_SENSITIVE"),
+    served("spantap.headers.request", "SPANTAP_HEADERS_REQUEST"),
+    served("spantap.headers.response", "SPANTAP_HEADERS_RESPONSE"),
+    served("spantap.sampler.keep_errors", "SPANTAP_SAMPLER_KEEP_ERRORS"),
+    served("spantap.sampler.keep_slower_than", "SPANTAP_SAMPLER_KEEP_SLOWER_THAN"),
+    served("spantap.sampler.keep_slowest", "SPANTAP_SAMPLER_KEEP_SLOWEST"),
+    served("spantap.spool.path", "SPANTAP_SPOOL_PATH"),
+    served("spantap.spool.max_size", "SPANTAP_SPOOL_MAX_SIZE"),
+    served("spantap.spool.max_age", "SPANTAP_SPOOL_MAX_AGE"),
+    served(
+        "spantap.metrics.temporality",
+        "SPANTAP_METRICS_TEMPORALITY OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+    ),
+    served("spantap.metrics.exemplar_filter", "SPANTAP_METRICS_EXEMPLAR_FILTER OTEL_METRICS_EXEMPLAR_FILTER"),
+    served("spantap.prometheus.tls_certificate", "SPANTAP_PROMETHEUS_TLS_CERTIFICATE"),
+    served("spantap.prometheus.tls_key", "SPANTAP_PROMETHEUS_TLS_KEY"),
+    served("spantap.prometheus.basic_auth.username", "SPANTAP_PROMETHEUS_USERNAME"),
+    served("spantap.prometheus.basic_auth.password", "SPANTAP_PROMETHEUS_PASSWORD"),
 ];
 
 /// All keys.
 pub(crate) fn all() -> impl Iterator<Item = &'static Key> {
-    [OWN, general::KEYS, export::KEYS, ebpf::KEYS, network::KEYS].into_iter().flatten()
+    [OWN, otlp::GENERAL, otlp::OPTIONS, general::KEYS, export::KEYS, ebpf::KEYS, network::KEYS].into_iter().flatten()
 }
 
 /// The key with this path.

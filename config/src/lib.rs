@@ -5,10 +5,13 @@
 //! reading it gave. The agent uses [`Config::discovery`] and [`Config::agent`], the forwarder the rest.
 //!
 //! # Layout
-//! `environment`, `yaml` take in what there is · `keys` knows every name · `settings`, `given`, `values`, `otel` give the value
-//! of a key as the type it needs · `discovery`, `otlp`, `exports`, `program` read one subject each · `load` puts them
-//! together · `render` shows the result.
+//! `environment`, `yaml`, `secret_file` take in what there is · `keys` knows every name · `settings`, `given`, `values`, `otel` give the value
+//! of a key as the type it needs · `discovery`, `otlp`, `exports`, `attributes`, `routes`, `sampling`, `capture`, `program` read one subject
+//! each · `load` puts them together · `render` shows the result.
 
+mod aggregation;
+mod attributes;
+mod capture;
 mod discovery;
 mod environment;
 mod error;
@@ -22,6 +25,9 @@ mod otlp;
 mod program;
 mod redaction;
 mod render;
+mod routes;
+mod sampling;
+mod secret_file;
 mod settings;
 mod suggest;
 pub mod types;

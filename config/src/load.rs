@@ -8,12 +8,14 @@ use std::{
 };
 
 use crate::{
+    attributes::attributes,
+    capture,
     discovery::discovery,
     environment::Environment,
     error::{ConfigError, Place, Warning},
     exports, keys,
     otlp::{destinations, exporters},
-    program,
+    program, routes, sampling,
     settings::Settings,
     types::{Config, Console},
     yaml,
@@ -61,7 +63,7 @@ impl Config {
         let source = file.map(|(path, _)| path.to_owned());
         let path = Arc::new(source.clone().unwrap_or_default());
         let place = keys::places(&path);
-        let mut unset = Vec::new();
+        let mut found = yaml::Found::default();
         let mut unserved = Vec::new();
         let root = match file {
             None => None,
@@ -69,14 +71,16 @@ impl Config {
                 let flaw = |flaw: yaml::Flaw| ConfigError::Syntax { place: place(flaw.at), message: flaw.message };
                 let mut root = yaml::parse(text).map_err(flaw)?;
                 if let Some(root) = &mut root {
-                    yaml::expand(root, env, &mut unset).map_err(flaw)?;
+                    yaml::expand(root, env, &mut found).map_err(flaw)?;
                     unserved = keys::check(root, &place)?;
                 }
                 root
             }
         };
         let mut settings = Settings::new(root.as_ref(), Arc::clone(&path), env);
-        for reference in unset {
+        settings.secret_files = found.files;
+        settings.text = file.map(|(_, text)| text);
+        for reference in found.unset {
             let message = format!("variable {} is not set, nothing is put in its place", reference.name);
             settings.warn(place(reference.at), message);
         }
@@ -103,15 +107,19 @@ fn assemble(settings: &mut Settings<'_>) -> Result<Config, ConfigError> {
         agent,
         socket: program::socket(settings)?,
         forwarder: program::forwarder(settings)?,
+        spool: program::spool(settings)?,
         traces: destinations.traces,
         metrics: destinations.metrics,
         fallback: destinations.fallback.filter(|_| !said).map(Box::new),
         prometheus: prometheus.filter(|_| !exporters.disabled),
         console: if exporters.disabled { Console::Off } else { console },
         admin: program::admin(settings)?,
-        routes: exports::routes(settings)?,
+        routes: routes::routes(settings)?,
         redaction: exports::redaction(settings)?,
-        sampler: exports::sampler(settings)?,
+        headers: capture::headers(settings)?,
+        attributes: attributes(settings)?,
+        sampler: sampling::sampler(settings)?,
+        keep: sampling::keep(settings)?,
         service_name: names.service_name,
         service_namespace: names.service_namespace,
         resource_attributes: names.resource_attributes,

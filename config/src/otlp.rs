@@ -3,35 +3,45 @@
 
 mod destination;
 mod endpoint;
+mod features;
 mod grafana;
 mod headers;
 mod metrics;
+mod options;
+mod protocol;
 mod selection;
+mod source;
 mod traces;
+mod transport;
 
+pub(crate) use features::{features, usage_interval};
 pub(crate) use headers::resource_attributes;
-pub(crate) use metrics::{duration_buckets, ttl};
-pub(crate) use selection::{Exporters, application_metrics, exporters, sends_http};
+pub(crate) use metrics::{Buckets, ttl};
+pub(crate) use selection::{Exporters, exporters, sends_http};
+
+pub use source::HeaderSource;
 
 use crate::{
     error::ConfigError,
     settings::Settings,
-    types::{Fallback, Otlp, OtlpMetrics, OtlpTraces},
+    types::{Fallback, Otlp, OtlpMetrics, OtlpTraces, Signal},
 };
 
-/// The two signals, with what their names are in the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Signal {
-    Traces,
-    Metrics,
-}
-
+/// What the names of the signals are in the configuration.
 impl Signal {
     /// Path below the base endpoint (OTLP specification, "OTLP/HTTP Request").
     fn path(self) -> &'static str {
         match self {
             Self::Traces => "/v1/traces",
             Self::Metrics => "/v1/metrics",
+        }
+    }
+
+    /// Path of the gRPC method that takes it.
+    fn method(self) -> &'static str {
+        match self {
+            Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
         }
     }
 
@@ -94,7 +104,7 @@ pub(crate) fn destinations(settings: &mut Settings<'_>, exporters: &Exporters) -
         Ok(match destination {
             _ if exporters.is_off(signal) => Aim::Off,
             Some(_) if !http => Aim::Off,
-            Some(otlp) => Aim::At(otlp),
+            Some(otlp) => Aim::At(Box::new(otlp)),
             None if !http => Aim::Off,
             None => Aim::Nowhere,
         })
@@ -111,16 +121,16 @@ pub(crate) fn destinations(settings: &mut Settings<'_>, exporters: &Exporters) -
         if traces_aim == Aim::Nowhere {
             fallback.traces = Some(traces_settings.with(local(Signal::Traces)?));
         }
-        if metrics_aim == Aim::Nowhere && metrics_settings.application {
+        if metrics_aim == Aim::Nowhere && !metrics_settings.features.is_empty() {
             fallback.metrics = Some(metrics_settings.with(local(Signal::Metrics)?));
         }
     }
     let metrics = match metrics_aim {
-        Aim::At(otlp) if metrics_settings.application => Some(metrics_settings.with(otlp)),
+        Aim::At(otlp) if !metrics_settings.features.is_empty() => Some(metrics_settings.with(*otlp)),
         _ => None,
     };
     let traces = match traces_aim {
-        Aim::At(otlp) => Some(traces_settings.with(otlp)),
+        Aim::At(otlp) => Some(traces_settings.with(*otlp)),
         _ => None,
     };
     let any = fallback.traces.is_some() || fallback.metrics.is_some();
@@ -135,5 +145,5 @@ enum Aim {
     /// Nobody named a destination.
     Nowhere,
     /// There.
-    At(Otlp),
+    At(Box<Otlp>),
 }

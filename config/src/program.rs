@@ -5,15 +5,17 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use crate::{
     error::ConfigError,
     otel,
-    otlp::resource_attributes,
+    otlp::{resource_attributes, usage_interval},
     settings::Settings,
-    types::{Agent, Forwarder, Log, LogFormat, LogLevel},
+    types::{Agent, Forwarder, Log, LogFormat, LogLevel, Spool},
 };
 
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 const RING_BUFFER_BYTES: u32 = 8 << 20;
 const QUEUE_BYTES: usize = 4 << 20;
 const HEAD_BYTES: u32 = 4096;
+const SPOOL_BYTES: u64 = 512 << 20;
+const SPOOL_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// Names of services and of the host.
 #[derive(Debug, Default)]
@@ -143,12 +145,49 @@ pub(crate) fn agent(settings: &Settings<'_>) -> Result<Agent, ConfigError> {
             _ => return Err(given.invalid("auto (TLS libraries are read where that is allowed) or off")),
         },
     };
-    Ok(Agent { ring_buffer_bytes, queue_bytes, head_bytes, forwarder_uids, tls })
+    let usage_interval = usage_interval(settings)?;
+    Ok(Agent { ring_buffer_bytes, queue_bytes, head_bytes, forwarder_uids, tls, usage_interval })
 }
 
 /// Whom the forwarder runs as and takes for the agent.
 pub(crate) fn forwarder(settings: &mut Settings<'_>) -> Result<Forwarder, ConfigError> {
     Ok(Forwarder { user: text(settings, "spantap.user")?, agent_uids: uids(settings, "spantap.agent_uids")? })
+}
+
+/// Where is kept what a destination cannot take. Without a path there is none, and the other keys have no effect.
+pub(crate) fn spool(settings: &mut Settings<'_>) -> Result<Option<Spool>, ConfigError> {
+    let max_bytes = match settings.get("spantap.spool.max_size") {
+        None => SPOOL_BYTES,
+        Some(given) => bytes(given.text()?)
+            .filter(|bytes| (16 << 20..=256 << 30).contains(bytes))
+            .ok_or_else(|| given.invalid("16MiB to 256GiB, as bytes or with a unit (KiB, MiB, GiB)"))?,
+    };
+    let max_age = match settings.get("spantap.spool.max_age") {
+        None => SPOOL_AGE,
+        Some(given) => {
+            let age = given.duration()?;
+            if age < Duration::from_secs(1) {
+                return Err(given.invalid("1s or longer"));
+            }
+            age
+        }
+    };
+    let path = match settings.get("spantap.spool.path") {
+        Some(given) => match given.text()? {
+            "" => None,
+            path if path.starts_with('/') && path.len() < 4096 && !path.contains('\0') => Some(PathBuf::from(path)),
+            _ => return Err(given.invalid("the absolute path of a folder")),
+        },
+        None => None,
+    };
+    if path.is_none() {
+        for key in ["spantap.spool.max_size", "spantap.spool.max_age"] {
+            if let Some(given) = settings.get(key) {
+                settings.warn(given.place(), format!("{key} has no effect without spantap.spool.path"));
+            }
+        }
+    }
+    Ok(path.map(|path| Spool { path, max_bytes, max_age }))
 }
 
 /// Numeric user ids; none if the key is not there.

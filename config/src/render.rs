@@ -1,10 +1,12 @@
 //! In: a configuration. Out: YAML-like text of all that counts, for people who check what a start would do. No secret is in it.
 
+mod aggregation;
+
 use std::{fmt::Write, time::Duration};
 
 use crate::types::{
-    Compression, Config, Console, Exports, Fallback, LogFormat, LogLevel, Otlp, OtlpMetrics, OtlpTraces, Sampler,
-    Selector,
+    Attributes, Compression, Config, Console, Exports, Fallback, Feature, Features, Glob, IgnoreMode, LogFormat,
+    LogLevel, Otlp, OtlpMetrics, OtlpTraces, Routes, Sampler, Selector, Unmatched,
 };
 
 impl Config {
@@ -30,12 +32,21 @@ impl Config {
                 out.line(1, &format!("port: {}", prometheus.port));
                 out.line(1, &format!("path: {}", quoted(&prometheus.path)));
                 out.line(1, &format!("ttl: {}", duration(prometheus.ttl)));
-                buckets(&mut out, 1, &prometheus.duration_buckets);
+                let of = prometheus;
+                histograms(
+                    &mut out,
+                    1,
+                    of.features,
+                    &of.duration_buckets,
+                    [&of.request_size_buckets, &of.response_size_buckets],
+                );
+                aggregation::scrape(&mut out, &of.scrape);
             }
             None => out.line(0, "prometheus_export: off"),
         }
-        list(&mut out, 0, "routes.patterns", self.routes.patterns.iter().map(|pattern| quoted(pattern)));
+        routes(&mut out, &self.routes);
         list(&mut out, 0, "redacted query parameters", self.redaction.query_parameters.iter().map(|name| quoted(name)));
+        attributes(&mut out, &self.attributes);
         for (name, value) in [
             ("service_name", &self.service_name),
             ("service_namespace", &self.service_namespace),
@@ -114,6 +125,15 @@ fn entry(out: &mut Lines, selector: &Selector, exports: bool) {
             [(traces, "traces"), (metrics, "metrics")].into_iter().filter(|(on, _)| *on).map(|(_, name)| name);
         parts.push(format!("exports: [{}]", signals.collect::<Vec<_>>().join(", ")));
     }
+    if let Some(of) = selector.sampler.filter(|_| exports) {
+        parts.push(format!("sampler: {}", sampler(of)));
+    }
+    for (name, patterns) in [("incoming", &selector.routes.incoming), ("outgoing", &selector.routes.outgoing)] {
+        if exports && !patterns.is_empty() {
+            let patterns: Vec<_> = patterns.iter().map(|pattern| quoted(pattern)).collect();
+            parts.push(format!("routes.{name}: [{}]", patterns.join(", ")));
+        }
+    }
     for (index, part) in parts.iter().enumerate() {
         out.line(2, &format!("{} {part}", if index == 0 { "-" } else { " " }));
     }
@@ -139,7 +159,9 @@ fn metrics_section(out: &mut Lines, depth: usize, name: &str, metrics: &OtlpMetr
     otlp(out, depth + 1, &metrics.otlp);
     out.line(depth + 1, &format!("interval: {}", duration(metrics.interval)));
     out.line(depth + 1, &format!("ttl: {}", duration(metrics.ttl)));
-    buckets(out, depth + 1, &metrics.duration_buckets);
+    let sizes = [&metrics.request_size_buckets[..], &metrics.response_size_buckets];
+    histograms(out, depth + 1, metrics.features, &metrics.duration_buckets, sizes);
+    aggregation::aggregation(out, depth + 1, metrics.aggregation);
 }
 
 fn fallback_section(out: &mut Lines, fallback: &Fallback) {
@@ -153,13 +175,16 @@ fn fallback_section(out: &mut Lines, fallback: &Fallback) {
 }
 
 fn otlp(out: &mut Lines, depth: usize, otlp: &Otlp) {
-    out.line(depth, &format!("endpoint: {}", quoted(otlp.shown_endpoint())));
-    out.line(depth, "protocol: http/protobuf");
+    out.line(depth, &format!("endpoint: {}", quoted(&otlp.shown_endpoint())));
+    out.line(depth, &format!("protocol: {}", otlp.protocol.name()));
     if !otlp.headers.is_empty() {
         out.line(depth, "headers:");
         for (name, _) in &otlp.headers {
             out.line(depth + 1, &format!("{name}: [redacted]"));
         }
+    }
+    if let Some(source) = &otlp.header_source {
+        list(out, depth, "read again when refused", source.files().iter().map(|path| quoted(&path.to_string_lossy())));
     }
     let timeout = if otlp.timeout.is_zero() { "none".to_owned() } else { duration(otlp.timeout) };
     out.line(depth, &format!("timeout: {timeout}"));
@@ -206,8 +231,21 @@ fn program(out: &mut Lines, config: &Config) {
     out.line(1, &format!("tls: {}", if config.agent.tls { "auto" } else { "off" }));
     list(out, 1, "forwarder_uids", config.agent.forwarder_uids.iter().map(u32::to_string));
     list(out, 1, "agent_uids", config.forwarder.agent_uids.iter().map(u32::to_string));
+    spans(out, config);
     if let Some(user) = &config.forwarder.user {
         out.line(1, &format!("user: {}", quoted(user)));
+    }
+    match &config.spool {
+        Some(spool) => {
+            out.line(1, "spool:");
+            out.line(2, &format!("path: {}", quoted(&spool.path.to_string_lossy())));
+            out.line(2, &format!("max_size: {}", spool.max_bytes));
+            out.line(2, &format!("max_age: {}", duration(spool.max_age)));
+        }
+        None => out.line(1, "spool: off"),
+    }
+    if let Some(interval) = config.agent.usage_interval {
+        out.line(0, &format!("processes.interval: {}", duration(interval)));
     }
     out.line(0, &format!("shutdown_timeout: {}", duration(config.shutdown_timeout)));
     out.line(0, &format!("log_level: {level}"));
@@ -221,18 +259,69 @@ fn list(out: &mut Lines, depth: usize, name: &str, items: impl Iterator<Item = S
     }
 }
 
-fn buckets(out: &mut Lines, depth: usize, bounds: &[f64]) {
-    list(out, depth, "buckets.duration_histogram", bounds.iter().map(f64::to_string));
+fn histograms(out: &mut Lines, depth: usize, features: Features, durations: &[f64], sizes: [&[f64]; 2]) {
+    let [requests, responses] = sizes;
+    list(out, depth, "features", features.iter().map(|feature| feature.name().to_owned()));
+    list(out, depth, "buckets.duration_histogram", durations.iter().map(f64::to_string));
+    if features.has(Feature::Application) {
+        list(out, depth, "buckets.request_size_histogram", requests.iter().map(f64::to_string));
+        list(out, depth, "buckets.response_size_histogram", responses.iter().map(f64::to_string));
+    }
+}
+
+fn attributes(out: &mut Lines, attributes: &Attributes) {
+    let globs = |globs: &[Glob]| globs.iter().map(|glob| quoted(&glob.pattern)).collect::<Vec<_>>().into_iter();
+    if !attributes.select.is_empty() || attributes.drop_query {
+        out.line(0, "attributes.select:");
+        for selection in &attributes.select {
+            out.line(1, &format!("{}:", quoted(&selection.metric.pattern)));
+            list(out, 2, "include", globs(&selection.include));
+            list(out, 2, "exclude", globs(&selection.exclude));
+        }
+        if attributes.drop_query {
+            out.line(1, "traces:");
+            out.line(2, "exclude: [url_query]");
+        }
+    }
+    list(out, 0, "attributes.extra_group_attributes", attributes.extra.iter().map(|name| quoted(name)));
 }
 
 fn sampler(sampler: Sampler) -> String {
-    match sampler {
-        Sampler::AlwaysOn => "always_on".to_owned(),
-        Sampler::AlwaysOff => "always_off".to_owned(),
-        Sampler::TraceIdRatio(ratio) => format!("traceidratio {ratio}"),
-        Sampler::ParentBasedAlwaysOn => "parentbased_always_on".to_owned(),
-        Sampler::ParentBasedAlwaysOff => "parentbased_always_off".to_owned(),
-        Sampler::ParentBasedTraceIdRatio(ratio) => format!("parentbased_traceidratio {ratio}"),
+    match sampler.ratio() {
+        Some(ratio) => format!("{} {ratio}", sampler.name()),
+        None => sampler.name().to_owned(),
+    }
+}
+
+fn routes(out: &mut Lines, routes: &Routes) {
+    let unmatched = match routes.unmatched {
+        Unmatched::Unset => "unset",
+        Unmatched::Path => "path",
+        Unmatched::Wildcard => "wildcard",
+        Unmatched::Heuristic => "heuristic",
+        Unmatched::LowCardinality => "low-cardinality",
+    };
+    let mode = match routes.ignore_mode {
+        IgnoreMode::All => "all",
+        IgnoreMode::Traces => "traces",
+        IgnoreMode::Metrics => "metrics",
+    };
+    out.line(0, "routes:");
+    list(out, 1, "patterns", routes.patterns.iter().map(|pattern| quoted(pattern)));
+    list(out, 1, "ignored_patterns", routes.ignored.iter().map(|pattern| quoted(pattern)));
+    out.line(1, &format!("ignore_mode: {mode}"));
+    out.line(1, &format!("unmatched: {unmatched}"));
+    out.line(1, &format!("wildcard_char: {}", quoted(&routes.wildcard.to_string())));
+    out.line(1, &format!("max_path_segment_cardinality: {}", routes.max_segments));
+}
+
+fn spans(out: &mut Lines, config: &Config) {
+    out.line(1, "sampler:");
+    out.line(2, &format!("keep_errors: {}", config.keep.errors));
+    out.line(2, &format!("keep_slower_than: {}", config.keep.slower_than.map_or("off".to_owned(), duration)));
+    out.line(2, &format!("keep_slowest: {}", config.keep.slowest));
+    for (name, headers) in [("request", &config.headers.request), ("response", &config.headers.response)] {
+        list(out, 1, &format!("headers.{name}"), headers.iter().cloned());
     }
 }
 

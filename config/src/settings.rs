@@ -1,7 +1,10 @@
 //! In: the tree of the file and the environment. Out: for each key of the table the value that counts, with its place.
 //! Environment beats file; whoever reads a key does not see which it was.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
     environment::Environment,
@@ -16,12 +19,16 @@ pub(crate) struct Settings<'a> {
     root: Option<&'a Node>,
     file: Arc<PathBuf>,
     pub(crate) env: &'a Environment,
+    /// The file as it was read, before anything was replaced.
+    pub(crate) text: Option<&'a str>,
+    /// Files that it refers to.
+    pub(crate) secret_files: Vec<PathBuf>,
     warnings: Vec<Warning>,
 }
 
 impl<'a> Settings<'a> {
     pub(crate) fn new(root: Option<&'a Node>, file: Arc<PathBuf>, env: &'a Environment) -> Self {
-        Self { root, file, env, warnings: Vec::new() }
+        Self { root, file, env, text: None, secret_files: Vec::new(), warnings: Vec::new() }
     }
 
     /// The value of a key: that of the environment, else that of the file.
@@ -39,6 +46,11 @@ impl<'a> Settings<'a> {
     pub(crate) fn file(&self, key: &'static str) -> Option<Given<'a>> {
         let node = key.split('.').try_fold(self.root?, |node, name| node.get(name))?;
         (node.value != Value::Null).then(|| Given::node(node, key.to_owned(), &self.file))
+    }
+
+    /// Path of the file, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.file
     }
 
     /// The value of one variable (or of its family), for the key `key`.

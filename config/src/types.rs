@@ -1,14 +1,22 @@
 //! The typed values. Everything is public data: built by the reader of this crate, read by both programs.
 
+mod aggregation;
 mod discovery;
+mod metrics;
 mod otlp;
 mod pattern;
+mod spans;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use aggregation::{Aggregation, ExemplarFilter, Histograms, Scrape, Temporality};
 pub use discovery::{Discovery, Exports, PidRange, PortRange, Selector};
-pub use otlp::{Backoff, Compression, Fallback, Otlp, OtlpMetrics, OtlpProtocol, OtlpTraces, Secret};
+pub use metrics::{Attributes, Feature, Features, Selection};
+pub use otlp::{
+    Backoff, Compression, Fallback, HeaderSource, Otlp, OtlpMetrics, OtlpProtocol, OtlpTraces, Secret, Signal,
+};
 pub use pattern::{Glob, PatternError};
+pub use spans::{Headers, IgnoreMode, KeepSpans, Routes, Sampler, ServiceRoutes, Unmatched};
 
 /// The whole configuration, effective: defaults, then YAML, then environment.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +29,8 @@ pub struct Config {
     pub forwarder: Forwarder,
     /// Path of the Unix socket between agent and forwarder.
     pub socket: PathBuf,
+    /// Where is kept what a destination cannot take (`spantap.spool.path`); `None`: in memory only.
+    pub spool: Option<Spool>,
     /// Where traces go by OTLP; `None` if not configured.
     pub traces: Option<OtlpTraces>,
     /// Where metrics go by OTLP; `None` if not configured.
@@ -34,12 +44,18 @@ pub struct Config {
     pub console: Console,
     /// Address of `/healthz`, `/readyz`, `/metrics` of Spantap itself; `None` if `off`.
     pub admin: Option<SocketAddr>,
-    /// `http.route` from configured patterns (Beyla's `routes`).
+    /// `http.route` from patterns and from paths (Beyla's `routes`).
     pub routes: Routes,
     /// How sensitive parts of URLs are handled.
     pub redaction: Redaction,
+    /// Header fields that become attributes of spans.
+    pub headers: Headers,
+    /// Which attributes metrics and spans carry, where that is not the default.
+    pub attributes: Attributes,
     /// Head sampling of traces. Metrics count before it.
     pub sampler: Sampler,
+    /// What is kept whatever the sampler says.
+    pub keep: KeepSpans,
     /// Name that overrides that of every service (`service_name`, `OTEL_SERVICE_NAME` of Spantap's own environment).
     pub service_name: Option<String>,
     /// Namespace for every service.
@@ -69,6 +85,9 @@ pub struct Agent {
     pub forwarder_uids: Vec<u32>,
     /// Whether TLS libraries are read (`spantap.tls`: `auto`, the default, or `off`).
     pub tls: bool,
+    /// How often CPU, memory and disk of the observed processes are read (`processes.interval`; 5 s); `None` if no exporter asks
+    /// for the feature `application_process`.
+    pub usage_interval: Option<Duration>,
 }
 
 /// Whom the forwarder runs as and takes for the agent.
@@ -81,6 +100,17 @@ pub struct Forwarder {
     pub agent_uids: Vec<u32>,
 }
 
+/// A folder for what a destination cannot take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spool {
+    /// Absolute path of the folder (`spantap.spool.path`).
+    pub path: PathBuf,
+    /// Bytes kept of each signal (`spantap.spool.max_size`; 512 MiB), 16 MiB to 256 GiB; the oldest are given up beyond.
+    pub max_bytes: u64,
+    /// What is older is given up (`spantap.spool.max_age`; 24 h), never zero.
+    pub max_age: Duration,
+}
+
 /// Prometheus scrape endpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prometheus {
@@ -88,10 +118,18 @@ pub struct Prometheus {
     pub port: u16,
     /// Path, `/metrics`.
     pub path: String,
+    /// Which metrics.
+    pub features: Features,
     /// Bounds of duration histograms, seconds, strictly increasing.
     pub duration_buckets: Vec<f64>,
+    /// Bounds of histograms of request sizes, bytes, strictly increasing.
+    pub request_size_buckets: Vec<f64>,
+    /// Bounds of histograms of response sizes, bytes, strictly increasing.
+    pub response_size_buckets: Vec<f64>,
     /// A series of a process that has ended is shown this long.
     pub ttl: Duration,
+    /// What is shown beside, and to whom.
+    pub scrape: Scrape,
 }
 
 /// What is printed for each exchange (`spantap.console`, Beyla's `trace_printer`).
@@ -109,35 +147,11 @@ pub enum Console {
     Counter,
 }
 
-/// Beyla's `routes`.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Routes {
-    /// Path patterns such as `/user/{id}` or `/user/:id` or `/static/*`; the first that matches is `http.route`.
-    pub patterns: Vec<String>,
-}
-
 /// Redaction of URLs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Redaction {
     /// Query parameters whose values are replaced by `REDACTED`, matched without regard to case.
     pub query_parameters: Vec<String>,
-}
-
-/// Head sampler of traces.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Sampler {
-    /// Every span.
-    AlwaysOn,
-    /// No span.
-    AlwaysOff,
-    /// This share of traces, 0..=1, decided from the trace id.
-    TraceIdRatio(f64),
-    /// The parent's decision where there is one, else every span.
-    ParentBasedAlwaysOn,
-    /// The parent's decision where there is one, else none.
-    ParentBasedAlwaysOff,
-    /// The parent's decision where there is one, else this share.
-    ParentBasedTraceIdRatio(f64),
 }
 
 /// Logging.

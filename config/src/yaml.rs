@@ -7,7 +7,7 @@ mod build;
 mod expand;
 
 pub(crate) use build::parse;
-pub(crate) use expand::expand;
+pub(crate) use expand::{Found, expand};
 
 /// Line and column, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +28,9 @@ pub(crate) struct Node {
 pub(crate) enum Value {
     /// Nothing, `null`, `~`.
     Null,
-    /// Any other scalar. `quoted`: it is a string, whatever it looks like.
-    Scalar { text: String, quoted: bool },
+    /// Any other scalar. `quoted`: it is a string, whatever it looks like. `secret`: a file was put into it, so that it must not
+    /// be shown.
+    Scalar { text: String, quoted: bool, secret: bool },
     /// A sequence.
     List(Vec<Node>),
     /// A mapping, in the order of the file.
@@ -57,7 +58,7 @@ pub(crate) fn scalar(text: String, quoted: bool) -> Value {
     if !quoted && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL") {
         return Value::Null;
     }
-    Value::Scalar { text, quoted }
+    Value::Scalar { text, quoted, secret: false }
 }
 
 /// What is wrong with a text, and where.

@@ -106,9 +106,9 @@ fn families_of_variables_have_an_order() {
         assert_eq!(config.discovery.instrument[0].open_ports[0].first, port);
     }
     // Beyla drops an OTEL_ after its prefix.
-    let config =
-        clean("", &[("BEYLA_OTEL_INSECURE_SKIP_VERIFY", "true"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c")]);
-    assert!(config.traces.unwrap().otlp.insecure_skip_verify);
+    let loaded = load("", &[("BEYLA_OTEL_INSECURE_SKIP_VERIFY", "true"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c")]);
+    assert!(loaded.config.traces.unwrap().otlp.insecure_skip_verify);
+    assert_eq!(loaded.warnings.len(), 1);
 }
 
 #[test]
@@ -147,8 +147,8 @@ fn a_key_of_beyla_that_is_not_served_warns_once_unless_it_has_its_default() {
         &[],
     );
     assert_eq!(all, ["config.yml:1:1: ebpf: section not served yet, no effect"]);
-    let all = warnings("routes:\n  patterns: [/a]\n  ignored_patterns: [/health]\n", &[]);
-    assert_eq!(all, ["config.yml:3:3: routes.ignored_patterns: not served yet, no effect"]);
+    let all = warnings("attributes:\n  host_id: {override: a}\n  metric_span_names_limit: 7\n", &[]);
+    assert_eq!(all, ["config.yml:3:3: attributes.metric_span_names_limit: not served yet, no effect"]);
     let all =
         warnings("", &[("BEYLA_BPF_WAKEUP_LEN", "7"), ("BEYLA_NETWORK_METRICS", "false"), ("BEYLA_PORT_80_TCP", "x")]);
     assert_eq!(all, ["BEYLA_BPF_WAKEUP_LEN: ebpf.wakeup_len is not served yet, no effect"]);

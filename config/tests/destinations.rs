@@ -7,7 +7,7 @@ mod common;
 use std::{path::PathBuf, time::Duration};
 
 use common::{clean, error, load, warnings};
-use spantap_config::{Compression, Config, Console, Otlp};
+use spantap_config::{Compression, Config, Console, Otlp, OtlpProtocol};
 
 const GENERAL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
@@ -87,7 +87,6 @@ fn what_is_no_endpoint_is_an_error_with_its_place() {
         "http://c:99999",
         "http://c:0",
         "http://c:x",
-        "unix:/x",
     ] {
         let text = error("", &[(TRACES, bad)]);
         assert!(
@@ -107,32 +106,38 @@ fn what_is_no_endpoint_is_an_error_with_its_place() {
 }
 
 #[test]
-fn protocols_that_are_not_served_are_refused_by_name() {
+fn the_protocol_is_that_of_the_signal_then_the_general_one_then_the_ports() {
+    use OtlpProtocol::{Grpc, HttpJson, HttpProtobuf};
     let endpoint = (GENERAL, "http://c:4318");
-    for (variables, place) in [
-        (vec![("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")], "OTEL_EXPORTER_OTLP_PROTOCOL: "),
-        (vec![("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/json")], "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL: "),
-    ] {
-        let text = error("", &[&[endpoint], variables.as_slice()].concat());
-        assert!(text.starts_with(place) && text.contains("not served yet") && text.contains("4318"), "{text}");
-    }
-    let text = error("otel_traces_export:\n  protocol: grpc\n  endpoint: http://c:4317\n", &[]);
-    assert!(text.starts_with("config.yml:2:13: otel_traces_export.protocol: protocol grpc"), "{text}");
-    // Beyla would guess gRPC from the port.
-    let text = error("otel_traces_export: {endpoint: 'http://c:4317'}", &[]);
-    assert!(text.contains("gRPC is not served yet"), "{text}");
-    assert!(error("", &[(GENERAL, "http://c:14317")]).contains("gRPC"));
+    let both = |yaml: &str, variables: &[(&str, &str)]| {
+        let config = clean(yaml, variables);
+        (traces(&config).protocol, metrics(&config).protocol)
+    };
+    assert_eq!(both("", &[endpoint]), (HttpProtobuf, HttpProtobuf));
+    assert_eq!(both("", &[endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "GRPC")]), (Grpc, Grpc));
+    let own = [endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json")];
+    assert_eq!(both("", &own), (HttpJson, Grpc));
+    let yaml =
+        "otel_traces_export: {protocol: http/json}\nspantap: {otlp: {endpoint: 'http://c:4318', protocol: grpc}}\n";
+    assert_eq!(both(yaml, &[]), (HttpJson, Grpc));
+    // The environment beats the file, key by key.
+    assert_eq!(both(yaml, &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")]), (HttpJson, HttpProtobuf));
+    // Without a word the port tells, as in Beyla.
+    assert_eq!(both("", &[(GENERAL, "http://c:4317")]), (Grpc, Grpc));
+    assert_eq!(both("", &[(GENERAL, "https://c:14317")]), (Grpc, Grpc));
     let config = clean("otel_traces_export: {endpoint: 'http://c:4317', protocol: http/protobuf}", &[]);
     assert_eq!(traces(&config).endpoint, "http://c:4317/v1/traces");
-    // The signal's own protocol comes first, so that of the other does not matter.
-    let own =
-        [endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")];
-    assert!(error("", &own).contains("otel_metrics_export.protocol"));
     // An unknown word in a variable is ignored, in the file it is an error.
-    assert_eq!(warnings("", &[endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http")]).len(), 2);
-    assert!(error("otel_traces_export: {protocol: http}", &[]).contains("expected http/protobuf"));
-    // Without a destination nothing would be sent: a warning is enough.
-    assert_eq!(warnings("", &[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]).len(), 2);
+    assert_eq!(warnings("", &[endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http")]).len(), 1);
+    assert!(error("otel_traces_export: {protocol: http}", &[]).contains("expected http/protobuf, http/json or grpc"));
+    assert!(error("otel_traces_export: {protocol: debug}", &[]).contains("trace_printer"));
+    // The port of the default follows the protocol.
+    let config = clean("", &[("OTEL_TRACES_EXPORTER", "otlp"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]);
+    assert_eq!(traces(&config).shown_endpoint(), "http://localhost:4317");
+    let config = clean("", &[("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc")]);
+    let fallback = config.fallback.unwrap();
+    assert_eq!(fallback.ports(), [4317, 4318]);
+    assert_eq!(clean("", &[]).fallback.unwrap().ports(), [4318]);
 }
 
 #[test]
@@ -175,7 +180,7 @@ fn headers_are_parsed_and_never_shown() {
     for header in ["api-key=1", "Authorization=1", "X-Secret=1", "cookie=1"] {
         assert_eq!(
             warnings("", &[(GENERAL, "http://far"), ("OTEL_EXPORTER_OTLP_HEADERS", header)]).len(),
-            2,
+            1,
             "{header}"
         );
     }
@@ -251,8 +256,6 @@ fn a_list_without_http_or_application_exports_nothing_and_says_so() {
     let defaults = "[http, grpc, sql, redis, kafka, mongo]";
     let config = clean(&format!("otel_traces_export: {{endpoint: 'http://c', instrumentations: {defaults}}}"), &[]);
     assert!(config.traces.is_some());
-    let loaded = load("otel_metrics_export: {endpoint: 'http://c', features: [application, application_span]}", &[]);
-    assert!(loaded.config.metrics.is_some() && loaded.warnings.len() == 1);
     let loaded = load("otel_metrics_export: {endpoint: 'http://c'}\nmetrics: {features: [network]}", &[]);
     assert!(loaded.config.metrics.is_none() && loaded.warnings.len() == 2);
     assert!(error("otel_traces_export: {instrumentations: [htp]}", &[]).contains("did you mean http?"));

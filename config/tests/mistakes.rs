@@ -12,7 +12,7 @@ fn unknown_keys_name_the_nearest() {
         ("discovry: {}\n", "config.yml:1:1: discovry: unknown key; did you mean `discovery`?"),
         ("open_ports: 80\n", "config.yml:1:1: open_ports: unknown key; did you mean `open_port`?"),
         ("exe_path: x\n", "config.yml:1:1: exe_path: unknown key"),
-        ("endpoint: http://c\n", "config.yml:1:1: endpoint: unknown key; did you mean `otel_metrics_export.endpoint`?"),
+        ("endpoint: http://c\n", "config.yml:1:1: endpoint: unknown key; did you mean `spantap.otlp.endpoint`?"),
         (
             "otel_traces_export:\n  endpiont: http://c\n",
             "config.yml:2:3: otel_traces_export.endpiont: unknown key; did you mean `endpoint`?",
@@ -94,6 +94,19 @@ fn wrong_values_say_what_was_expected() {
             "spantap: {admin: localhost}\n",
             "config.yml:1:18: spantap.admin: found \"localhost\", expected an address with port",
         ),
+        (
+            "spantap: {spool: {path: spool}}\n",
+            "config.yml:1:25: spantap.spool.path: found \"spool\", expected the absolute path of a folder",
+        ),
+        (
+            "spantap: {spool: {max_size: 1MiB}}\n",
+            "config.yml:1:29: spantap.spool.max_size: found \"1MiB\", expected 16MiB to 256GiB",
+        ),
+        (
+            "spantap: {spool: {max_age: 0s}}\n",
+            "config.yml:1:28: spantap.spool.max_age: found \"0s\", expected 1s or longer",
+        ),
+        ("spantap: {spool: /var/spool}\n", "config.yml:1:18: spantap.spool: found"),
         ("spantap: {forwarder_uids: []}\n", "config.yml:1:27: spantap.forwarder_uids: found a list, expected numeric"),
         (
             "routes: {patterns: [user]}\n",
@@ -179,14 +192,14 @@ fn a_criterion_is_never_left_out_in_silence() {
 
 #[test]
 fn overrides_that_are_not_served_warn_and_exports_are_per_entry() {
-    let yaml = "discovery:\n  instrument:\n    - {open_ports: 1, exports: []}\n    - {open_ports: 2, exports: [metrics]}\n    - {open_ports: 3, exports: ~}\n    - {open_ports: 4, routes: {incoming: [/a]}}\n";
+    let yaml = "discovery:\n  instrument:\n    - {open_ports: 1, exports: []}\n    - {open_ports: 2, exports: [metrics]}\n    - {open_ports: 3, exports: ~}\n    - {open_ports: 4, metrics: {features: [application]}}\n";
     let loaded = load(yaml, &[]);
     let exports: Vec<_> =
         loaded.config.discovery.instrument.iter().map(|s| (s.exports.traces, s.exports.metrics)).collect();
     assert_eq!(exports, [(false, false), (false, true), (true, true), (true, true)]);
     assert_eq!(loaded.warnings.len(), 1);
     assert!(
-        loaded.warnings[0].to_string().starts_with("config.yml:6:23: discovery.instrument[3].routes: not served yet")
+        loaded.warnings[0].to_string().starts_with("config.yml:6:23: discovery.instrument[3].metrics: not served yet")
     );
 }
 
@@ -218,6 +231,7 @@ fn the_rendered_configuration_holds_what_counts_and_no_secret() {
         "otel_metrics_export: off",
         "sampler: parentbased_always_on",
         "  admin: off",
+        "  spool: off",
         "shutdown_timeout: 10s",
     ] {
         assert!(text.lines().any(|found| found == line), "no line {line:?} in\n{text}");

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::{
-    prometheus::text::{Format, render_own},
+    prometheus::{format::Format, text::render_own},
     serve::{Handler, Query, Reply},
     telemetry::{Telemetry, snapshot},
 };
@@ -27,7 +27,7 @@ fn answer(telemetry: &Telemetry, query: Query<'_>) -> Reply {
             Reply {
                 status: 200,
                 content_type: format.content_type(),
-                body: render_own(format, &snapshot::measures(telemetry)),
+                body: render_own(format, &snapshot::measures(telemetry)).into(),
             }
         }
         _ => Reply::text(404, "served here: /healthz /readyz /metrics\n"),
@@ -37,10 +37,12 @@ fn answer(telemetry: &Telemetry, query: Query<'_>) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::body::Content;
 
     fn get(telemetry: &Telemetry, path: &str) -> (u16, String) {
         let reply = answer(telemetry, Query { path, accept: "" });
-        (reply.status, reply.body)
+        let Content::Text(body) = reply.body else { panic!("{reply:?}") };
+        (reply.status, body)
     }
 
     #[test]

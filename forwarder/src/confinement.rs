@@ -1,8 +1,10 @@
 //! What the forwarder may still do once everything that it needs stands: system calls, files.
 //!
 //! In: nothing. Out: a process of which whoever takes it over by the bytes that it reads from then on (heads of requests,
-//! answers of destinations) cannot listen on a new address, write or remove a file, start or trace a program, or load
+//! answers of destinations) cannot listen on a new address, write or remove a file (but the spool's, where there is one), start or trace a program, or load
 //! anything into the kernel. Connecting is left: that is the work.
+
+use std::os::fd::BorrowedFd;
 
 use libc::{self as c, c_long};
 use spantap_confinement::{
@@ -14,7 +16,9 @@ use spantap_confinement::{
     },
 };
 
-const LISTS: Lists<'static> = Lists { allowed: &[COMMON, C_LIBRARY], fatal: FATAL };
+const LISTS: Lists<'static> = Lists { allowed: &[COMMON, C_LIBRARY, OPEN], fatal: FATAL };
+/// With a spool.
+const SPOOLING: Lists<'static> = Lists { allowed: &[COMMON, C_LIBRARY, SPOOL], fatal: FATAL };
 
 /// Whatever the C library.
 // The numbers of ioctl(2) are of another type in each.
@@ -76,7 +80,7 @@ const COMMON: &[Call] = &[
     (c::SYS_sigaltstack, Any, "a thread's start and end"),
     (c::SYS_rt_sigaction, Any, "a thread's start, abort"),
     (c::SYS_rt_sigprocmask, Any, "a thread's start and end, abort"),
-    (c::SYS_rt_sigreturn, Any, "return from the handlers of SIGTERM and SIGINT"),
+    (c::SYS_rt_sigreturn, Any, "return from the handlers of SIGTERM, SIGINT and SIGHUP"),
     (c::SYS_futex, Any, "waiting for a thread"),
     (c::SYS_sched_yield, Any, "waiting for a thread"),
     (c::SYS_exit, Any, "a thread's end"),
@@ -96,7 +100,6 @@ const COMMON: &[Call] = &[
 /// The C library of the system: what `cargo build` makes.
 #[cfg(target_env = "gnu")]
 const C_LIBRARY: &[Call] = &[
-    (c::SYS_openat, Bits(2, WRITES as u64, 0), "std::fs, resolver"),
     (c::SYS_newfstatat, Any, "std::fs, resolver"),
     (c::SYS_statx, Any, "std::fs"),
     (c::SYS_epoll_wait, Any, "tokio"),
@@ -115,6 +118,23 @@ const C_LIBRARY: &[Call] = &[
     (c::SYS_fstat, Any, "std::fs, folders"),
     (c::SYS_epoll_pwait, Any, "tokio"),
     (c::SYS_tkill, Own, "abort, when a panic ends the forwarder"),
+];
+
+/// Files, without a spool. By rustix, whatever the C library: for reading only.
+const OPEN: &[Call] = &[(c::SYS_openat, Bits(2, WRITES as u64, 0), "std::fs, resolver")];
+
+/// Files, with a spool: Landlock says that it is in its folder only.
+const SPOOL: &[Call] = &[
+    (
+        c::SYS_openat,
+        Either(&[Bits(2, WRITES as u64, 0), Bits(2, WRITES as u64, (c::O_CREAT | c::O_RDWR) as u64)]),
+        "std::fs, resolver; a new segment",
+    ),
+    (c::SYS_pwrite64, Any, "how far the spool is read"),
+    (c::SYS_fdatasync, Any, "what was written, once a second"),
+    (c::SYS_fsync, Any, "the name of a new segment"),
+    (c::SYS_ftruncate, Any, "taking back a record that did not fit on the disk"),
+    (c::SYS_unlinkat, Any, "a segment that was sent"),
 ];
 
 /// Calls that end the process.
@@ -139,15 +159,27 @@ pub enum ConfinementError {
     Files(#[from] FilesError),
 }
 
-/// Confines the process, all threads of it, for good.
+/// Confines the process, all threads of it that are started from here on, for good. `spool`: a folder in which files may be
+/// made, written and removed.
 ///
 /// # Errors
 /// See [`ConfinementError`].
-pub fn enter() -> Result<(), ConfinementError> {
-    // A kernel without Landlock is no reason not to run: the filter forbids writing as well.
-    let landlock = files::read_only()?;
-    system_calls::install(LISTS)?;
-    tracing::info!(system_calls = LISTS.len(), landlock, "confined: files are for reading, no program is started");
+pub fn enter(spool: Option<BorrowedFd<'_>>) -> Result<(), ConfinementError> {
+    // A kernel without Landlock is no reason not to run: the filter forbids writing as well, but for the spool's.
+    let landlock = files::read_only_but(spool)?;
+    let lists = if spool.is_some() { SPOOLING } else { LISTS };
+    system_calls::install(lists)?;
+    let system_calls = lists.len();
+    match spool {
+        None => tracing::info!(system_calls, landlock, "confined: files are for reading, no program is started"),
+        Some(_) => {
+            tracing::info!(
+                system_calls,
+                landlock,
+                "confined: files are for reading but the spool's, no program is started"
+            );
+        }
+    }
     Ok(())
 }
 

@@ -108,6 +108,11 @@ impl Console {
         }
     }
 
+    /// Prints in another way from now on, or no more.
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.mode = mode;
+    }
+
     /// When lines are to be handed over.
     pub fn due(&self) -> Option<Instant> {
         self.due

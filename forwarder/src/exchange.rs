@@ -5,9 +5,10 @@
 //! # Layout
 //! `table` holds the connections and is the way in · `connection` one of them · `hold` puts late events in order ·
 //! `stream` one direction · `data` reads bytes in their place · `message` begins messages · `line`, `fields`, `head`
-//! read heads · `framing`, `chunked` find ends · `opening` opens requests, `requests` keeps them · `pairing` finds the
+//! read heads, `capture` keeps fields of them · `framing`, `chunked` find ends · `opening` opens requests, `requests` keeps them · `pairing` finds the
 //! request of a response · `hole` deals with bytes nobody saw · `close` with the end of a connection.
 
+mod capture;
 mod chunked;
 mod close;
 mod connection;
@@ -27,6 +28,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use capture::{Capture, Captured};
 pub use table::{Limits, Sink, Stats, Table};
 
 use std::time::Duration;
@@ -94,6 +96,8 @@ pub struct RequestHeaders {
     pub x_forwarded_proto: Option<Bytes>,
     /// `X-Forwarded-Host`.
     pub x_forwarded_host: Option<Bytes>,
+    /// Fields that were asked for by name.
+    pub captured: Captured,
 }
 
 /// A request.
@@ -122,6 +126,8 @@ pub struct Response {
     pub version: HttpVersion,
     /// Bytes of the body, as for the request.
     pub body_size: Option<u64>,
+    /// Fields that were asked for by name.
+    pub captured: Captured,
 }
 
 /// A request and what became of it.

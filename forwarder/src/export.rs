@@ -1,13 +1,19 @@
-//! OTLP over HTTP: encoded requests in, deliveries and counted losses out.
+//! OTLP over HTTP and gRPC: encoded requests in, deliveries and counted losses out.
 //!
 //! Each destination has a bounded [`queue::Queue`] and one worker that sends a request at a time, retries what may be
-//! retried, and books every item (rules: OTLP specification 1.11, "OTLP/HTTP", and the exporter specification).
+//! retried, and books every item (rules: OTLP specification 1.11 and the exporter specification).
 //! A destination that is slow or away never holds up another, nor the pipeline.
 
+mod address;
 pub mod client;
+mod credentials;
+pub mod grpc;
 mod log;
+mod pack;
 pub mod queue;
 pub mod response;
+pub mod spool;
+mod transport;
 mod worker;
 
 use std::{sync::Arc, time::Duration};
@@ -18,20 +24,28 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use self::{
     client::{Client, ClientError},
-    queue::{Batch, Keep, Queue},
+    queue::{Batch, Keep, Limits, Queue},
+    spool::Spool,
 };
 use crate::telemetry::destination::Destination;
 
 /// Soft limit of a request before compression: the Collector's default for gRPC is 4 MiB, for HTTP 20 MiB.
 pub const SOFT_REQUEST_BYTES: usize = 3_500_000;
-/// Encoded bytes that may wait for one destination.
-pub const QUEUE_BYTES: usize = 64 << 20;
+/// Encoded bytes of spans that may wait for a destination: the default number of spans, with some 750 bytes each. The bound
+/// of the program's memory rests on it.
+pub const SPAN_QUEUE_BYTES: usize = 12 << 20;
+/// The same of data points: room for one collection of all series there may be, of which nothing can be left out.
+pub const POINT_QUEUE_BYTES: usize = 64 << 20;
+/// At a stop this much of the time, or a quarter of it, is kept for what goes to the spool.
+const SPOOL_RESERVE: Duration = Duration::from_secs(1);
 
 /// One OTLP destination with its worker.
 #[derive(Debug)]
 pub struct Exporter {
     queue: Arc<Queue>,
     worker: JoinHandle<()>,
+    /// Moves batches when the spool has room, or could not write.
+    mover: Option<JoinHandle<()>>,
 }
 
 /// How items wait and are tried again.
@@ -39,6 +53,8 @@ pub struct Exporter {
 pub struct Delivery {
     /// Items that may wait at once.
     pub max_items: u64,
+    /// Encoded bytes that may wait at once.
+    pub max_bytes: usize,
     /// What stays when more comes.
     pub keep: Keep,
     /// Pauses between tries.
@@ -46,21 +62,38 @@ pub struct Delivery {
 }
 
 impl Exporter {
-    /// Starts the worker on the current runtime.
+    /// Starts the worker on the current runtime. `spool`: where what the destination cannot take is kept.
     ///
     /// # Errors
     /// If the destination's URL, headers or certificates are not usable.
-    pub fn start(otlp: &Otlp, delivery: Delivery, books: Arc<Destination>) -> Result<Self, ClientError> {
+    pub fn start(
+        otlp: &Otlp,
+        delivery: Delivery,
+        spool: Option<Spool>,
+        books: Arc<Destination>,
+    ) -> Result<Self, ClientError> {
         let client = Client::new(otlp)?;
         books.capacity.set(delivery.max_items);
-        let queue = Arc::new(Queue::new(delivery.max_items, QUEUE_BYTES, delivery.keep, books.clone()));
+        let limits = Limits { items: delivery.max_items, bytes: delivery.max_bytes, keep: delivery.keep };
+        let queue = Arc::new(Queue::new(limits, spool.clone(), books.clone()));
+        let mover = spool.clone().map(|spool| {
+            let queue = queue.clone();
+            tokio::spawn(async move {
+                loop {
+                    spool.room().await;
+                    queue.exchange_with_spool();
+                }
+            })
+        });
         let worker = tokio::spawn(worker::run(worker::Worker {
             queue: queue.clone(),
+            spool,
+            spool_first: delivery.keep == Keep::Latest,
             client,
             backoff: delivery.backoff,
             books,
         }));
-        Ok(Self { queue, worker })
+        Ok(Self { queue, worker, mover })
     }
 
     /// Hands over encoded requests that belong together; items that find no room are counted as lost.
@@ -69,14 +102,22 @@ impl Exporter {
         self.queue.push(requests.into_iter().map(|(body, items)| Batch { body, items, sealed }).collect());
     }
 
-    /// Sends what waits; what is not delivered by `deadline` is counted as lost.
+    /// Sends what waits; what is not delivered in time goes to the spool, and what is in neither by `deadline` is counted as
+    /// lost. Then the spool is let go of: another exporter that was given a clone of it goes on with it.
     pub async fn drain(mut self, deadline: Instant) {
-        self.queue.close(deadline);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let reserve = if self.mover.is_some() { SPOOL_RESERVE.min(left / 4) } else { Duration::ZERO };
+        let sending = deadline - reserve;
+        self.queue.close(sending);
         // A little longer than the worker's own limit: it books what it gives up.
-        if tokio::time::timeout_at(deadline + Duration::from_millis(100), &mut self.worker).await.is_err() {
+        if tokio::time::timeout_at(sending + Duration::from_millis(100), &mut self.worker).await.is_err() {
             self.worker.abort();
             let _ = self.worker.await;
         }
-        self.queue.abandon();
+        if let Some(mover) = self.mover {
+            mover.abort();
+            let _ = mover.await;
+        }
+        self.queue.abandon(deadline).await;
     }
 }

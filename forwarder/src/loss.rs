@@ -50,9 +50,10 @@ reasons! {
     TlsCall => "tls_call_not_seen", "event";
     /// A connection that speaks HTTP/2, which is not read yet.
     Http2 => "http2_not_read", "connection";
-    /// More connections at once than the table holds; the one idle for longest was given up.
+    /// More connections at once than the table holds, the one idle for longest was given up; or more bytes of unfinished
+    /// heads than are kept.
     ConnectionLimit => "connection_limit", "exchange";
-    /// More requests outstanding on one connection than are kept.
+    /// More requests outstanding on one connection, or bytes of them on all, than are kept.
     PipelineLimit => "pipeline_limit", "exchange";
     /// Was still open when the program stopped.
     OpenAtStop => "open_at_stop", "exchange";
@@ -66,6 +67,14 @@ reasons! {
     ExportPartial => "export_partial_success", "item";
     /// Not sent before the shutdown timeout.
     ExportAtStop => "export_at_stop", "item";
+    /// The oldest in the spool, because the spool was full.
+    SpoolFull => "spool_full", "item";
+    /// Was in the spool for longer than `spantap.spool.max_age`.
+    SpoolExpired => "spool_expired", "item";
+    /// Was written to the spool and could not be read back.
+    SpoolUnreadable => "spool_unreadable", "item";
+    /// Found in the spool at start, in no whole record: cut off by a crash, or not ours.
+    SpoolDamaged => "spool_damaged", "byte";
     /// A message on the ingest socket that broke a rule of the protocol.
     IngestInvalid => "ingest_invalid", "event";
 }

@@ -5,6 +5,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
+use spantap_config::{Sampler, ServiceRoutes};
 
 /// Nanoseconds of CLOCK_MONOTONIC on the observed host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -42,6 +43,15 @@ pub struct SocketId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessId(pub u32);
 
+/// What the discovery entry of a process says in the place of the general configuration.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Overrides {
+    /// Sampler.
+    pub sampler: Option<Sampler>,
+    /// Path patterns; empty lists say nothing.
+    pub routes: ServiceRoutes,
+}
+
 /// A selected process.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Process {
@@ -67,6 +77,31 @@ pub struct Process {
     pub export_traces: bool,
     /// Whether its exchanges become metrics.
     pub export_metrics: bool,
+    /// From the discovery entry that selected it.
+    pub overrides: Overrides,
+}
+
+/// What a process uses, at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// The process.
+    pub process: ProcessId,
+    /// When it was read.
+    pub time: MonotonicNs,
+    /// CPU time in the program since its start, nanoseconds.
+    pub cpu_user: u64,
+    /// CPU time in the kernel since its start, nanoseconds.
+    pub cpu_system: u64,
+    /// Resident bytes.
+    pub memory: u64,
+    /// Mapped bytes.
+    pub memory_virtual: u64,
+    /// Bytes read from storage since its start, if known.
+    pub disk_read: Option<u64>,
+    /// Bytes written to storage since its start, if known.
+    pub disk_written: Option<u64>,
+    /// CPUs that it may run on; 0: not known.
+    pub cpus: u32,
 }
 
 /// Where a connection leads.

@@ -93,6 +93,8 @@ pub struct Rules {
     pub routes: Routes,
     /// Secret query parameters.
     pub redactor: Redactor,
+    /// No query is kept at all.
+    pub drop_query: bool,
 }
 
 /// An exchange in the terms of the semantic conventions.
@@ -104,7 +106,7 @@ pub struct Observation<'a> {
     pub method: Method,
     /// `http.request.method_original`, where it differs.
     pub method_original: Option<Cow<'a, str>>,
-    /// `http.route`: server only.
+    /// `http.route` of a server's, `url.template` of a client's exchange.
     pub route: Option<RouteId>,
     /// `url.scheme`.
     pub scheme: Scheme,
@@ -112,6 +114,8 @@ pub struct Observation<'a> {
     pub path: Cow<'a, str>,
     /// `url.query`, redacted.
     pub query: Option<Cow<'a, str>>,
+    /// Path as sent, empty for CONNECT.
+    pub raw_path: &'a [u8],
     /// The target carried user information, which was dropped.
     pub userinfo: bool,
     /// `server.address`.
@@ -185,7 +189,8 @@ impl<'a> Observation<'a> {
             route: if server_side { rules.routes.find(target.path) } else { None },
             scheme,
             path: text(target.path, MAX_PART),
-            query: target.query.map(|q| rules.redactor.redact(q)),
+            raw_path: target.path,
+            query: target.query.filter(|_| !rules.drop_query).map(|q| rules.redactor.redact(q)),
             userinfo: target.userinfo,
             server,
             server_port,

@@ -7,8 +7,12 @@ mod batcher;
 mod build;
 mod collector;
 mod processes;
+mod reload;
+mod services;
+mod spools;
 
 pub use build::{StartError, check};
+pub use reload::fixed;
 
 use std::{
     net::SocketAddr,
@@ -16,15 +20,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 
-use self::{batcher::Batcher, collector::Collector, processes::Processes};
+use self::{batcher::Batcher, collector::Collector, processes::Processes, spools::Spools};
 use crate::{
     console::Console,
     exchange::Exchange,
     export::Exporter,
-    metric::{registry::Registry, series::SeriesRef},
-    model::{ClockAnchor, ProcessId, UnixNs},
+    metric::registry::Registry,
+    model::{ClockAnchor, ProcessId, ProcessRef, UnixNs, Usage},
     observation::{Observation, Rules},
     otlp::span::SpanEncoder,
     resource::HostFacts,
@@ -55,8 +59,13 @@ pub struct Pipeline {
     metrics: Option<Metrics>,
     console: Option<Console>,
     reporter: LossReporter,
-    scrape: Option<Server>,
+    scrape: Option<build::Scrape>,
     admin: Option<Server>,
+    spools: Spools,
+    /// Exporters of an earlier configuration that still send.
+    retiring: JoinSet<()>,
+    /// When the counters of the program began.
+    started: UnixNs,
 }
 
 impl Pipeline {
@@ -67,7 +76,7 @@ impl Pipeline {
 
     /// Address of the scrape endpoint, if on.
     pub fn scrape_address(&self) -> Option<SocketAddr> {
-        self.scrape.as_ref().map(Server::address)
+        self.scrape.as_ref().map(|scrape| scrape.server.address())
     }
 
     /// Address of the admin endpoint, if on.
@@ -82,24 +91,39 @@ impl Pipeline {
 
     /// Reports one exchange. `clock` is the anchor of the batch that its end came with.
     pub fn exchange(&mut self, exchange: &Exchange, clock: &ClockAnchor) {
-        let seen = Observation::new(exchange, *clock, &self.rules);
+        let mut seen = Observation::new(exchange, *clock, &self.rules);
         self.telemetry.exchange(exchange.side);
         let replaced = self.processes.is_replaced(&exchange.process);
         if replaced {
             self.flush_spans();
         }
+        let keeps_any = self.processes.keeps_any();
         let known = self.processes.get(&exchange.process, replaced, &self.registries);
-        if exchange.process.export_metrics {
-            let seconds = seen.duration().as_secs_f64();
+        seen.route = known.service.route(&seen);
+        let ignored = self.rules.routes.ignored(seen.raw_path);
+        let wanted =
+            !ignored.traces && exchange.process.export_traces && (self.traces.is_some() || self.console.is_some());
+        let identity = if wanted {
+            let sampler = known.service.sampler.unwrap_or(self.tracer.sampler());
+            let surely = keeps_any && known.service.keeps(&seen);
+            self.tracer.start_by(sampler, exchange.side, &exchange.request.headers, surely)
+        } else {
+            None
+        };
+        if exchange.process.export_metrics && ignored.metrics {
+            self.telemetry.measurements_ignored.add(1);
+        } else if exchange.process.export_metrics {
             for registry in &self.registries {
-                lock(registry).record(known.key, &known.resource, SeriesRef::of(&seen), seen.start, seconds);
+                lock(registry).record(known.key, &known.resource, &seen, identity.as_ref());
             }
             if let Some(metrics) = &mut self.metrics {
                 metrics.collector.measured();
             }
         }
-        let wanted = exchange.process.export_traces && (self.traces.is_some() || self.console.is_some());
-        let identity = if wanted { self.tracer.start(exchange.side, &exchange.request.headers) } else { None };
+        if ignored.traces {
+            self.telemetry.spans_ignored.add(1);
+            return;
+        }
         let mut full = false;
         match (&mut self.traces, &identity) {
             (Some(traces), Some(identity)) if exchange.process.export_traces => {
@@ -114,6 +138,24 @@ impl Pipeline {
         }
         if full {
             self.flush_spans();
+        }
+    }
+
+    /// Takes what `process` uses. `clock` is the anchor of the batch that it came with.
+    pub fn usage(&mut self, usage: &Usage, process: &ProcessRef, clock: &ClockAnchor) {
+        if !process.export_metrics || !self.registries.iter().any(|r| lock(r).plan().wants_usage()) {
+            return;
+        }
+        let replaced = self.processes.is_replaced(process);
+        if replaced {
+            self.flush_spans();
+        }
+        let known = self.processes.get(process, replaced, &self.registries);
+        for registry in &self.registries {
+            lock(registry).record_usage(known.key, &known.resource, usage, process.start, clock.to_unix(usage.time));
+        }
+        if let Some(metrics) = &mut self.metrics {
+            metrics.collector.measured();
         }
     }
 
@@ -191,6 +233,8 @@ impl Pipeline {
                     metrics.await;
                 }
             },
+            // Each ends by a deadline of its own, set when it was retired, and books what is left.
+            async { while self.retiring.join_next().await.is_some() {} },
         );
         if let Some(console) = self.console.take() {
             console.finish(deadline).await;

@@ -101,6 +101,11 @@ impl ResourceBuilder {
         }
     }
 
+    /// The same host under another configuration.
+    pub fn reconfigured(&self, config: &Config) -> Self {
+        Self { host: self.host.clone(), ..Self::new(config) }
+    }
+
     /// Takes what the agent tells of its host; applies to resources built from now on.
     pub fn set_host(&mut self, host: HostFacts) {
         self.host = host;

@@ -3,103 +3,48 @@
 //! In: command line, environment, configuration file. Out: what the exporters send, until SIGTERM or SIGINT, or until
 //! the agent that was started here ends; then everything that was observed, within the shutdown timeout, and a summary.
 
+mod failure;
 #[doc(hidden)] // for the fuzz targets
 pub mod intake;
+mod reload;
 
-use std::{io, net::TcpStream, os::unix::net::UnixListener, process::Child, sync::Arc, time::Duration};
+pub use failure::Failure;
 
-use spantap_config::{Config, Console, Environment, Loaded};
+use std::{
+    io,
+    net::TcpStream,
+    os::{fd::AsFd, unix::net::UnixListener},
+    process::Child,
+    sync::Arc,
+    time::Duration,
+};
+
+use spantap_config::{Config, Console, Environment, Fallback, Loaded, Otlp};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at},
 };
 
-use self::intake::Intake;
+use self::{intake::Intake, reload::Reloader};
 use crate::{
-    agent::{self, AgentError},
+    agent,
     cli::{Arguments, Command},
-    confinement::{self, ConfinementError},
-    doctor,
-    endpoints::{EndpointError, Endpoints},
+    confinement, doctor,
+    endpoints::Endpoints,
+    export::spool,
     health,
     ingest::{self, Allowed, BindError},
     loss::Losses,
-    pipeline::{self, Pipeline, StartError},
-    privilege::{self, PrivilegeError, Target},
+    pipeline::{self, Pipeline},
+    privilege::{self, Target},
     telemetry::summary::Summary,
 };
 
 /// How often time is told to the parts that wait for it.
 const TICK: Duration = Duration::from_millis(50);
-
-/// Why the program ended; tells the exit code.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// Bad usage.
-    #[error("{0}")]
-    Usage(String),
-    /// Bad configuration.
-    #[error("{0}")]
-    Configuration(String),
-    /// The ingest socket.
-    #[error("{0}")]
-    Socket(#[from] BindError),
-    /// The ingest socket, where the whole job was asked for by somebody who may not do it.
-    #[error(
-        "{0}; and to observe programs needs privilege: run the whole as root (sudo spantap), or `spantap forward` alone"
-    )]
-    NotRoot(#[source] BindError),
-    /// The scrape or the admin endpoint.
-    #[error("{0}")]
-    Endpoint(#[from] EndpointError),
-    /// The agent as a child.
-    #[error("{0}")]
-    Agent(#[from] AgentError),
-    /// The agent that was started here has ended; it has said why.
-    #[error("spantap-agent ended ({0}); see its message above")]
-    AgentEnded(std::process::ExitStatus),
-    /// Giving up privilege.
-    #[error("{0}")]
-    Privilege(#[from] PrivilegeError),
-    /// Confinement.
-    #[error("cannot be confined: {0}")]
-    Confinement(#[from] ConfinementError),
-    /// Exporters.
-    #[error("{0}")]
-    Start(#[from] StartError),
-    /// Asked for its health, which is bad.
-    #[error("{0}")]
-    Unhealthy(String),
-    /// Anything else while running.
-    #[error("{0}")]
-    Running(#[from] io::Error),
-    /// The ingest server.
-    #[error("{0}")]
-    Ingest(#[from] ingest::ServeError),
-}
-
-impl Failure {
-    /// Exit code by the contract of the command line (sysexits.h).
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage(_) | Self::Configuration(_) => 64,
-            Self::Start(StartError::Traces(_) | StartError::Metrics(_)) => 64,
-            Self::Privilege(_) | Self::NotRoot(_) | Self::Socket(BindError::Owner { .. }) => 77,
-            Self::Socket(_)
-            | Self::Endpoint(_)
-            | Self::Start(StartError::Endpoint(_))
-            | Self::Agent(_)
-            | Self::Confinement(_) => 69,
-            // What the agent misses is what we miss.
-            Self::AgentEnded(status) => match status.code() {
-                Some(code @ (64 | 69 | 77)) => code as u8,
-                _ => 1,
-            },
-            Self::Running(_) | Self::Ingest(_) | Self::Unhealthy(_) => 1,
-        }
-    }
-}
+/// How often the configuration's file is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Configuration, build, run, drain.
 ///
@@ -110,7 +55,8 @@ pub fn main() -> Result<(), Failure> {
     if let Some(Command::Doctor { json }) = arguments.command {
         std::process::exit(doctor::run(arguments.config.as_deref(), json).into());
     }
-    let loaded = Config::load(arguments.config.as_deref(), &Environment::of_process())
+    let environment = Environment::of_process();
+    let loaded = Config::load(arguments.config.as_deref(), &environment)
         .map_err(|error| Failure::Configuration(error.to_string()))?;
     if arguments.command == Some(Command::Check) {
         check(&loaded);
@@ -139,13 +85,18 @@ pub fn main() -> Result<(), Failure> {
         other => other.into(),
     })?;
     let endpoints = Endpoints::open(&config)?;
+    let spool = match &config.spool {
+        Some(of) => Some(spool::Directory::open(&of.path, target.as_ref().map(Target::uid))?),
+        None => None,
+    };
     let agent = match arguments.command {
         None => Some(agent::start(loaded.source.as_deref(), &config.socket, arguments.log_format.as_deref())?),
         Some(_) => None,
     };
     privilege::give_up(target.as_ref())?;
     choose_exporter(&mut config);
-    runtime()?.block_on(run(config, listener, endpoints, agent))
+    let reloader = Reloader::new(arguments.config, environment, loaded.source, config);
+    runtime()?.block_on(run(reloader, listener, endpoints, spool, agent))
 }
 
 fn check(loaded: &Loaded) {
@@ -168,58 +119,83 @@ fn choose_exporter(config: &mut Config) {
         tracing::warn!("every exporter is switched off; exchanges are counted only");
         return;
     };
-    if collector_listens() {
-        tracing::info!("no exporter is configured; sending to http://localhost:4318, where something listens");
+    let ports = words_of(&fallback.ports());
+    if collector_listens(&fallback) {
+        tracing::info!("no exporter is configured; sending to localhost:{ports}, where something listens");
         config.traces = fallback.traces;
         config.metrics = fallback.metrics;
     } else {
-        tracing::info!("no exporter is configured and nothing listens on localhost:4318; printing to the terminal");
+        tracing::info!("no exporter is configured and nothing listens on localhost:{ports}; printing to the terminal");
         config.console = Console::Text;
     }
 }
 
 /// Whether something listens where a Collector on this host does.
-pub(crate) fn collector_listens() -> bool {
-    TcpStream::connect_timeout(&([127, 0, 0, 1], 4318).into(), Duration::from_millis(300)).is_ok()
+pub(crate) fn collector_listens(fallback: &Fallback) -> bool {
+    let listens =
+        |port: u16| TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), Duration::from_millis(300)).is_ok();
+    fallback.ports().into_iter().all(listens)
+}
+
+/// Ports for people.
+pub(crate) fn words_of(ports: &[u16]) -> String {
+    ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" and ")
+}
+
+/// The agent goes first, so that the reason is the last that is said.
+async fn last_said(reason: Failure, agent: &mut Option<Child>, limit: Duration) -> Failure {
+    if let Some(child) = agent {
+        drop(child.stdin.take());
+        reap(child, Instant::now() + limit).await;
+    }
+    reason
 }
 
 async fn run(
-    config: Config,
+    mut reloader: Reloader,
     listener: UnixListener,
     endpoints: Endpoints,
+    spool: Option<spool::Directory>,
     mut agent: Option<Child>,
 ) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let config = reloader.running();
     let losses = Arc::new(Losses::default());
-    let mut pipeline = match Pipeline::with(endpoints, &config, losses.clone()) {
+    let mut pipeline = match Pipeline::with(endpoints, spool.as_ref(), config, losses.clone()) {
         Ok(pipeline) => pipeline,
-        Err(error) => {
-            // The agent goes first, so that the reason is the last that is said.
-            if let Some(child) = &mut agent {
-                drop(child.stdin.take());
-                reap(child, Instant::now() + config.shutdown_timeout).await;
-            }
-            return Err(error.into());
-        }
+        Err(error) => return Err(last_said(error.into(), &mut agent, config.shutdown_timeout).await),
     };
     // All that needs more is done; from here on bytes of other programs are read.
-    confinement::enter()?;
+    if let Err(error) = confinement::enter(spool.as_ref().map(AsFd::as_fd)) {
+        return Err(last_said(error.into(), &mut agent, config.shutdown_timeout).await);
+    }
+    drop(spool); // the pipeline has it, and keeps its lock
     let mut intake = Intake::new(losses);
-    tell(&config, &pipeline);
+    intake.set_capture(&config.headers);
+    tell(config, &pipeline);
 
     let (arrivals, mut arriving) = ingest::channel();
     let (stop_server, stopped) = oneshot::channel();
     let mut allowed = Allowed { uids: vec![nix::unistd::getuid().as_raw()] };
     allowed.uids.extend(&config.forwarder.agent_uids);
     let server = tokio::spawn(ingest::serve(listener, allowed, arrivals, stopped));
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut tick, mut look) = (interval(TICK), interval(LOOK));
+    for timer in [&mut tick, &mut look] {
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
     let ended = loop {
         tokio::select! {
             biased;
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
+            _ = hangup.recv() => reloader.reload(&mut pipeline, &mut intake),
+            _ = look.tick() => {
+                if reloader.has_changed() {
+                    reloader.reload(&mut pipeline, &mut intake);
+                }
+            }
             _ = tick.tick() => {
                 intake.tick(&mut pipeline);
                 pipeline.tick();
@@ -231,13 +207,14 @@ async fn run(
         }
     };
 
-    let deadline = Instant::now() + config.shutdown_timeout;
+    let shutdown_timeout = reloader.running().shutdown_timeout;
+    let deadline = Instant::now() + shutdown_timeout;
     // The agent hands over what it holds and ends the stream; half of the time is kept for the exporters.
     if let Some(child) = &mut agent {
         drop(child.stdin.take());
     }
     let handed_over = match ended {
-        None if agent.is_some() => Instant::now() + config.shutdown_timeout / 2,
+        None if agent.is_some() => Instant::now() + shutdown_timeout / 2,
         _ => Instant::now(),
     };
     loop {
@@ -274,10 +251,17 @@ async fn run(
 /// Says what is done with what is observed.
 fn tell(config: &Config, pipeline: &Pipeline) {
     if let Some(traces) = &config.traces {
-        tracing::info!(endpoint = traces.otlp.shown_endpoint(), "traces go by OTLP");
+        tell_destination("traces", &traces.otlp);
     }
     if let Some(metrics) = &config.metrics {
-        tracing::info!(endpoint = metrics.otlp.shown_endpoint(), "metrics go by OTLP");
+        tell_destination("metrics", &metrics.otlp);
+    }
+    match &config.spool {
+        Some(of) if config.traces.is_some() || config.metrics.is_some() => {
+            tracing::info!(folder = %of.path.display(), "what a destination cannot take is kept on disk");
+        }
+        Some(_) => tracing::warn!("spantap.spool.path has no effect: nothing is sent by OTLP"),
+        None => {}
     }
     if let Some(address) = pipeline.scrape_address() {
         tracing::info!(%address, "metrics can be scraped by Prometheus");
@@ -288,12 +272,28 @@ fn tell(config: &Config, pipeline: &Pipeline) {
     tracing::info!(socket = %config.socket.display(), "waiting for the agent");
 }
 
+fn tell_destination(signal: &str, otlp: &Otlp) {
+    tracing::info!(endpoint = %otlp.shown_endpoint(), protocol = otlp.protocol.name(), "{signal} go by OTLP");
+    // What was read with privilege cannot be read again without.
+    for path in otlp.header_source.iter().flat_map(|source| source.files()) {
+        if let Err(error) = std::fs::File::open(path) {
+            tracing::warn!(
+                path = %path.display(),
+                "{signal}: the credentials were read at start and CANNOT be read again when they are refused: {error}; let \
+                 the user that forwards read the file, or start Spantap again after a change"
+            );
+        }
+    }
+}
+
 fn show(summary: &Summary, intake: &Intake) {
     tracing::info!(
         requests_seen = intake.requests_seen(),
         server = summary.server_exchanges,
         client = summary.client_exchanges,
         spans_exported = summary.traces.exported,
+        spans_recovered = summary.traces.recovered,
+        spans_in_spool = summary.traces.spooled,
         spans_lost = summary.traces.lost.iter().map(|(_, count)| count).sum::<u64>(),
         data_points_exported = summary.metrics.exported,
         adds_up = summary.adds_up() && intake.adds_up(),

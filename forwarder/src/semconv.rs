@@ -14,13 +14,18 @@ pub mod key {
     #![allow(missing_docs)] // the value is the documentation
     pub const CLIENT_ADDRESS: &str = "client.address";
     pub const CONTAINER_ID: &str = "container.id";
+    pub const CPU_MODE: &str = "cpu.mode";
+    pub const DISK_IO_DIRECTION: &str = "disk.io.direction";
     pub const ERROR_TYPE: &str = "error.type";
     pub const HOST_ID: &str = "host.id";
     pub const HOST_NAME: &str = "host.name";
     pub const HTTP_REQUEST_BODY_SIZE: &str = "http.request.body.size";
+    /// Followed by the name of the field in lower case.
+    pub const HTTP_REQUEST_HEADER: &str = "http.request.header.";
     pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
     pub const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";
     pub const HTTP_RESPONSE_BODY_SIZE: &str = "http.response.body.size";
+    pub const HTTP_RESPONSE_HEADER: &str = "http.response.header.";
     pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
     pub const HTTP_ROUTE: &str = "http.route";
     pub const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
@@ -47,7 +52,19 @@ pub mod key {
     pub const URL_PATH: &str = "url.path";
     pub const URL_QUERY: &str = "url.query";
     pub const URL_SCHEME: &str = "url.scheme";
+    pub const URL_TEMPLATE: &str = "url.template";
     pub const USER_AGENT_ORIGINAL: &str = "user_agent.original";
+
+    // Of span metrics and service graphs, as Beyla and the Collector's connectors write them.
+    pub const CLIENT: &str = "client";
+    pub const CLIENT_SERVICE_NAMESPACE: &str = "client_service_namespace";
+    pub const SERVER: &str = "server";
+    pub const SERVER_SERVICE_NAMESPACE: &str = "server_service_namespace";
+    pub const GRAFANA_HOST_ID: &str = "grafana.host.id";
+    pub const SOURCE: &str = "source";
+    pub const SPAN_KIND: &str = "span.kind";
+    pub const SPAN_NAME: &str = "span.name";
+    pub const STATUS_CODE: &str = "status.code";
 
     /// Spantap's own: the head of the request was longer than what was captured, so fields may be missing. Boolean, only when true.
     pub const SPANTAP_HEAD_TRUNCATED: &str = "spantap.request.head_truncated";
@@ -56,8 +73,3 @@ pub mod key {
     /// Spantap's own: seconds that the request waited in the kernel before the server read it; part of the span's duration.
     pub const SPANTAP_QUEUE_DURATION: &str = "spantap.server.queue.duration";
 }
-
-/// Metric of server exchanges.
-pub const HTTP_SERVER_REQUEST_DURATION: &str = "http.server.request.duration";
-/// Metric of client exchanges.
-pub const HTTP_CLIENT_REQUEST_DURATION: &str = "http.client.request.duration";

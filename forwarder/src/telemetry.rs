@@ -31,6 +31,11 @@ impl Counter {
         self.0.store(value, Ordering::Relaxed);
     }
 
+    /// Takes `n` away, of a gauge that several parts add to.
+    pub fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
     /// The value now.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -118,6 +123,14 @@ pub struct Telemetry {
     pub spans_unsampled: Counter,
     /// Exchanges that became no span because nobody asked: no destination, or the process's selection excludes traces.
     pub spans_unwanted: Counter,
+    /// Exchanges that became no span because `routes.ignored_patterns` names their path.
+    pub spans_ignored: Counter,
+    /// Exchanges that were not measured because `routes.ignored_patterns` names their path.
+    pub measurements_ignored: Counter,
+    /// Configurations that were read again and taken.
+    pub reloads: Counter,
+    /// Configurations that were read again and refused.
+    pub reloads_refused: Counter,
     /// Measurements that went to an overflow series.
     pub metric_overflow: Counter,
     /// Processes whose series were dropped before their time because there were too many.
@@ -144,6 +157,10 @@ impl Telemetry {
             client_exchanges: Counter::default(),
             spans_unsampled: Counter::default(),
             spans_unwanted: Counter::default(),
+            spans_ignored: Counter::default(),
+            measurements_ignored: Counter::default(),
+            reloads: Counter::default(),
+            reloads_refused: Counter::default(),
             metric_overflow: Counter::default(),
             metric_evicted: Counter::default(),
             console: ConsoleStatus::default(),

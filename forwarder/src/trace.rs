@@ -1,16 +1,17 @@
 //! Identity of spans: the context that arrives with a request, new ids, and the decision to keep a trace.
 //!
-//! In: `traceparent` and `tracestate` fields. Out: a [`Decision`] for each exchange.
+//! In: `traceparent` and `tracestate` fields. Out: a [`SpanIdentity`] for each exchange whose span is kept.
 
 pub mod context;
+pub mod keep;
 pub mod sampler;
+mod state;
 
-use bytes::Bytes;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 use self::{
     context::{FLAG_RANDOM, FLAG_SAMPLED, TraceContext},
-    sampler::TraceSampler,
+    sampler::{Decision, TraceSampler},
 };
 use crate::exchange::{RequestHeaders, Side};
 
@@ -55,30 +56,50 @@ impl Tracer {
     /// span of the program's own, or of its library; the client span seen from outside can not have its id, so it
     /// becomes a child of it, in the same process.
     pub fn start(&mut self, side: Side, headers: &RequestHeaders) -> Option<SpanIdentity> {
+        self.start_by(self.sampler, side, headers, false)
+    }
+
+    /// The same with a sampler of its own; `surely`: the span is kept whatever that says.
+    pub fn start_by(
+        &mut self,
+        sampler: TraceSampler,
+        side: Side,
+        headers: &RequestHeaders,
+        surely: bool,
+    ) -> Option<SpanIdentity> {
         let parent = context::parse(&headers.traceparent);
-        let trace_id = match &parent {
-            Some(parent) => parent.trace_id,
-            None => self.trace_id(),
+        let (trace_id, mut trace_state) = match &parent {
+            Some(parent) if headers.tracestate.is_empty() => (parent.trace_id, String::new()),
+            Some(parent) => (parent.trace_id, context::trace_state(&headers.tracestate)),
+            None => (self.trace_id(), String::new()),
         };
-        if !self.sampler.keeps(parent.as_ref(), &trace_id) {
-            return None;
+        // The random number of the trace: told explicitly, else the last seven bytes of its id.
+        let random = state::random(&trace_state).unwrap_or(u128::from_be_bytes(trace_id) as u64 & state::MAX);
+        match sampler.decide(parent.as_ref(), random, surely) {
+            Decision::Drop => return None,
+            Decision::Keep { threshold: None } => {}
+            Decision::Keep { threshold: Some(threshold) } => {
+                trace_state = state::with_threshold(&trace_state, threshold);
+            }
         }
-        let (flags, trace_state) = match &parent {
-            Some(parent) => (parent.flags | FLAG_SAMPLED, self.trace_state(&headers.tracestate)),
-            None => (FLAG_SAMPLED | FLAG_RANDOM, String::new()),
-        };
         Some(SpanIdentity {
             trace_id,
             span_id: self.span_id(),
             remote_parent: parent.is_some() && side == Side::Server,
+            flags: parent.map_or(FLAG_RANDOM, |p| p.flags) | FLAG_SAMPLED,
             parent: parent.map(|p: TraceContext| p.span_id),
-            flags,
             trace_state,
         })
     }
 
-    fn trace_state(&self, fields: &[Bytes]) -> String {
-        if fields.is_empty() { String::new() } else { context::trace_state(fields) }
+    /// The sampler of those that have none of their own.
+    pub fn sampler(&self) -> TraceSampler {
+        self.sampler
+    }
+
+    /// Another sampler from now on.
+    pub fn set_sampler(&mut self, sampler: spantap_config::Sampler) {
+        self.sampler = TraceSampler::new(sampler);
     }
 
     fn trace_id(&mut self) -> [u8; 16] {
@@ -104,6 +125,7 @@ impl Tracer {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use bytes::Bytes;
     use spantap_config::Sampler;
 
     use super::*;
@@ -144,5 +166,42 @@ mod tests {
         let headers = with("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00");
         assert_eq!(Tracer::seeded(Sampler::ParentBasedAlwaysOn, 1).start(Side::Server, &headers), None);
         assert_eq!(Tracer::seeded(Sampler::AlwaysOn, 1).start(Side::Server, &headers).unwrap().flags, 1);
+    }
+
+    #[test]
+    fn the_threshold_is_told_honestly() {
+        let id = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331";
+        let headers = |flags: &str, state: &str| RequestHeaders {
+            traceparent: vec![Bytes::from(format!("00-{id}-{flags}"))],
+            tracestate: vec![Bytes::copy_from_slice(state.as_bytes())],
+            ..Default::default()
+        };
+        let state = |sampler, headers: &RequestHeaders, surely| {
+            let kept = Tracer::new(sampler).start_by(TraceSampler::new(sampler), Side::Server, headers, surely);
+            kept.map(|kept| kept.trace_state)
+        };
+        // The id's last seven bytes are 48eb211c80319c: kept from a share of 0.7153 on.
+        for (sampler, flags, given, surely, want) in [
+            (Sampler::TraceIdRatio(0.75), "01", "a=1", false, Some("ot=th:4,a=1")),
+            (Sampler::TraceIdRatio(0.5), "01", "a=1", false, None),
+            (
+                Sampler::TraceIdRatio(0.5),
+                "01",
+                "ot=rv:80000000000000,a=1",
+                false,
+                Some("ot=th:8;rv:80000000000000,a=1"),
+            ),
+            (Sampler::TraceIdRatio(0.75), "01", "ot=rv:00000000000000", false, None),
+            (Sampler::ParentBasedTraceIdRatio(0.01), "01", "ot=th:8,a=1", false, Some("ot=th:8,a=1")),
+            (Sampler::ParentBasedTraceIdRatio(0.01), "00", "ot=th:8,a=1", false, None),
+            (Sampler::ParentBasedTraceIdRatio(0.01), "00", "ot=th:8,a=1", true, Some("ot=th:0,a=1")),
+            (Sampler::ParentBasedAlwaysOn, "01", "a=1", false, Some("a=1")),
+        ] {
+            assert_eq!(state(sampler, &headers(flags, given), surely).as_deref(), want, "{sampler:?} {given}");
+        }
+        // A new trace that is kept by its share, and one that is kept surely.
+        let kept = (0..50).find_map(|_| state(Sampler::TraceIdRatio(0.5), &RequestHeaders::default(), false));
+        assert_eq!(kept.as_deref(), Some("ot=th:8"));
+        assert_eq!(state(Sampler::AlwaysOff, &RequestHeaders::default(), true).as_deref(), Some("ot=th:0"));
     }
 }

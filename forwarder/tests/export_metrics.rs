@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use opentelemetry_proto::tonic::metrics::v1::{HistogramDataPoint, metric::Data};
 use receiver::{Received, Receiver, Step, exchange, get, ok, until};
 use spantap::{exchange::Side, model::ProcessId, pipeline::Pipeline};
-use spantap_config::{Config, Prometheus};
+use spantap_config::Config;
 use tokio::time::Instant;
 
 fn config(receiver: &Receiver) -> Config {
@@ -132,12 +132,7 @@ async fn an_ended_process_says_goodbye() {
 async fn scrape_and_admin() {
     let receiver = Receiver::start(vec![ok()]).await;
     let mut config = config(&receiver);
-    config.prometheus = Some(Prometheus {
-        port: 0,
-        path: "/metrics".into(),
-        duration_buckets: sample::BUCKETS.to_vec(),
-        ttl: Duration::from_secs(300),
-    });
+    config.prometheus = Some(sample::prometheus());
     config.admin = Some(([127, 0, 0, 1], 0).into());
     let mut pipeline = Pipeline::new(&config, Arc::default()).unwrap();
     report(&mut pipeline, 4);

@@ -219,10 +219,10 @@ async fn messages_of_the_wrong_kind_and_size() {
         works(&mut forwarder, what).await;
     }
     // Two bytes each on the wire.
-    let processes = v1::Batch { processes: vec![v1::Process::default(); 2_000_000], sequence: 1, ..Default::default() };
+    let processes = v1::Batch { processes: vec![v1::Process::default(); 2_000_000], ..Default::default() };
     let names = (0..300_000).map(|n| (n.to_string(), String::new())).collect();
     let words = v1::Process { environment: names, ..Default::default() };
-    let words = v1::Batch { processes: vec![words], sequence: 1, ..Default::default() };
+    let words = v1::Batch { processes: vec![words], ..Default::default() };
     let features = v1::Hello { features: vec![v1::Feature::default(); 2_000_000], ..hello() };
     assert!(first(message(Body::Hello(features.encode_to_vec().into()))).await.is_err());
     let noise = message(Body::Batch(Bytes::from(noise(100_000))));
@@ -246,6 +246,41 @@ async fn messages_of_the_wrong_kind_and_size() {
     many.push(batch(&v1::Batch { sequence: 3, ..Default::default() }));
     assert_eq!(stream(&path, many).await.unwrap(), Some(3));
     works(&mut forwarder, "large processes").await;
+}
+
+#[tokio::test]
+async fn requests_that_stay_open_and_heads_that_do_not_end() {
+    let mut forwarder = Forwarder::start();
+    let path = forwarder.path();
+    let target = "x".repeat(8000);
+    let whole = Bytes::from(format!("GET /{target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    let unfinished = Bytes::from(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {target}"));
+    let mut time = 0;
+    for (what, head, round) in [("open requests", &whole, 1), ("heads without end", &unfinished, 2)] {
+        // 160 MB of each, each on a connection of its own.
+        for part in 0..4_u64 {
+            let mut messages = vec![message(Body::Hello(hello().encode_to_vec().into()))];
+            for first in (0..5000).step_by(250) {
+                let event = |n: u64| v1::SocketEvent {
+                    socket: round << 32 | part << 16 | n,
+                    kind: v1::EventKind::Receive.into(),
+                    time_ns: time + n,
+                    turn: 1,
+                    length: head.len() as u32,
+                    head: head.clone(),
+                    ..Default::default()
+                };
+                let events = (first..first + 250).map(event).collect();
+                messages.push(message(Body::Batch(v1::Batch { events, ..Default::default() }.encode_to_vec().into())));
+                time += 1000;
+            }
+            let sequence = round * 100 + part;
+            messages.push(message(Body::Batch(v1::Batch { sequence, ..Default::default() }.encode_to_vec().into())));
+            assert_eq!(stream(&path, messages).await.unwrap(), Some(sequence));
+            forwarder.check(what);
+        }
+    }
+    works(&mut forwarder, "all of them").await;
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ use crate::{
 
 /// Looks, prints, and returns the exit code. `exclude`: processes that are never observed.
 pub fn run(config: Option<&Path>, json: bool, exclude: &[u32]) -> u8 {
-    let checks = match Config::load(config, &Environment::of_process()) {
+    let checks = match Config::load(config, &Environment::of_process().without_files()) {
         Ok(loaded) => look(&loaded.config, exclude),
         Err(error) => vec![Check::failed(
             Group::Configuration,

@@ -18,6 +18,7 @@ use crate::{
     record::{ProcessEvent, SocketRecord, flag, kind},
     stream::Shared,
     tls::Tls,
+    usage::Usage,
 };
 
 /// A batch ends when it holds this many bytes: few system calls, and little memory.
@@ -132,6 +133,14 @@ impl Drain {
             }
         }
         true
+    }
+
+    /// Reads the next few of what processes use; it goes with the next batch.
+    pub fn usage(&mut self, usage: &mut Usage) {
+        // For nobody it would only fill the queue.
+        if self.shared.streaming.get() && self.shared.queue.borrow().has_room() {
+            usage.step(Instant::now(), &self.processes, &mut self.untold);
+        }
     }
 
     /// Tells losses and figures, if there is news, [`HEARTBEAT`] has passed, or `always`, and forgets processes that ended a while ago.

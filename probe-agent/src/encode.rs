@@ -123,6 +123,11 @@ impl BatchWriter {
         self.message(7, &v1::Loss { reason: reason.into(), count });
     }
 
+    /// Appends what a process uses.
+    pub fn usage(&mut self, usage: &v1::ProcessUsage) {
+        self.message(9, usage);
+    }
+
     /// Appends the agent's own figures.
     pub fn status(&mut self, status: &v1::AgentStatus) {
         self.message(8, status);

@@ -6,11 +6,16 @@ use std::{cell::Cell, collections::VecDeque};
 
 use bytes::Bytes;
 use prost::Message as _;
-use spantap_proto::v1::Acknowledgement;
+use spantap_proto::v1::{self, Acknowledgement};
+use tokio::{
+    io::{AsyncWriteExt as _, copy, duplex, sink, split},
+    runtime::Runtime,
+};
 
 use crate::{
     discovery::fuzzing::{ELF_BYTES, ReadAt, language_of},
     queue::Queue,
+    stream::{Patience, Shared, stream},
 };
 
 /// Bytes that the queue of [`acknowledgements`] takes.
@@ -64,6 +69,49 @@ pub fn acknowledgements(data: &[u8]) {
     }
 }
 
+/// Everything that a forwarder writes on one connection: bytes of HTTP/2 with gRPC in it, then the end of the connection.
+///
+/// # Panics
+/// If the stream does not end, or the queue lets go of more than it was sent.
+pub fn forwarder_bytes(data: &[u8]) {
+    thread_local! {
+        static RUNTIME: Runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    }
+    let mut queue = Queue::new(LIMIT);
+    for length in [10, 0, 200] {
+        let sequence = queue.next_sequence();
+        queue.push(sequence, Bytes::from(vec![1; length]), true);
+    }
+    let shared = Shared::new(queue);
+    RUNTIME.with(|runtime| {
+        runtime.block_on(async {
+            let (near, far) = duplex(64 * 1024);
+            let (mut from_agent, mut to_agent) = split(far);
+            let hello = v1::Hello::default();
+            let agent = stream(&shared, Patience::default(), near, &hello, Bytes::from_static(&[0x12, 0]));
+            let forwarder = async {
+                let said = async {
+                    // The agent may have hung up.
+                    let _ = to_agent.write_all(data).await;
+                    let _ = to_agent.shutdown().await;
+                };
+                let heard = async {
+                    let _ = copy(&mut from_agent, &mut sink()).await;
+                };
+                tokio::join!(said, heard);
+                // The bytes are over: the agent has to notice by itself.
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                ended = agent => drop(ended),
+                () = forwarder => {}
+            }
+        });
+    });
+    let queue = shared.queue.borrow();
+    assert!(queue.bytes() <= 210 && queue.is_empty() != queue.holds_events());
+}
+
 struct File<'a> {
     bytes: &'a [u8],
     read: Cell<usize>,
@@ -115,6 +163,11 @@ mod tests {
     #[test]
     fn acknowledgements() {
         replay("acknowledgements", super::acknowledgements);
+    }
+
+    #[test]
+    fn forwarder_bytes() {
+        replay("forwarder_bytes", super::forwarder_bytes);
     }
 
     #[test]

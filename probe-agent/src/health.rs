@@ -5,13 +5,19 @@
 
 use std::time::Duration;
 
-use spantap_proto::v1::{HealthRequest, ingest_client::IngestClient};
-use tokio::time::timeout;
+use prost::Message as _;
+use spantap_proto::v1::{HealthRequest, HealthResponse};
+use tokio::{net::UnixStream, time::timeout};
 
 use crate::{
+    connect::{Destination, connect},
     failure::Failure,
-    stream::{self, Destination},
+    grpc::{CallError, Client},
 };
+
+const METHOD: &str = "/spantap.v1.Ingest/Health";
+/// Largest answer: it has some ten bytes.
+const MAX_ANSWER: usize = 1024;
 
 /// The agent tells its figures each second, or each three if they stay the same; one that is silent for so long stands still.
 const LONGEST_SILENCE: Duration = Duration::from_secs(10);
@@ -25,9 +31,11 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub async fn ask(destination: &Destination) -> Result<(), Failure> {
     let unhealthy = |reason: String| Failure::Unhealthy(format!("{}: {reason}", destination.socket.display()));
     let asked = async {
-        let channel = stream::connect(destination).await.map_err(|error| unhealthy(error.to_string()))?;
-        let answer = IngestClient::new(channel).health(HealthRequest {}).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| unhealthy(status.message().to_owned()))
+        let socket = connect(destination).await.map_err(|error| unhealthy(error.to_string()))?;
+        request(socket).await.map_err(|error| match error {
+            CallError::Refused(status) => unhealthy(status.message),
+            other => unhealthy(other.to_string()),
+        })
     };
     let answer = timeout(ANSWER, asked)
         .await
@@ -41,4 +49,18 @@ pub async fn ask(destination: &Destination) -> Result<(), Failure> {
     }
     println!("healthy: the forwarder heard an agent {} ms ago", answer.silent_ms);
     Ok(())
+}
+
+async fn request(socket: UnixStream) -> Result<HealthResponse, CallError> {
+    let (mut sender, waiting, _alive) = Client::open(socket).await?.call(METHOD).await?;
+    let asked = async {
+        sender.send(HealthRequest {}.encode_to_vec().into()).await?;
+        sender.finish();
+        Ok(())
+    };
+    let answered = async {
+        let answer = waiting.answers(MAX_ANSWER).await?.next().await?;
+        HealthResponse::decode(answer.unwrap_or_default()).map_err(|_| CallError::Protocol("no answer to the question"))
+    };
+    tokio::try_join!(asked, answered).map(|((), answer)| answer)
 }

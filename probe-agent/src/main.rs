@@ -1,45 +1,5 @@
-//! `spantap-agent`: the privileged process. Configuration, load, stream, drain.
+//! `spantap-agent`: the privileged process.
 
-mod cli;
-mod clock;
-mod discovery;
-mod doctor;
-mod drain;
-mod encode;
-mod failure;
-#[cfg(test)] // and the fuzz targets, which bring it in by its path
-mod fuzzing;
-mod health;
-mod memory;
-mod privilege;
-mod probes;
-mod queue;
-mod record;
-mod run;
-mod seccomp;
-mod selected;
-mod stream;
-mod supervisor;
-mod tls;
-
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
-
-use crate::failure::Failure;
-
-fn main() -> ExitCode {
-    // Who was started by way of /proc/self/exe is called "exe" otherwise. A name that stays wrong does no harm.
-    let _ = rustix::thread::set_name(c"spantap-agent");
-    match run::main() {
-        Ok(()) => ExitCode::SUCCESS,
-        // The child has said it.
-        Err(failure @ Failure::Child(_)) => ExitCode::from(failure.exit_code()),
-        Err(error) => {
-            // In one piece: both programs write to one terminal, and lines are not to mix.
-            let _ = io::stderr().write_all(format!("spantap-agent: {error}\n").as_bytes());
-            ExitCode::from(error.exit_code())
-        }
-    }
+fn main() -> std::process::ExitCode {
+    spantap_agent::main()
 }

@@ -84,6 +84,11 @@ impl Queue {
         }
     }
 
+    /// Whether anything was sent that the other end has not acknowledged.
+    pub fn awaits_acknowledgement(&self) -> bool {
+        self.sent > 0
+    }
+
     /// The stream is gone: what was not acknowledged was not taken over and goes to the next.
     pub fn rewind(&mut self) {
         self.sent = 0;

@@ -4,7 +4,7 @@
 //! everything that was already observed, within the shutdown timeout.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     future::pending,
     io,
     os::fd::{AsFd, OwnedFd},
@@ -18,7 +18,6 @@ use tokio::{
     io::{AsyncReadExt as _, Interest, unix::AsyncFd},
     net::unix::pipe,
     signal::unix::{SignalKind, signal},
-    sync::Notify,
     task::LocalSet,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
@@ -26,6 +25,7 @@ use tokio::{
 use crate::{
     cli::{Arguments, Command},
     clock,
+    connect::Destination,
     discovery::{Limits, ProcFs, Processes, Walk, interesting_ports, provisional_exec},
     doctor,
     drain::Drain,
@@ -35,9 +35,10 @@ use crate::{
     probes::{HOOK_SET, Probes, Setup},
     queue::Queue,
     seccomp,
-    stream::{self, Destination, Shared},
+    stream::{self, Patience, Shared},
     supervisor,
     tls::{self, Helper, Tls},
+    usage::{self, Usage},
 };
 
 /// Records below the wake-up level are fetched this often.
@@ -60,7 +61,8 @@ pub fn main() -> Result<(), Failure> {
     if let Some(programs) = &arguments.attach_tls {
         return tls::attach(programs);
     }
-    let environment = Environment::of_process();
+    // Credentials are the forwarder's alone.
+    let environment = Environment::of_process().without_files();
     let loaded = Config::load(arguments.config.as_deref(), &environment)
         .map_err(|error| Failure::Configuration(error.to_string()))?;
     let config = loaded.config;
@@ -151,15 +153,10 @@ async fn run(
     stop_with_stdin: bool,
     (probes, processes, helper): (Probes, Processes, Option<Helper>),
 ) -> Result<(), Failure> {
-    let shared = Rc::new(Shared {
-        queue: RefCell::new(Queue::new(config.agent.queue_bytes)),
-        filled: Notify::new(),
-        emptied: Notify::new(),
-        began: Notify::new(),
-        streaming: Cell::new(false),
-    });
+    let shared = Rc::new(Shared::new(Queue::new(config.agent.queue_bytes)));
     let hello = hello(probes.features().to_vec());
     let stop = stop_requests(stop_with_stdin)?;
+    let mut hangup = signal(SignalKind::hangup())?;
     // All that needs more is done; from here on bytes of other programs are read.
     seccomp::install().map_err(|error| Failure::Unavailable(error.to_string()))?;
     tracing::info!("only the system calls of streaming are allowed from here on");
@@ -180,13 +177,16 @@ async fn run(
             writer.finish(0, clock::anchor())
         }
     };
-    let stream = tokio::task::spawn_local(stream::run(shared.clone(), destination(&config), hello, facts));
+    let stream =
+        tokio::task::spawn_local(stream::run(shared.clone(), destination(&config), Patience::default(), hello, facts));
     let calibration = tokio::task::spawn_local(calibrate(drain.clone()));
 
     let mut fetch = interval(FETCH);
     let mut report = interval(REPORT);
     let mut scan = interval(config.discovery.poll_interval.max(Duration::from_millis(100)));
-    for timer in [&mut fetch, &mut report, &mut scan] {
+    let mut usage = config.agent.usage_interval.map(|interval| Usage::new(ProcFs::default(), interval));
+    let mut usage_step = interval(usage::STEP);
+    for timer in [&mut fetch, &mut report, &mut scan, &mut usage_step] {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     tokio::pin!(stop);
@@ -195,6 +195,9 @@ async fn run(
         tokio::select! {
             biased;
             () = &mut stop => break,
+            _ = hangup.recv() => tracing::warn!(
+                "SIGHUP: this agent reads its configuration when it starts; for another `discovery` restart it"
+            ),
             ready = process_fd.readable() => {
                 ready?.clear_ready();
                 drain.borrow_mut().process_events();
@@ -206,6 +209,11 @@ async fn run(
                 drain.borrow_mut().report(true);
             }
             _ = scan.tick() => drain.borrow_mut().scan(Walk::Periodic),
+            _ = usage_step.tick(), if usage.is_some() => {
+                if let Some(usage) = &mut usage {
+                    drain.borrow_mut().usage(usage);
+                }
+            }
             _ = report.tick() => drain.borrow_mut().report(false),
             ready = socket_fd.readable(), if !full => {
                 ready?.clear_ready();

@@ -1,41 +1,36 @@
 //! The stream to the forwarder: connects, says hello, sends what the queue holds, takes acknowledgements.
 //!
 //! In: [`Shared`] (queue, hello, known processes). Out: bytes on the Unix socket; the queue gets shorter. Never gives
-//! up: while there is no forwarder it tries again, at most every two seconds.
+//! up: while there is no forwarder it tries again, at most every two seconds. A forwarder that says nothing for longer than
+//! [`Patience`] allows is left, and tried again: what it has not acknowledged stays in the queue.
 
 use std::{
     cell::{Cell, RefCell},
-    path::PathBuf,
+    pin::pin,
     rc::Rc,
     time::Duration,
 };
 
-use bytes::{Buf as _, BufMut as _, Bytes};
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
 use prost::Message as _;
 use spantap_proto::v1::{self, Acknowledgement};
 use tokio::{
-    net::UnixStream,
-    sync::{Notify, mpsc},
-};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Request, Status,
-    client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    codegen::http::uri::PathAndQuery,
-    transport::{Channel, Endpoint},
+    io::{AsyncRead, AsyncWrite},
+    sync::Notify,
+    time::{Instant, sleep, timeout},
 };
 
-use crate::queue::Queue;
+use crate::{
+    connect::{Destination, connect},
+    grpc::{CallError, Client, Code},
+    queue::Queue,
+};
 
 const METHOD: &str = "/spantap.v1.Ingest/Stream";
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Largest answer: an acknowledgement has 9 bytes.
 const MAX_ANSWER: usize = 1024;
-/// Bytes of the fields of an answer.
-const MAX_FIELDS: u32 = 16 * 1024;
 
 /// What the drain and the stream share; both run on one thread.
 pub struct Shared {
@@ -51,196 +46,193 @@ pub struct Shared {
     pub streaming: Cell<bool>,
 }
 
-/// Where the forwarder is and whom we accept as such.
-#[derive(Debug, Clone)]
-pub struct Destination {
-    /// Path of the ingest socket.
-    pub socket: PathBuf,
-    /// Users that may own the other end, beside root and ourselves; any owner of the socket file if empty.
-    pub uids: Vec<u32>,
+impl Shared {
+    /// Nobody takes what is in the queue yet.
+    pub fn new(queue: Queue) -> Self {
+        Self {
+            queue: RefCell::new(queue),
+            filled: Notify::new(),
+            emptied: Notify::new(),
+            began: Notify::new(),
+            streaming: Cell::new(false),
+        }
+    }
+}
+
+/// How long a forwarder may be silent.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For the first sign that it speaks HTTP/2, for each ping, and for the answer to the hello.
+    pub answer: Duration,
+    /// Between two pings.
+    pub ping: Duration,
+    /// Without an acknowledgement while it owes one. The agent has something to tell every three seconds at least.
+    pub acknowledgement: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            answer: Duration::from_secs(10),
+            ping: Duration::from_secs(10),
+            acknowledgement: Duration::from_secs(30),
+        }
+    }
 }
 
 /// Runs until it is dropped.
 pub async fn run(
     shared: Rc<Shared>,
     destination: Destination,
+    patience: Patience,
     hello: impl Fn() -> v1::Hello,
     facts: impl Fn() -> Bytes,
 ) {
     let mut pause = FIRST_PAUSE;
-    let (mut told, mut told_shut_out) = (false, false);
+    let mut told = Told::default();
     loop {
         match connect(&destination).await {
-            Ok(channel) => {
-                told_shut_out = false;
-                let begun = tokio::time::Instant::now();
-                let error = stream(&shared, channel, &hello(), facts()).await;
+            Ok(socket) => {
+                let begun = Instant::now();
+                let ended = stream(&shared, patience, socket, &hello(), facts()).await;
                 shared.queue.borrow_mut().rewind();
-                shared.streaming.set(false);
                 // Who waits for the queue to become empty has to think again.
+                let streamed = shared.streaming.replace(false);
                 shared.emptied.notify_one();
                 // Whoever takes every stream and ends it at once is asked ever less often.
-                if begun.elapsed() >= LONGEST_PAUSE {
+                if streamed && begun.elapsed() >= LONGEST_PAUSE {
                     pause = FIRST_PAUSE;
                 }
-                told = true;
-                match error {
-                    None => tracing::info!("the forwarder ended the stream; waiting for the next one"),
+                if is_refused(&ended) {
                     // Another version, or a user who may not be the agent: not over in a moment.
-                    Some(status)
-                        if matches!(status.code(), tonic::Code::FailedPrecondition | tonic::Code::PermissionDenied) =>
-                    {
-                        tracing::error!(reason = status.message(), "the forwarder refused the stream");
-                        pause = LONGEST_PAUSE;
-                    }
-                    Some(status) => tracing::warn!(%status, "the stream to the forwarder broke; trying again"),
+                    pause = LONGEST_PAUSE;
                 }
+                told.ended(&destination, ended, streamed);
             }
-            // Not by itself over: it is told even to who knows that there is no forwarder.
-            Err(reason @ ConnectError::ShutOut(_)) => {
-                if !told_shut_out {
-                    tracing::warn!(socket = %destination.socket.display(), %reason, "the forwarder cannot be reached");
-                    told_shut_out = true;
-                }
-            }
-            Err(reason) => {
-                if !told {
-                    tracing::info!(socket = %destination.socket.display(), %reason, "no forwarder yet; waiting for it");
-                    told = true;
-                }
-            }
+            Err(reason) => told.not_connected(&destination, &reason.to_string(), reason.lasts()),
         }
-        tokio::time::sleep(pause).await;
+        sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    #[error("{0}; the agent is not in the socket's group: if the forwarder's user has changed, start the agent again")]
-    ShutOut(std::io::Error),
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-    #[error("the other end of the socket belongs to user {0}, who may not be the forwarder (spantap.forwarder_uids)")]
-    ForeignUser(u32),
-    #[error("{0}")]
-    Transport(#[from] tonic::transport::Error),
+fn is_refused(ended: &Result<(), CallError>) -> bool {
+    let codes = [Code::FAILED_PRECONDITION, Code::PERMISSION_DENIED];
+    matches!(ended, Err(CallError::Refused(status)) if codes.contains(&status.code))
 }
 
-/// Connects to the forwarder.
-///
-/// # Errors
-/// See [`ConnectError`].
-pub async fn connect(destination: &Destination) -> Result<Channel, ConnectError> {
-    let stream = UnixStream::connect(&destination.socket).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::PermissionDenied => ConnectError::ShutOut(error),
-        _ => ConnectError::Io(error),
-    })?;
-    let peer = stream.peer_cred()?.uid();
-    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&destination.socket)?);
-    let own = rustix::process::geteuid().as_raw();
-    let known = peer == 0 || peer == own || destination.uids.contains(&peer);
-    if !(known || destination.uids.is_empty() && peer == owner) {
-        return Err(ConnectError::ForeignUser(peer));
-    }
-    // tonic asks for a connector that can be called again; this one gives its only stream away.
-    let mut once = Some(stream);
-    let connector = tower::service_fn(move |_| {
-        let stream = once.take().map(TokioIo::new).ok_or_else(|| std::io::Error::other("the stream is over"));
-        async move { stream }
-    });
-    Ok(Endpoint::from_static("http://spantap.invalid")
-        .http2_max_header_list_size(MAX_FIELDS)
-        .connect_with_connector(connector)
-        .await?)
+/// What the log has been told, so that it is not told again at each try.
+#[derive(Debug, Default)]
+struct Told {
+    /// That there is no forwarder, or no longer.
+    absent: bool,
+    /// What is not over by itself.
+    lasting: String,
 }
 
-/// One stream, from hello to its end. `None`: the forwarder ended it in order.
-async fn stream(shared: &Shared, channel: Channel, hello: &v1::Hello, facts: Bytes) -> Option<Status> {
-    let (to_send, outgoing) = mpsc::channel::<Bytes>(2);
-    let hello = v1::AgentMessage { body: Some(v1::agent_message::Body::Hello(hello.encode_to_vec().into())) };
-    if to_send.send(hello.encode_to_vec().into()).await.is_err() || to_send.send(facts).await.is_err() {
-        return Some(Status::internal("the outgoing stream ended before it began"));
+impl Told {
+    fn not_connected(&mut self, destination: &Destination, reason: &str, lasts: bool) {
+        let socket = destination.socket.display();
+        if lasts {
+            if self.is_new(reason) {
+                tracing::warn!(%socket, reason, "the forwarder cannot be reached; trying again");
+            }
+        } else if !std::mem::replace(&mut self.absent, true) {
+            tracing::info!(%socket, reason, "no forwarder yet; waiting for it");
+        }
     }
-    let mut client = Grpc::new(channel).max_decoding_message_size(MAX_ANSWER);
-    if let Err(error) = client.ready().await {
-        return Some(Status::unavailable(error.to_string()));
-    }
-    let request = Request::new(ReceiverStream::new(outgoing));
-    let mut incoming = match client.streaming(request, PathAndQuery::from_static(METHOD), BytesCodec).await {
-        Ok(response) => response.into_inner(),
-        Err(status) => return Some(status),
-    };
-    tracing::info!("streaming to the forwarder");
-    shared.streaming.set(true);
-    shared.began.notify_one();
-    loop {
-        let next = async {
-            loop {
-                let permit = to_send.reserve().await.ok()?;
-                let batch = shared.queue.borrow_mut().send_next();
-                match batch {
-                    Some(batch) => permit.send(batch),
-                    None => shared.filled.notified().await,
+
+    fn ended(&mut self, destination: &Destination, ended: Result<(), CallError>, streamed: bool) {
+        self.absent = true;
+        if streamed {
+            self.lasting.clear();
+        }
+        match ended {
+            Ok(()) => tracing::info!("the forwarder ended the stream; waiting for the next one"),
+            Err(CallError::Refused(status)) if is_refused(&Err(status.clone().into())) => {
+                tracing::error!(reason = status.message, "the forwarder refused the stream");
+            }
+            Err(error @ CallError::Silent { .. }) => {
+                if self.is_new(&error.to_string()) {
+                    let socket = destination.socket.display();
+                    tracing::warn!(%socket, %error, "the forwarder does not answer; trying again, what it has not taken over is kept");
                 }
             }
-            #[allow(unreachable_code)]
-            Some(())
-        };
-        tokio::select! {
-            answer = incoming.message() => match answer {
-                Ok(Some(Acknowledgement { sequence })) => {
-                    shared.queue.borrow_mut().acknowledge(sequence);
-                    shared.emptied.notify_one();
+            Err(error) => tracing::warn!(%error, "the stream to the forwarder broke; trying again"),
+        }
+    }
+
+    fn is_new(&mut self, reason: &str) -> bool {
+        let new = self.lasting != reason;
+        if new {
+            reason.clone_into(&mut self.lasting);
+        }
+        new
+    }
+}
+
+/// One stream, from hello to its end; `Ok`: the forwarder ended it in order.
+///
+/// # Errors
+/// See [`CallError`].
+pub async fn stream<T>(
+    shared: &Shared,
+    patience: Patience,
+    socket: T,
+    hello: &v1::Hello,
+    facts: Bytes,
+) -> Result<(), CallError>
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let silent = |what, after| CallError::Silent { what, after };
+    // What is written here fits the socket's buffer, but whose it is is not known.
+    let begun = async { Client::open(socket).await?.call(METHOD).await };
+    let (mut sender, waiting, mut alive) =
+        timeout(patience.answer, begun).await.map_err(|_| silent("it read nothing", patience.answer))??;
+    let accepted = Notify::new();
+    let outgoing = async {
+        let hello = v1::AgentMessage { body: Some(v1::agent_message::Body::Hello(hello.encode_to_vec().into())) };
+        sender.send(hello.encode_to_vec().into()).await?;
+        sender.send(facts).await?;
+        accepted.notified().await;
+        loop {
+            let batch = shared.queue.borrow_mut().send_next();
+            match batch {
+                Some(batch) => sender.send(batch).await?,
+                None => shared.filled.notified().await,
+            }
+        }
+    };
+    let incoming = async {
+        let answers = timeout(patience.answer, waiting.answers(MAX_ANSWER));
+        let mut answers = answers.await.map_err(|_| silent("it did not answer the hello", patience.answer))??;
+        tracing::info!("streaming to the forwarder");
+        shared.streaming.set(true);
+        shared.began.notify_one();
+        accepted.notify_one();
+        loop {
+            let Ok(answer) = timeout(patience.acknowledgement, answers.next()).await else {
+                if shared.queue.borrow().awaits_acknowledgement() {
+                    return Err(silent("it acknowledged nothing", patience.acknowledgement));
                 }
-                Ok(None) => return None,
-                Err(status) => return Some(status),
-            },
-            _ = next => return Some(Status::unavailable("the connection is gone")),
+                continue;
+            };
+            let Some(answer) = answer? else { return Ok(()) };
+            let answer = Acknowledgement::decode(answer);
+            let answer = answer.map_err(|_| CallError::Protocol("an acknowledgement that is none"))?;
+            shared.queue.borrow_mut().acknowledge(answer.sequence);
+            shared.emptied.notify_one();
         }
-    }
-}
-
-/// Sends bytes that are encoded already; reads acknowledgements.
-#[derive(Debug, Clone, Copy)]
-struct BytesCodec;
-
-impl Codec for BytesCodec {
-    type Encode = Bytes;
-    type Decode = Acknowledgement;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for BytesCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, destination: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        destination.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for BytesCodec {
-    type Item = Acknowledgement;
-    type Error = Status;
-
-    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<Acknowledgement>, Status> {
-        if !source.has_remaining() {
-            // An empty message is a message with its default values.
-            return Ok(Some(Acknowledgement::default()));
-        }
-        Acknowledgement::decode(source).map(Some).map_err(|error| Status::internal(error.to_string()))
+    };
+    let watch = alive.watch(patience.ping, patience.answer);
+    let (outgoing, incoming, watch) = (pin!(outgoing), pin!(incoming), pin!(watch));
+    tokio::select! {
+        // What the other end says tells more than that the connection broke.
+        biased;
+        ended = incoming => ended,
+        broken = outgoing => broken,
+        error = watch => Err(error),
     }
 }
 

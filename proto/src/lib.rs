@@ -2,10 +2,10 @@
 //!
 //! The protocol is described in `ingest.proto`.
 
-/// Types generated from `ingest.proto`.
+/// Types generated from `ingest.proto`; with the feature `service` also client and server for tonic.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used, clippy::indexing_slicing)]
 pub mod v1 {
-    tonic::include_proto!("spantap.v1");
+    include!(concat!(env!("OUT_DIR"), "/spantap.v1.rs"));
 }
 
 /// Version of `ingest.proto`; both ends refuse any other.

@@ -31,6 +31,8 @@ pub struct Collector {
     folder: tempfile::TempDir,
     /// Port of OTLP over HTTP on 127.0.0.1.
     pub port: u16,
+    /// Port of OTLP over gRPC on 127.0.0.1; 0 if it has none.
+    pub grpc: u16,
     health: u16,
     authenticated: bool,
     traces: Lines,
@@ -108,10 +110,46 @@ impl Collector {
         Ok(Self::of(process, folder, 4318, 0, false))
     }
 
+    /// Starts one with `collector-config/authenticating.yaml` as it stands, on the ports that stand there and an address of
+    /// this host's own that nobody else uses. `tls`: folder with its certificates. Its user is `spantap`, its password and
+    /// its token are given.
+    ///
+    /// # Errors
+    /// As [`Collector::start`].
+    pub fn start_authenticating(address: &str, tls: &Path, password: &str, token: &str) -> Result<Self> {
+        let program = program().as_ref().map_err(|error| anyhow!("{error}"))?;
+        let folder = host::folder()?;
+        let mut command = Command::new(program);
+        command.current_dir(folder.path());
+        command.arg("--config").arg(host::repository().join("collector-config/authenticating.yaml"));
+        command.env("COLLECTOR_ADDRESS", address).env("COLLECTOR_TLS", tls);
+        command.env("COLLECTOR_PASSWORD", password).env("COLLECTOR_TOKEN", token);
+        let mut process = Process::start("authenticating", folder.path(), command)?;
+        process.wait_ready(Duration::from_secs(20), |process| process.log().contains("Everything is ready"))?;
+        Ok(Self::of(process, folder, 4318, 0, true))
+    }
+
+    /// Lets the Collector read a file of `collector-config/`, with every variable set that one of them refers to.
+    ///
+    /// # Errors
+    /// With what it says when it would not start with that.
+    pub fn validate(file: &str, tls: &Path) -> Result<()> {
+        let program = program().as_ref().map_err(|error| anyhow!("{error}"))?;
+        let mut command = Command::new(program);
+        command.arg("validate").arg("--config").arg(host::repository().join("collector-config").join(file));
+        command.env("COLLECTOR_TLS", tls).env("COLLECTOR_PASSWORD", "p").env("COLLECTOR_TOKEN", "t");
+        command.env("REMOTE_ENDPOINT", "https://localhost").env("REMOTE_USER", "u").env("REMOTE_PASSWORD", "p");
+        let output = command.output().context("starting the Collector")?;
+        if !output.status.success() {
+            bail!("{file}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+
     fn of(process: Process, folder: tempfile::TempDir, port: u16, health: u16, authenticated: bool) -> Self {
         let lines = |name| Lines { path: folder.path().join(name), offset: 0, rest: Vec::new() };
         let (traces, metrics) = (lines("traces.jsonl"), lines("metrics.jsonl"));
-        Self { process, folder, port, health, authenticated, traces, metrics, telemetry: Telemetry::default() }
+        Self { process, folder, port, grpc: 0, health, authenticated, traces, metrics, telemetry: Telemetry::default() }
     }
 
     fn start_with(port: Option<u16>, authenticated: bool) -> Result<Self> {
@@ -125,6 +163,7 @@ impl Collector {
         command.arg("--config").arg(&path);
         let process = Process::start("collector", folder.path(), command)?;
         let mut collector = Self::of(process, folder, port, health, authenticated);
+        collector.grpc = grpc;
         let health = collector.health;
         collector
             .process

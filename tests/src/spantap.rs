@@ -131,6 +131,20 @@ impl Spantap {
     pub fn restart_forwarder(&mut self, between: impl FnOnce()) -> Result<()> {
         expect_clean(self.forwarder.stop(DRAINED)?)?;
         between();
+        self.start_forwarder()
+    }
+
+    /// Kills the forwarder and starts another, split mode only. `between` runs while there is none.
+    ///
+    /// # Errors
+    /// When the next is not ready.
+    pub fn kill_forwarder(&mut self, between: impl FnOnce()) -> Result<()> {
+        self.forwarder.kill();
+        between();
+        self.start_forwarder()
+    }
+
+    fn start_forwarder(&mut self) -> Result<()> {
         self.forwarder = launch(&self.setup, &self.programs, self.folder.path(), Role::Forward, self.starts)?;
         self.starts += 1;
         self.wait_ready()

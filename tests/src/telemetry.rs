@@ -127,9 +127,22 @@ pub struct Point {
     pub bounds: Vec<f64>,
     /// Counts of a histogram's buckets.
     pub buckets: Vec<u64>,
+    /// How many points of the series have arrived.
+    pub told: u64,
 }
 
 impl Point {
+    /// Takes the next point of the series.
+    fn follow(&mut self, next: Self, delta: bool) {
+        let before = std::mem::replace(self, next);
+        self.told += before.told;
+        if delta {
+            self.count += before.count;
+            self.sum += before.sum;
+            self.buckets.iter_mut().zip(before.buckets).for_each(|(now, then)| *now += then);
+        }
+    }
+
     /// `service.name` of the resource, or empty.
     pub fn service(&self) -> &str {
         self.resource.text("service.name").unwrap_or_default()
@@ -150,7 +163,7 @@ impl Telemetry {
         self.spans.iter().filter(|s| s.service() == service).cloned().collect()
     }
 
-    /// Last values of all series of a metric.
+    /// Last values of all series of a metric, sums of those that are told by differences.
     pub fn points<'a>(&'a self, metric: &'a str) -> impl Iterator<Item = &'a Point> {
         self.points.values().filter(move |p| p.metric == metric)
     }
@@ -216,9 +229,15 @@ impl Telemetry {
                         sum: point.get("sum").and_then(Value::as_f64).unwrap_or_default(),
                         bounds: list(point, "explicitBounds").filter_map(Value::as_f64).collect(),
                         buckets: list(point, "bucketCounts").map(|count| integer(Some(count))).collect(),
+                        told: 1,
                     };
                     let key = format!("{:?}|{}|{:?}", point.resource, point.metric, point.attributes);
-                    self.points.insert(key, point);
+                    // AGGREGATION_TEMPORALITY_DELTA
+                    let delta = data.and_then(|data| data.get("aggregationTemporality")).is_some_and(|t| *t == 1);
+                    match self.points.get_mut(&key) {
+                        Some(known) => known.follow(point, delta),
+                        None => drop(self.points.insert(key, point)),
+                    }
                 }
             }
         }

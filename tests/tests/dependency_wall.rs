@@ -12,15 +12,16 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use spantap_tests::{host, suite::Suite};
 
-/// HTTP clients, TLS and OpenTelemetry. A `*` at the end stands for any rest of the name. hyper is not among
-/// them: tonic brings it for gRPC, and the agent gives it the Unix socket and nothing else.
-const NETWORK: [&str; 15] = [
+/// HTTP clients, TLS and OpenTelemetry. A `*` at the end stands for any rest of the name. h2 is not among them: the agent
+/// speaks gRPC with it, gives it the Unix socket, and nothing else.
+const NETWORK: [&str; 16] = [
+    "hyper*",
+    "tonic*",
     "reqwest",
     "ureq",
     "isahc",
     "curl*",
-    "hyper-tls",
-    "hyper-rustls",
+    "tower*",
     "tokio-rustls",
     "rustls*",
     "native-tls",
@@ -36,9 +37,23 @@ const KERNEL: [&str; 3] = ["aya*", "libbpf*", "redbpf*"];
 
 fn main() -> ExitCode {
     Suite::new("dependency_wall", [], || Ok(()))
-        .case("agent_cannot_speak_to_the_network", |()| wall("spantap-agent", &NETWORK, &["aya", "tonic"]))
+        .case("agent_cannot_speak_to_the_network", |()| wall("spantap-agent", &NETWORK, &["aya", "h2"]))
+        .case("agent_has_at_most_half_of_the_forwarders_crates", |()| half())
         .case("forwarder_cannot_load_probes", |()| wall("spantap", &KERNEL, &["reqwest", "rustls", "tonic"]))
         .run()
+}
+
+fn half() -> Result<()> {
+    let (agent, forwarder) = (dependencies("spantap-agent")?, dependencies("spantap")?);
+    println!("crates: agent {}, forwarder {}", agent.len(), forwarder.len());
+    let own: Vec<_> = agent.difference(&forwarder).collect();
+    ensure!(
+        agent.len() * 2 <= forwarder.len(),
+        "{} crates are more than half of {}; what the agent alone has: {own:?}",
+        agent.len(),
+        forwarder.len()
+    );
+    Ok(())
 }
 
 /// `has`: names without which this would be the wrong tree.

@@ -4,6 +4,7 @@ use super::listed;
 use crate::{
     error::ConfigError,
     given::Given,
+    routes, sampling,
     settings::Settings,
     suggest::{nearest, one_of},
     types::{Exports, Glob, Selector},
@@ -28,9 +29,9 @@ const LANGUAGES: [&str; 9] = ["go", "java", "dotnet", "nodejs", "python", "ruby"
 
 /// Criteria and overrides that are served.
 #[rustfmt::skip]
-const SERVED: [&str; 10] = [
+const SERVED: [&str; 12] = [
     "open_ports", "exe_path", "cmd_args", "languages", "target_pids", "containers_only", "name", "namespace", "exports",
-    "exe_path_regexp",
+    "sampler", "routes", "exe_path_regexp",
 ];
 
 /// Criteria of Beyla's that need metadata which Spantap does not have yet.
@@ -42,7 +43,7 @@ const CRITERIA_LATER: [&str; 14] = [
 ];
 
 /// Overrides of Beyla's whose absence changes how something is exported, not what is observed.
-const OVERRIDES_LATER: [&str; 3] = ["metrics", "sampler", "routes"];
+const OVERRIDES_LATER: [&str; 1] = ["metrics"];
 
 /// Every name that may stand in an entry, for the test that none is forgotten and for suggestions.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
@@ -65,7 +66,10 @@ fn selector(given: &Given<'_>, syntax: Syntax, settings: &mut Settings<'_>) -> R
     for (entry, value) in given.entries()? {
         let name = entry.key.as_str();
         // A criterion without a value (a variable that is not set, say) must not widen the selection in silence.
-        if value.is_null() && !matches!(name, "name" | "namespace" | "exports") && names().any(|known| known == name) {
+        if value.is_null()
+            && !matches!(name, "name" | "namespace" | "exports" | "sampler" | "routes")
+            && names().any(|known| known == name)
+        {
             return Err(value.invalid("a value; without this criterion the entry would select more"));
         }
         match name {
@@ -79,6 +83,9 @@ fn selector(given: &Given<'_>, syntax: Syntax, settings: &mut Settings<'_>) -> R
             "name" => selector.name = optional(&value)?,
             "namespace" => selector.namespace = optional(&value)?,
             "exports" => selector.exports = exports(&value, settings)?,
+            "sampler" | "routes" if value.is_null() => {}
+            "sampler" => selector.sampler = sampling::of_service(&value)?,
+            "routes" => selector.routes = routes::of_service(&value)?,
             _ if CRITERIA_LATER.contains(&name) => {
                 return Err(
                     value.unsupported("this criterion is not supported yet; without it the entry would select more")

@@ -88,6 +88,7 @@ fn asks_for_nothing(key: &Key, node: &Node) -> bool {
 
 fn not_a_mapping(key: &str, value: &Value, place: Place) -> ConfigError {
     let found = match value {
+        Value::Scalar { secret: true, .. } => "the content of a file".to_owned(),
         Value::Scalar { text, .. } => shown(text),
         Value::List(_) => "a list".to_owned(),
         Value::Null | Value::Map(_) => "something else".to_owned(),
@@ -138,7 +139,6 @@ const SPECIFICATION: &[(&str, &str)] = &[
     ("OTEL_CONFIG_FILE", ""),
     ("OTEL_BSP_EXPORT_TIMEOUT", "30000"),
     ("OTEL_METRIC_EXPORT_TIMEOUT", "30000"),
-    ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "cumulative"),
     ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", ""),
     ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", ""),
 ];

@@ -6,7 +6,7 @@ use super::{Key, later, served};
 pub(super) const KEYS: &[Key] = &[
     served("AutoTargetExe", "OTEL_EBPF_AUTO_TARGET_EXE OTEL_GO_AUTO_TARGET_EXE"),
     served("AutoTargetLanguage", "OTEL_EBPF_AUTO_TARGET_LANGUAGE"),
-    later("attributes.extra_group_attributes", "", ""),
+    served("attributes.extra_group_attributes", ""),
     served("attributes.host_id.override", "OTEL_EBPF_HOST_ID"),
     later("attributes.instance_id.dns", "OTEL_EBPF_HOSTNAME_DNS_RESOLUTION", "true"),
     served("attributes.instance_id.override_hostname", "OTEL_EBPF_HOSTNAME"),
@@ -31,7 +31,7 @@ pub(super) const KEYS: &[Key] = &[
     later("attributes.rename_unresolved_hosts", "OTEL_EBPF_RENAME_UNRESOLVED_HOSTS", "unresolved"),
     later("attributes.rename_unresolved_hosts_incoming", "OTEL_EBPF_RENAME_UNRESOLVED_HOSTS_INCOMING", "incoming"),
     later("attributes.rename_unresolved_hosts_outgoing", "OTEL_EBPF_RENAME_UNRESOLVED_HOSTS_OUTGOING", "outgoing"),
-    later("attributes.select", "", ""),
+    served("attributes.select", ""),
     served("attributes.sensitive_query_params.add", "OTEL_EBPF_SENSITIVE_QUERY_PARAMS_ADD"),
     served("attributes.sensitive_query_params.remove", "OTEL_EBPF_SENSITIVE_QUERY_PARAMS_REMOVE"),
     later("channel_buffer_len", "OTEL_EBPF_CHANNEL_BUFFER_LEN", "50"),

@@ -1,6 +1,6 @@
 //! Beyla's keys: network flows, TCP statistics, name resolution, what Beyla says about itself.
 
-use super::{Key, later};
+use super::{Key, later, served};
 
 #[rustfmt::skip]
 pub(super) const KEYS: &[Key] = &[
@@ -48,7 +48,7 @@ pub(super) const KEYS: &[Key] = &[
     later("network.sampling", "OTEL_EBPF_NETWORK_SAMPLING", ""),
     later("network.source", "OTEL_EBPF_NETWORK_SOURCE", "socket_filter"),
     later("processes.RunMode", "", ""),
-    later("processes.interval", "OTEL_EBPF_PROCESSES_INTERVAL", "5s"),
+    served("processes.interval", "OTEL_EBPF_PROCESSES_INTERVAL"),
     later("stats.agent_ip", "OTEL_EBPF_STATS_AGENT_IP", ""),
     later("stats.agent_ip_iface", "OTEL_EBPF_STATS_AGENT_IP_IFACE", "external"),
     later("stats.agent_ip_type", "OTEL_EBPF_STATS_AGENT_IP_TYPE", "any"),

@@ -1,13 +1,31 @@
-//! In: the text of an endpoint. Out: the URL that requests go to.
+//! In: the text of an endpoint. Out: the URL that requests go to, or the Unix socket.
 //!
 //! Rules: OpenTelemetry Protocol Exporter specification, "Endpoint URLs for OTLP/HTTP", with the one exception of Spantap's
-//! contract: an endpoint of one signal that has no path gets the signal's path, as it did in Beyla.
+//! contract: an endpoint of one signal that has no path gets the signal's path, as it did in Beyla. For gRPC scheme, host and
+//! port count, and the scheme may be missing. Beside URLs, `unix:/path` and `unix:///path` (the forms of gRPC's naming
+//! document) name a stream socket.
+
+use std::path::{Path, PathBuf};
 
 use http::Uri;
+
+/// Longest path of a Unix socket (unix(7): 108 bytes with the zero at its end).
+const MOST_SOCKET: usize = 107;
 
 /// Why a text is no endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NoEndpoint(pub(super) &'static str);
+
+/// What an endpoint without a scheme is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoScheme {
+    /// A mistake: OTLP over HTTP takes URLs.
+    Refused,
+    /// Without TLS.
+    Plain,
+    /// With TLS.
+    Tls,
+}
 
 /// A URL, taken apart as far as the rules need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,15 +38,32 @@ pub(super) struct Endpoint {
     /// Empty, or with a slash in front.
     path: String,
     query: Option<String>,
+    socket: Option<PathBuf>,
     /// Whether the text had user information, which is left out.
     pub(super) had_user: bool,
+    /// Whether the text had a scheme.
+    pub(super) had_scheme: bool,
 }
 
 impl Endpoint {
-    /// Parses an absolute `http` or `https` URL.
-    pub(super) fn parse(text: &str) -> Result<Self, NoEndpoint> {
+    /// Parses an absolute `http` or `https` URL, a socket, or a host with a port where `no_scheme` allows that.
+    pub(super) fn parse(text: &str, no_scheme: NoScheme) -> Result<Self, NoEndpoint> {
         const WITH_SCHEME: NoEndpoint = NoEndpoint("a URL with scheme and host, such as http://localhost:4318");
-        let uri: Uri = text.trim().parse().map_err(|_| WITH_SCHEME)?;
+        let text = text.trim();
+        if let Some(rest) = text.strip_prefix("unix:") {
+            return Self::at_socket(rest);
+        }
+        let had_scheme = text.contains("://");
+        let completed;
+        let whole = match (had_scheme, no_scheme) {
+            (true, _) => text,
+            (false, NoScheme::Refused) => return Err(WITH_SCHEME),
+            (false, scheme) => {
+                completed = format!("{}://{text}", if scheme == NoScheme::Tls { "https" } else { "http" });
+                &completed
+            }
+        };
+        let uri: Uri = whole.parse().map_err(|_| WITH_SCHEME)?;
         let https = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
@@ -53,7 +88,27 @@ impl Endpoint {
             port,
             path: path.to_owned(),
             query: uri.query().map(str::to_owned),
+            socket: None,
             had_user: user.is_some(),
+            had_scheme,
+        })
+    }
+
+    fn at_socket(rest: &str) -> Result<Self, NoEndpoint> {
+        let path = rest.strip_prefix("//").unwrap_or(rest);
+        if !path.starts_with('/') || path.ends_with('/') || path.len() > MOST_SOCKET {
+            return Err(NoEndpoint("unix: with the absolute path of a socket, at most 107 bytes"));
+        }
+        Ok(Self {
+            https: false,
+            authority: "localhost".to_owned(),
+            host: "localhost".to_owned(),
+            port: None,
+            path: String::new(),
+            query: None,
+            socket: Some(PathBuf::from(path)),
+            had_user: false,
+            had_scheme: true,
         })
     }
 
@@ -68,10 +123,23 @@ impl Endpoint {
         self.with_path(if self.path.is_empty() { signal_path } else { &self.path })
     }
 
+    /// URL of a gRPC method: the endpoint's path and query have no part in it.
+    pub(super) fn method(&self, method: &str) -> String {
+        format!("{}{method}", self.origin())
+    }
+
     fn with_path(&self, path: &str) -> String {
-        let scheme = if self.https { "https" } else { "http" };
         let query = self.query.as_deref().map(|query| format!("?{query}")).unwrap_or_default();
-        format!("{scheme}://{}{path}{query}", self.authority)
+        format!("{}{path}{query}", self.origin())
+    }
+
+    fn origin(&self) -> String {
+        format!("{}://{}", if self.https { "https" } else { "http" }, self.authority)
+    }
+
+    /// Whether there is a path or a query.
+    pub(super) fn has_path(&self) -> bool {
+        !self.path.is_empty() || self.query.is_some()
     }
 
     /// Whether the path is one of the user's own that does not end in `signal_path`.
@@ -82,6 +150,11 @@ impl Endpoint {
     /// Whether Beyla takes the port for that of OTLP over gRPC.
     pub(super) fn looks_like_grpc(&self) -> bool {
         self.port.is_some_and(|port| port.to_string().ends_with("4317"))
+    }
+
+    /// The socket, if it is one.
+    pub(super) fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
     }
 
     pub(super) fn is_https(&self) -> bool {

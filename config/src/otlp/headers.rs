@@ -1,12 +1,12 @@
-//! In: `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_RESOURCE_ATTRIBUTES`. Out: names and values.
+//! In: `OTEL_EXPORTER_OTLP_HEADERS`, its twins in files, `OTEL_RESOURCE_ATTRIBUTES`. Out: names and values.
 //!
-//! Both are lists `name=value,name=value` with percent-encoded values, after the W3C Baggage header. They differ in what a bad
+//! Both variables are lists `name=value,name=value` with percent-encoded values, after the W3C Baggage header. They differ in what a bad
 //! member costs: a header is left out alone, resource attributes are discarded as a whole (specification of the resource SDK).
 
 use http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 
-use crate::types::Secret;
+use crate::{error::ConfigError, given::Given, types::Secret};
 
 /// Headers that say how a request is framed; the exporter alone knows.
 #[rustfmt::skip]
@@ -37,11 +37,48 @@ pub(super) fn headers(text: &str) -> (Vec<(String, Secret)>, Vec<String>) {
 
 fn header(member: &str) -> Result<(String, Secret), String> {
     let (name, value) = member.split_once('=').ok_or("not of the form name=value")?;
+    checked(name, percent_decode_str(value.trim()).decode_utf8_lossy().into_owned())
+}
+
+/// Headers of a mapping of names to values, which are taken as they are.
+pub(super) fn headers_of_map(given: &Given<'_>) -> Result<Vec<(String, Secret)>, ConfigError> {
+    const EXPECTED: &str = "a mapping of header names to values";
+    let mut headers: Vec<(String, Secret)> = Vec::new();
+    let entries = given.entries().map_err(|_| given.invalid_as("something else", EXPECTED))?;
+    for (entry, value) in entries {
+        let text = value.text().map_err(|_| value.invalid_as("something else", "a single text"))?;
+        let (name, secret) = checked(&entry.key, text.trim().to_owned()).map_err(|flaw| value.unsupported(flaw))?;
+        headers.retain(|(known, _)| *known != name);
+        headers.push((name, secret));
+    }
+    Ok(headers)
+}
+
+/// Headers of a text with one `name: value` a line; lines that are empty or begin with `#` say nothing.
+pub(super) fn headers_of_file(text: &str) -> Result<Vec<(String, Secret)>, String> {
+    let mut headers: Vec<(String, Secret)> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let number = index + 1;
+        // Such a line may be all secret: only its number is told.
+        let (name, value) =
+            line.split_once(':').ok_or_else(|| format!("line {number} is not of the form name: value"))?;
+        let (name, secret) = checked(name, value.trim().to_owned()).map_err(|flaw| format!("line {number}: {flaw}"))?;
+        headers.retain(|(known, _)| *known != name);
+        headers.push((name, secret));
+    }
+    Ok(headers)
+}
+
+/// A header that HTTP and the exporter allow.
+fn checked(name: &str, value: String) -> Result<(String, Secret), String> {
     let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| "its name is no header name")?;
-    if FRAMING.contains(&name.as_str()) {
+    if FRAMING.contains(&name.as_str()) || name.as_str().starts_with("grpc-") {
         return Err(format!("header {name} is the exporter's own"));
     }
-    let value = percent_decode_str(value.trim()).decode_utf8_lossy().into_owned();
     HeaderValue::from_bytes(value.as_bytes()).map_err(|_| format!("the value of {name} has control characters"))?;
     Ok((name.as_str().to_owned(), Secret(value)))
 }

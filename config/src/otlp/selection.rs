@@ -1,4 +1,4 @@
-//! In: `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER`, `OTEL_SDK_DISABLED`, lists of instrumentations and features. Out: which
+//! In: `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER`, `OTEL_SDK_DISABLED`, lists of instrumentations. Out: which
 //! signals are exported, and whether HTTP is among what is exported.
 
 use super::Signal;
@@ -100,14 +100,6 @@ const DEFAULT_INSTRUMENTATIONS: [&[&str]; 2] = [
     ],
 ];
 
-/// Beyla's groups of metrics.
-#[rustfmt::skip]
-const FEATURES: [&str; 19] = [
-    "*", "all", "application", "application_span", "application_span_otel", "application_span_sizes", "application_service_graph",
-    "application_host", "application_runtime", "application_process", "network", "network_inter_zone", "network_flow_packets",
-    "stats", "stats_tcp_rtt", "stats_tcp_failed_connections", "stats_tcp_retransmits", "stats_tcp_io", "ebpf",
-];
-
 /// Whether a list of instrumentations has HTTP in it; a list that was not given has.
 pub(crate) fn sends_http(settings: &mut Settings<'_>, key: &'static str) -> Result<bool, ConfigError> {
     let Some(given) = settings.get(key) else { return Ok(true) };
@@ -124,21 +116,4 @@ pub(crate) fn sends_http(settings: &mut Settings<'_>, key: &'static str) -> Resu
         settings.warn(given.place(), format!("{key}: http is not in the list, so nothing is exported here"));
     }
     Ok(http)
-}
-
-/// Whether a list of features has the metrics of applications in it; a list that was not given has.
-pub(crate) fn application_metrics(settings: &mut Settings<'_>, given: Option<Given<'_>>) -> Result<bool, ConfigError> {
-    let Some(given) = given else { return Ok(true) };
-    let names = given.items()?.iter().map(|item| item.name(&FEATURES)).collect::<Result<Vec<_>, _>>()?;
-    let application = names.iter().any(|name| matches!(*name, "application" | "all" | "*"));
-    if names.iter().any(|name| *name != "application") {
-        settings.warn(given.place(), format!("{}: of {} only application is served yet", given.key, names.join(", ")));
-    }
-    if !application {
-        settings.warn(
-            given.place(),
-            format!("{}: application is not in the list, so no metrics are exported here", given.key),
-        );
-    }
-    Ok(application)
 }

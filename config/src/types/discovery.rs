@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::Glob;
+use super::{Glob, Sampler, ServiceRoutes};
 
 /// Which processes are observed.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Discovery {
-    /// Entries of `discovery.instrument`; any match selects, the last match decides about name and exports. Empty: every process that serves or makes requests.
+    /// Entries of `discovery.instrument`; any match selects, the last match decides about name, exports, sampler and routes. Empty: every process that serves or makes requests.
     pub instrument: Vec<Selector>,
     /// Entries of `discovery.exclude_instrument` and of the default exclusions; any match excludes.
     pub exclude: Vec<Selector>,
@@ -36,6 +36,10 @@ pub struct Selector {
     pub namespace: Option<String>,
     /// Signals to export for what matches.
     pub exports: Exports,
+    /// Sampler for what matches, in the place of the general one.
+    pub sampler: Option<Sampler>,
+    /// Path patterns for what matches, in the place of the general ones.
+    pub routes: ServiceRoutes,
 }
 
 /// Signals of a discovery entry (`exports`): unset means all.

@@ -5,18 +5,27 @@ use std::{
     env, fs, io,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket},
+    os::fd::AsFd as _,
     os::unix::{
+        fs::DirBuilderExt as _,
         net::{UnixListener, UnixStream},
         process::{CommandExt as _, ExitStatusExt as _},
     },
     path::{Path, PathBuf},
     process::{Command, Output, abort, exit},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::*;
+use crate::{
+    export::{
+        queue::{Batch, Settlement},
+        spool::{Directory, Limits, Spool},
+    },
+    telemetry::destination::Destination,
+};
 
 const ROLE: &str = "SPANTAP_TEST_CONFINED";
 const FOLDER: &str = "SPANTAP_TEST_FOLDER";
@@ -57,12 +66,19 @@ fn child() {
     let folder = PathBuf::from(env::var_os(FOLDER).unwrap());
     let agents = UnixListener::bind(folder.join("ingest.sock")).unwrap();
     spantap_confinement::seal().unwrap();
-    if let Err(error) = enter() {
+    let spool = folder.join("spool");
+    fs::DirBuilder::new().mode(0o700).create(&spool).unwrap();
+    let directory = (role == "spool").then(|| Directory::open(&spool, None).unwrap());
+    let books = Arc::new(Destination::new("traces", Default::default()));
+    let limits = Limits { max_bytes: 64 << 20, max_age: Duration::from_secs(60) };
+    let opened = directory.as_ref().map(|directory| Spool::open(directory, limits, books.clone()).unwrap());
+    if let Err(error) = enter(directory.as_ref().map(|directory| directory.as_fd())) {
         fail(&error.to_string());
     }
     match role.as_str() {
         "allowed" => allowed(&scrapes, &agents, &folder),
         "refused" => forbidden(&folder),
+        "spool" => spools(opened.unwrap(), &books, &folder),
         "exec" => fail(&format!("exec returned: {}", Command::new("/bin/true").exec())),
         "abort" => abort(),
         "enter" => fail(&format!("confined twice: {:?}", system_calls::install(LISTS).err())),
@@ -115,6 +131,39 @@ fn forbidden(folder: &Path) {
     thread::spawn(|| refused("listening of a thread", TcpListener::bind("127.0.0.1:0"))).join().unwrap();
 }
 
+/// Everything that a spool does with files works, and nothing else may be written.
+fn spools(spool: Spool, books: &Destination, folder: &Path) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let later = || tokio::time::Instant::now() + Duration::from_secs(10);
+    runtime.block_on(async {
+        for n in 0..20_u8 {
+            let batch = Batch { body: vec![n; 1 << 20].into(), items: 1, sealed: tokio::time::Instant::now() };
+            spool.offer(batch, true).unwrap();
+        }
+        spool.flush(later()).await;
+        assert_eq!((books.spool_items.get(), books.spool_errors.get()), (20, 0));
+        for _ in 0..20 {
+            let loan = spool.lend().await.unwrap();
+            spool.settle(loan, Settlement::Delivered { rejected: 0 });
+        }
+        spool.flush(later()).await;
+        assert_eq!((books.exported.get(), books.spool_bytes.get()), (20, 0));
+    });
+    forbidden(folder);
+    // Of the spool's folder the names are fixed by nobody, but it holds plain files only.
+    let inside = folder.join("spool/traces");
+    refused("a link", std::os::unix::fs::symlink("x", inside.join("link")));
+    refused("a socket", UnixListener::bind(inside.join("socket")));
+    refused("a new folder", fs::create_dir(inside.join("sub")));
+    refused("a program", Command::new(inside.join("x")).status());
+}
+
+#[test]
+fn a_spool_is_written_and_nothing_else() {
+    let output = confined("spool");
+    assert!(output.status.success(), "{output:?}");
+}
+
 #[test]
 fn what_the_forwarder_does_still_works() {
     let output = confined("allowed");
@@ -150,5 +199,5 @@ fn the_confinement_is_final() {
 
 #[test]
 fn each_call_stands_once_with_who_makes_it() {
-    assert_eq!(LISTS.flaw(), None);
+    assert_eq!((LISTS.flaw(), SPOOLING.flaw()), (None, None));
 }

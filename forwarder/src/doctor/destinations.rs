@@ -6,13 +6,13 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use spantap_config::{Config, Console, Otlp};
+use spantap_config::{Config, Console, Fallback, Otlp, OtlpProtocol};
 use spantap_doctor::{Check, Group, Lack};
 
 use super::diagnosis::{self, Asked};
 use crate::{
     export::client::{Client, ClientError, Silence},
-    run::collector_listens,
+    run::{collector_listens, words_of},
 };
 
 /// How long a destination may take to answer, whatever `timeout` its exporter has.
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// Looks. `as_forwarder`: this process is the user that forwards; else nothing is sent, as a start would not.
 pub(super) fn look(config: &Config, as_forwarder: bool) -> Vec<Check> {
     let mut checks: Vec<Check> = choice(config, collector_listens).into_iter().collect();
-    let fallback = config.fallback.as_ref().filter(|_| !config.has_exporter() && collector_listens());
+    let fallback = config.fallback.as_deref().filter(|of| !config.has_exporter() && collector_listens(of));
     let traces = config.traces.as_ref().or_else(|| fallback?.traces.as_ref()).map(|traces| &traces.otlp);
     let metrics = config.metrics.as_ref().or_else(|| fallback?.metrics.as_ref()).map(|metrics| &metrics.otlp);
     let signals: Vec<(&'static str, &'static str, &Otlp)> = [
@@ -75,16 +75,22 @@ pub(super) fn look(config: &Config, as_forwarder: bool) -> Vec<Check> {
 }
 
 /// What is done with what is observed, where that is not plain from the destinations.
-fn choice(config: &Config, collector_listens: impl Fn() -> bool) -> Option<Check> {
+fn choice(config: &Config, collector_listens: impl Fn(&Fallback) -> bool) -> Option<Check> {
     let id = "destinations.choice";
-    let ok = |finding: &str| Some(Check::ok(Group::Destinations, id, finding));
+    let ok = |finding: String| Some(Check::ok(Group::Destinations, id, finding));
     match (&config.fallback, config.console) {
         (_, Console::Off) if config.has_exporter() => None,
         (_, Console::Off) => match &config.fallback {
-            Some(_) if collector_listens() => {
-                ok("no exporter is configured: it sends to http://localhost:4318, where something listens")
+            Some(of) if collector_listens(of) => {
+                let ports = words_of(&of.ports());
+                ok(format!("no exporter is configured: it sends to localhost:{ports}, where something listens"))
             }
-            Some(_) => ok("no exporter is configured and nothing listens on localhost:4318: it prints to the terminal"),
+            Some(of) => {
+                let ports = words_of(&of.ports());
+                ok(format!(
+                    "no exporter is configured and nothing listens on localhost:{ports}: it prints to the terminal"
+                ))
+            }
             None => Some(Check::degraded(
                 Group::Destinations,
                 id,
@@ -92,7 +98,7 @@ fn choice(config: &Config, collector_listens: impl Fn() -> bool) -> Option<Check
                 "set otel_traces_export.endpoint, prometheus_export.port or spantap.console",
             )),
         },
-        _ => ok("a line for each exchange on standard output (spantap.console)"),
+        _ => ok("a line for each exchange on standard output (spantap.console)".to_owned()),
     }
 }
 
@@ -112,6 +118,7 @@ async fn destination(id: &str, section: &str, otlp: &Otlp) -> Check {
         shown: client.shown().to_owned(),
         headers: client.header_names().to_owned(),
         verified: !otlp.insecure_skip_verify,
+        grpc: otlp.protocol == OtlpProtocol::Grpc,
         took: begin.elapsed(),
     };
     match outcome {
@@ -142,12 +149,12 @@ mod tests {
 
     fn of(yaml: &str, listens: bool) -> Option<Check> {
         let config = Config::parse("x.yml".as_ref(), yaml, &Environment::default()).unwrap().config;
-        choice(&config, || listens)
+        choice(&config, |_| listens)
     }
 
     #[test]
     fn what_is_chosen_is_told() {
-        assert!(of("", true).unwrap().finding.contains("http://localhost:4318, where"));
+        assert!(of("", true).unwrap().finding.contains("localhost:4318, where"));
         assert!(of("", false).unwrap().finding.contains("prints to the terminal"));
         assert!(of("spantap: {console: json}", false).unwrap().finding.contains("standard output"));
         assert_eq!(of("otel_traces_export: {endpoint: 'http://h:1'}", true), None);

@@ -8,7 +8,7 @@ use spantap_doctor::{Check, Group, Lack};
 
 use crate::export::{
     client::{Said, describe},
-    response::{self, Answer},
+    response::Answer,
 };
 
 /// What was asked.
@@ -20,6 +20,8 @@ pub(super) struct Asked {
     pub(super) headers: String,
     /// Whether a certificate counts.
     pub(super) verified: bool,
+    /// Whether gRPC is spoken.
+    pub(super) grpc: bool,
     /// Time from the beginning to the outcome.
     pub(super) took: Duration,
 }
@@ -34,37 +36,50 @@ impl Asked {
 pub(super) fn answered(id: &str, asked: &Asked, said: &Said) -> Check {
     let Asked { shown, took, .. } = asked;
     let milliseconds = took.as_millis();
-    let what = match response::read(said.status, said.retry_after.as_deref(), &said.body, SystemTime::now()) {
+    let answer = said.answer(SystemTime::now());
+    let waits = matches!(answer, Answer::Retry { .. });
+    let what = match answer {
         Answer::Taken { message, .. } if message.is_empty() => return taken(id, asked),
         Answer::Taken { message, .. } => {
             return Check::degraded(
                 Group::Destinations,
                 id,
-                format!("{shown} answered status {} in {milliseconds} ms, but {message}", said.status),
+                format!("{shown} answered in {milliseconds} ms, but {message}"),
                 "make sure that an OTLP receiver is there, and not a web server or a proxy's page",
             );
         }
         Answer::Refused(what) | Answer::Retry { what, .. } => what,
     };
     let finding = format!("{shown} answered {what} in {milliseconds} ms, {}", asked.headers());
-    if matches!(said.status, 429 | 502 | 503 | 504) {
+    if waits {
         let fix = "the receiver, or what is behind it, is not ready or too busy; Spantap tries again by itself";
         return Check::degraded(Group::Destinations, id, finding, fix);
     }
-    let fix = match said.status {
-        401 | 403 => {
-            "the credentials are missing or wrong: OTEL_EXPORTER_OTLP_HEADERS=\"Authorization=…\" (values percent-encoded), \
-             or otel_traces_export / otel_metrics_export in the file"
+    Check::failed(Group::Destinations, id, Lack::Thing, finding, way_out(said))
+}
+
+fn way_out(said: &Said) -> &'static str {
+    if said.is_unauthorized() {
+        return "the credentials are missing or wrong: OTEL_EXPORTER_OTLP_HEADERS=\"Authorization=…\" (values percent-encoded), \
+                or spantap.otlp.headers or headers_file in the file";
+    }
+    match said {
+        Said::Http(said) => match said.status {
+            404 | 405 => {
+                "the path is wrong: OTEL_EXPORTER_OTLP_ENDPOINT takes the base, /v1/traces or /v1/metrics is added to it; an \
+                 endpoint of a signal with a path is used as it is"
+            }
+            300..=399 => "use the address that it leads to; only redirects (307, 308) within one origin are followed",
+            400 | 415 => {
+                "make sure that the receiver takes OTLP over HTTP in this protocol; https:// where it asks for TLS"
+            }
+            _ => "see the receiver's log",
+        },
+        Said::Grpc(ended) if ended.is_unimplemented() => {
+            "make sure that a receiver of OTLP over gRPC is there, and that it has a pipeline for this signal"
         }
-        404 | 405 => {
-            "the path is wrong: OTEL_EXPORTER_OTLP_ENDPOINT takes the base, /v1/traces or /v1/metrics is added to it; an \
-             endpoint of a signal with a path is used as it is"
-        }
-        300..=399 => "use the address that it leads to; only redirects (307, 308) within one origin are followed",
-        400 | 415 => "make sure that the receiver takes OTLP over HTTP as protobuf; https:// where it asks for TLS",
-        _ => "see the receiver's log",
-    };
-    Check::failed(Group::Destinations, id, Lack::Thing, finding, fix)
+        Said::Grpc(_) => "see the receiver's log",
+    }
 }
 
 fn taken(id: &str, asked: &Asked) -> Check {
@@ -103,6 +118,8 @@ pub(super) fn silent(id: &str, asked: &Asked, limit: Duration) -> Check {
 enum Step {
     Name,
     Refused,
+    NoSocket,
+    Forbidden,
     Connect,
     UnknownAuthority,
     WrongName,
@@ -121,7 +138,15 @@ pub(super) fn failed(id: &str, asked: &Asked, error: &reqwest::Error) -> Check {
 fn judge(id: &str, asked: &Asked, step: Step, said: &str) -> Check {
     let fix = match step {
         Step::Name => "the name is not known: correct it, or see /etc/resolv.conf (in a container: its network)",
-        Step::Refused => "nothing listens there: is the Collector running, and is 4318 (OTLP over HTTP) its port?",
+        Step::Refused => {
+            "nothing listens there: is the Collector running, and is 4318 (OTLP over HTTP) or 4317 (gRPC) its port?"
+        }
+        Step::NoSocket => "the socket is not there: is the Collector running, and is this the path that it listens on?",
+        Step::Forbidden => "the user that forwards may not use the socket: let it write there",
+        Step::NoHttp if asked.grpc => {
+            "what listens there does not speak gRPC: 4318 is the port of OTLP over HTTP, gRPC has 4317; https:// where it \
+             asks for TLS; or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
+        }
         Step::Connect => "make sure that address and port are right and that a route leads there",
         Step::UnknownAuthority => {
             "the certificate is signed by an authority that is not known: set OTEL_EXPORTER_OTLP_CERTIFICATE to its \
@@ -133,7 +158,7 @@ fn judge(id: &str, asked: &Asked, step: Step, said: &str) -> Check {
         Step::Tls => "see the certificate options (OTEL_EXPORTER_OTLP_CERTIFICATE, _CLIENT_CERTIFICATE, _CLIENT_KEY)",
         Step::NoHttp => {
             "what listens there does not speak HTTP/1.1: 4317 is the port of gRPC, OTLP over HTTP has 4318; https:// where \
-             it asks for TLS"
+             it asks for TLS; or set OTEL_EXPORTER_OTLP_PROTOCOL=grpc"
         }
         Step::Other => "see the receiver's log; Spantap would start and try again",
     };
@@ -149,18 +174,28 @@ fn step(error: &reqwest::Error) -> Step {
         if let Some(tls) = tls_error(cause) {
             return tls_step(tls);
         }
-        if cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::ConnectionRefused) {
-            return Step::Refused;
+        match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionRefused) => return Step::Refused,
+            Some(io::ErrorKind::NotFound) => return Step::NoSocket,
+            Some(io::ErrorKind::PermissionDenied) => return Step::Forbidden,
+            _ => {}
         }
         let words = cause.to_string();
         if words.contains("dns error") || words.contains("lookup address") {
             return Step::Name;
+        }
+        // HTTP/2 wraps it so that its type is gone.
+        if words.contains("received fatal alert") {
+            return Step::Tls;
         }
         if words.contains("HTTP version")
             || words.contains("invalid HTTP")
             || words.contains("connection closed before")
             // It spoke before it was asked, as a server of HTTP/2 does.
             || words.contains("unexpected message")
+            // HTTP/2 to a server that speaks HTTP/1.1.
+            || words.contains("frame with invalid size")
+            || words.contains("http2 error")
         {
             found = Step::NoHttp;
         }
@@ -205,7 +240,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        export::client::{Client, Silence},
+        export::{
+            client::{Client, Silence},
+            response::HttpSaid,
+        },
         sample,
     };
 
@@ -214,12 +252,17 @@ mod tests {
             shown: "https://h/v1/traces".into(),
             headers: "authorization".into(),
             verified: true,
+            grpc: false,
             took: Duration::from_millis(12),
         }
     }
 
+    fn said(status: u16, body: &[u8]) -> Said {
+        Said::Http(HttpSaid { status, retry_after: None, json: false, body: body.to_vec() })
+    }
+
     fn status(status: u16) -> Check {
-        answered("destinations.traces", &asked(), &Said { status, retry_after: None, body: Vec::new() })
+        answered("destinations.traces", &asked(), &said(status, b""))
     }
 
     #[test]
@@ -232,7 +275,7 @@ mod tests {
             (403, State::Failed, "credentials"),
             (404, State::Failed, "path"),
             (308, State::Failed, "address that it leads to"),
-            (415, State::Failed, "protobuf"),
+            (415, State::Failed, "protocol"),
             (500, State::Failed, "log"),
             (429, State::Degraded, "busy"),
             (503, State::Degraded, "not ready"),
@@ -241,8 +284,7 @@ mod tests {
             assert_eq!(check.state, state, "{code}");
             assert!(check.fix.unwrap_or_default().contains(mentions), "{code}");
         }
-        let said = Said { status: 200, retry_after: None, body: b"<html>".to_vec() };
-        assert_eq!(answered("x", &asked(), &said).state, State::Degraded);
+        assert_eq!(answered("x", &asked(), &said(200, b"<html>")).state, State::Degraded);
         let unverified = Asked { verified: false, ..asked() };
         assert_eq!(taken("x", &unverified).state, State::Degraded);
     }
@@ -311,7 +353,16 @@ mod tests {
         ] {
             assert_eq!(tls_step(&error), expected, "{error}");
         }
-        for step in [Step::Name, Step::Refused, Step::Connect, Step::Tls, Step::NoHttp, Step::Other] {
+        for step in [
+            Step::Name,
+            Step::Refused,
+            Step::NoSocket,
+            Step::Forbidden,
+            Step::Connect,
+            Step::Tls,
+            Step::NoHttp,
+            Step::Other,
+        ] {
             let check = judge("x", &asked(), step, "words");
             assert!(check.exit_code == Some(Lack::Thing) && check.fix.is_some(), "{check:?}");
         }

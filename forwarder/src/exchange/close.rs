@@ -7,6 +7,7 @@
 
 use super::{
     ClosedBy, Outcome, Response, Sink,
+    capture::captured,
     connection::{Connection, Context, Phase},
     head::{self, Head},
     stream::{Direction, Mode},
@@ -207,7 +208,9 @@ impl Connection {
                 ctx.stats.responses += 1;
                 match ctx.requests.front_mut(&self.queue).filter(|front| !front.doubtful && !front.after_gap) {
                     Some(front) => {
-                        let response = Response { status: head.status, version: head.version, body_size: None };
+                        let kept = captured(&head.fields, &ctx.capture.response);
+                        let response =
+                            Response { status: head.status, version: head.version, body_size: None, captured: kept };
                         front.response = Some((response, began));
                         self.report(Outcome::Aborted(by), at, ctx);
                     }

@@ -5,7 +5,7 @@
 //! messages, `pairing` finds the request of a response, `hole` deals with bytes that nobody saw, `close` with the end.
 
 use super::{
-    ClosedBy, Exchange, Outcome, Sink,
+    Capture, ClosedBy, Exchange, Outcome, Sink,
     close::Close,
     hold::Held,
     requests::{Open, Queue, Requests},
@@ -29,6 +29,8 @@ pub(super) struct Context<'a, S> {
     pub(super) now: u64,
     /// Bounds.
     pub(super) limits: &'a Limits,
+    /// Header fields that are kept.
+    pub(super) capture: &'a Capture,
 }
 
 impl<S: Sink> Context<'_, S> {
@@ -139,6 +141,16 @@ impl Connection {
             Direction::Received => &mut self.received,
             Direction::Sent => &mut self.sent,
         }
+    }
+
+    /// Bytes kept beside its open requests: heads that are not whole, events that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.received.bytes() + self.sent.bytes() + self.held.as_ref().map_or(0, |held| held.bytes())
+    }
+
+    /// Whether a head is not whole yet.
+    pub(super) fn is_in_head(&self) -> bool {
+        self.received.bytes() + self.sent.bytes() > 0
     }
 
     /// Whether requests are received here.

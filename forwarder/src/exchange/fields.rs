@@ -56,6 +56,14 @@ pub(super) fn read(
     mut keep: Option<&mut RequestHeaders>,
     body: &mut BodyFields,
 ) -> Option<usize> {
+    each(source, start, |line| match keep.as_deref_mut() {
+        Some(headers) => of_request(line, source, headers, body),
+        None => frames(line, body),
+    })
+}
+
+/// Gives each field line from `start` to `take`, its end and folded lines included. The result is as for [`read`].
+pub(super) fn each(source: &Bytes, start: usize, mut take: impl FnMut(&[u8])) -> Option<usize> {
     let mut at = start;
     loop {
         let rest = source.get(at..)?;
@@ -68,18 +76,14 @@ pub(super) fn read(
         while matches!(rest.get(end), Some(b' ' | b'\t')) {
             end += memchr::memchr(b'\n', rest.get(end..)?)? + 1;
         }
-        let line = rest.get(..end)?;
-        match keep.as_deref_mut() {
-            Some(headers) => of_request(line, source, headers, body),
-            None => frames(line, body),
-        }
+        take(rest.get(..end)?);
         at += end;
     }
 }
 
 /// The value, if `line` is a field of this name (given in lower case). Most lines are none of interest: their first
 /// byte tells, and they are looked at no further.
-fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub(super) fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     if !line.get(..name.len())?.eq_ignore_ascii_case(name) {
         return None;
     }
@@ -171,7 +175,7 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 
 /// `part` of `source`, sharing its memory. Only a folded value is copied: each fold becomes one space (RFC 9112
 /// section 5.2).
-fn slice(source: &Bytes, part: &[u8]) -> Bytes {
+pub(super) fn slice(source: &Bytes, part: &[u8]) -> Bytes {
     if part.is_empty() {
         return Bytes::new();
     }

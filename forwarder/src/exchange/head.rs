@@ -31,6 +31,8 @@ pub(super) struct RequestHead {
     pub(super) request: Request,
     /// How its body is framed.
     pub(super) body: BodyFields,
+    /// Its field lines.
+    pub(super) fields: Bytes,
 }
 
 /// What a response head says.
@@ -42,6 +44,8 @@ pub(super) struct ResponseHead {
     pub(super) version: HttpVersion,
     /// How its body is framed.
     pub(super) body: BodyFields,
+    /// Its field lines.
+    pub(super) fields: Bytes,
 }
 
 /// Reads the head of a request. With `cut`, no more bytes of it will come: what is there is taken, if that is at
@@ -65,7 +69,7 @@ pub(super) fn request(bytes: &Bytes, cut: bool) -> Head<RequestHead> {
         body_size: None,
         truncated: end.is_none(),
     };
-    Head::Whole(RequestHead { request, body }, end)
+    Head::Whole(RequestHead { request, body, fields: lines(bytes, found.next, end) }, end)
 }
 
 /// Reads the head of a response; `cut` as for [`request`], at least the status must be there.
@@ -80,7 +84,14 @@ pub(super) fn response(bytes: &Bytes, cut: bool) -> Head<ResponseHead> {
     if end.is_none() && !cut {
         return Head::Partial { first_line: true };
     }
-    Head::Whole(ResponseHead { status: found.status, version: found.version, body }, end)
+    let fields = found.next.map_or(Bytes::new(), |next| lines(bytes, next, end));
+    Head::Whole(ResponseHead { status: found.status, version: found.version, body, fields }, end)
+}
+
+/// The field lines from `start` to the end of the head, or of what there is of it.
+fn lines(bytes: &Bytes, start: usize, end: Option<usize>) -> Bytes {
+    let end = end.unwrap_or(bytes.len());
+    if start < end && end <= bytes.len() { bytes.slice(start..end) } else { Bytes::new() }
 }
 
 /// The usual methods need no share of the event's memory.

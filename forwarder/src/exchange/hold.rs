@@ -9,6 +9,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use super::{
     Sink,
     connection::{Connection, Context},
@@ -44,6 +46,23 @@ struct Waiting {
     process: ProcessRef,
 }
 
+impl Waiting {
+    /// Has memory of its own: one that waits for seconds must not hold the batch that it came in.
+    fn new(event: SocketEvent, missing: u32, process: &ProcessRef) -> Self {
+        let own = |bytes: &Bytes| if bytes.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(bytes) };
+        let event = SocketEvent { head: own(&event.head), tail: own(&event.tail), ..event };
+        Self { event, missing, process: process.clone() }
+    }
+}
+
+impl Held {
+    /// What they take.
+    pub(super) fn bytes(&self) -> usize {
+        let each = |waiting: &Waiting| size_of::<Waiting>() + waiting.event.head.len() + waiting.event.tail.len();
+        self.events.iter().map(each).sum()
+    }
+}
+
 impl Connection {
     /// Gives `event` back if it is its turn, else keeps it. `missing` turns are missing before it.
     pub(super) fn hold<S: Sink>(
@@ -56,7 +75,7 @@ impl Connection {
     ) -> Option<SocketEvent> {
         if let Some(held) = &mut self.held {
             if held.direction == direction {
-                held.events.push_back(Waiting { event, missing, process: process.clone() });
+                held.events.push_back(Waiting::new(event, missing, process));
                 ctx.stats.events_held += 1;
                 if held.events.len() >= MOST {
                     self.release(true, ctx);
@@ -75,7 +94,7 @@ impl Connection {
         }
         let Some(awaits_request) = self.must_wait(direction, &event, ctx) else { return Some(event) };
         let due = ctx.now.saturating_add(if awaits_request { UNIX_PATIENCE } else { PATIENCE });
-        self.wait(direction, awaits_request, due, Waiting { event, missing, process: process.clone() }, ctx);
+        self.wait(direction, awaits_request, due, Waiting::new(event, missing, process), ctx);
         None
     }
 
@@ -127,7 +146,7 @@ impl Connection {
         };
         let Some(held) = self.held.take_if(|held| later(held)) else { return Some(event) };
         let due = held.due;
-        self.wait(direction, false, due, Waiting { event, missing, process: process.clone() }, ctx);
+        self.wait(direction, false, due, Waiting::new(event, missing, process), ctx);
         for Waiting { event, missing, process } in held.events {
             ctx.stats.events_held = ctx.stats.events_held.saturating_sub(1);
             self.apply(held.direction, &event, missing, &process, ctx);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{
     Sink,
+    capture::captured,
     chunked::Chunks,
     connection::{Connection, Context, Phase},
     framing::{self, Framing},
@@ -45,7 +46,8 @@ impl Connection {
         origin: Origin,
         ctx: &mut Context<'_, S>,
     ) {
-        let RequestHead { mut request, body } = head;
+        let RequestHead { mut request, body, fields } = head;
+        request.headers.captured = captured(&fields, &ctx.capture.request);
         let framing = if cut { Framing::Unknown } else { framing::of_request(&request.method, request.version, &body) };
         let stream = self.stream_mut(direction);
         stream.body = Some(0);
@@ -79,7 +81,10 @@ impl Connection {
         let newest = ctx.requests.back(&self.queue);
         self.pipelined |= newest.is_some_and(|newest| !newest.doubtful && !newest.after_gap);
         if self.blind.is_none() {
-            if self.queue.len() >= ctx.limits.pipeline || ctx.requests.len() >= ctx.limits.requests {
+            if self.queue.len() >= ctx.limits.pipeline
+                || ctx.requests.len() >= ctx.limits.requests
+                || ctx.requests.bytes() + ctx.stats.bytes >= ctx.limits.bytes
+            {
                 self.blind = Some(Reason::PipelineLimit);
             } else if self.pipelined && self.gap {
                 self.blind = Some(Reason::ResponseNotObserved);

@@ -9,7 +9,7 @@
 //! lost, not paired by guess.
 
 use super::{
-    Outcome, Response, Sink,
+    Outcome, Response, Sink, capture,
     chunked::Chunks,
     connection::{Connection, Context, Phase},
     fields::ContentLength,
@@ -51,12 +51,14 @@ impl Connection {
         if !found {
             self.unmatched(first, ctx);
         }
-        let front = ctx.requests.front_mut(&self.queue).filter(|_| found);
-        let method = front.as_ref().map(|open| open.request.method.clone());
+        let front = ctx.requests.front(&self.queue).filter(|_| found);
+        let method = front.map(|open| open.request.method.clone());
         let framing = framing::of_response(method.as_deref(), head.status, head.version, &head.body);
-        if let Some(open) = front {
+        if front.is_some() {
             let at = if direction == Direction::Sent { began.0 } else { began.1 };
-            open.response = Some((Response { status: head.status, version: head.version, body_size: None }, at));
+            let kept = capture::captured(&head.fields, &ctx.capture.response);
+            let response = Response { status: head.status, version: head.version, body_size: None, captured: kept };
+            ctx.requests.answer(&self.queue, response, at);
             self.forget_awaited_body(ctx);
         }
         let stream = self.stream_mut(direction);

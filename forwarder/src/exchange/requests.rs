@@ -3,12 +3,12 @@
 //! In: requests as they are read. Out: the oldest of a connection, once its response is complete. All connections
 //! share one slab, so that an idle connection holds no memory for requests and a request costs no allocation.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
 
-use super::{Request, Response};
+use super::{Request, Response, capture::Captured};
 use crate::model::{MonotonicNs, ProcessRef};
 
 /// A request and what is known of its response.
@@ -40,6 +40,8 @@ pub(super) struct Open {
     pub(super) response: Option<(Response, MonotonicNs)>,
     /// When it came, on the clock of the table; 0 once its memory is its own.
     since: u64,
+    /// What it takes, counted in [`Requests`].
+    bytes: usize,
     next: u32,
 }
 
@@ -101,6 +103,7 @@ impl Open {
             expects_continue,
             response: None,
             since: 0,
+            bytes: 0,
             next: NONE,
         }
     }
@@ -108,6 +111,22 @@ impl Open {
     /// Gives the request memory of its own, in one piece. Its fields are slices of what the event came in, which may
     /// be a whole batch: a request that waits for minutes must not hold that.
     fn detach(&mut self) {
+        let mut fields = self.fields();
+        let mut own = BytesMut::with_capacity(fields.iter().map(|field| field.len()).sum());
+        for field in &mut fields {
+            own.extend_from_slice(field);
+            **field = own.split().freeze();
+        }
+    }
+
+    /// What it takes, once it has memory of its own.
+    fn size(&mut self) -> usize {
+        let captured = size_of_captured(&self.request.headers.captured);
+        size_of::<Self>() + captured + self.fields().iter().map(|field| field.len()).sum::<usize>()
+    }
+
+    /// What may share the memory of the batch.
+    fn fields(&mut self) -> Vec<&mut Bytes> {
         let headers = &mut self.request.headers;
         let mut fields: Vec<&mut Bytes> = vec![&mut self.request.method, &mut self.request.target];
         fields.extend(headers.traceparent.iter_mut().chain(headers.tracestate.iter_mut()));
@@ -120,11 +139,7 @@ impl Open {
             &mut headers.x_forwarded_host,
         ];
         fields.extend(single.into_iter().flatten());
-        let mut own = BytesMut::with_capacity(fields.iter().map(|field| field.len()).sum());
-        for field in fields {
-            own.extend_from_slice(field);
-            *field = own.split().freeze();
-        }
+        fields
     }
 }
 
@@ -132,6 +147,13 @@ impl Open {
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     slab: Slab<Open>,
+    /// What they take.
+    bytes: usize,
+}
+
+/// Bytes of captured fields.
+fn size_of_captured(captured: &Captured) -> usize {
+    captured.iter().map(|(_, value)| size_of::<(Arc<str>, Bytes)>() + value.len()).sum()
 }
 
 impl Requests {
@@ -140,9 +162,16 @@ impl Requests {
         self.slab.len()
     }
 
+    /// Bytes that they take, once each has memory of its own.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Appends to `queue`; `now` is the clock of the table.
     pub(super) fn push(&mut self, queue: &mut Queue, mut request: NewOpen, now: u64) {
         request.since = now.max(1);
+        request.bytes = request.size();
+        self.bytes += request.bytes;
         let key = self.slab.insert(request) as u32;
         match self.slab.get_mut(queue.back as usize) {
             Some(back) => back.next = key,
@@ -155,6 +184,7 @@ impl Requests {
     /// Takes the oldest of `queue`.
     pub(super) fn pop(&mut self, queue: &mut Queue) -> Option<Open> {
         let open = self.slab.try_remove(queue.front as usize)?;
+        self.bytes = self.bytes.saturating_sub(open.bytes);
         queue.front = open.next;
         queue.length -= 1;
         if queue.length == 0 {
@@ -181,6 +211,15 @@ impl Requests {
     /// The newest of `queue`, to change.
     pub(super) fn back_mut(&mut self, queue: &Queue) -> Option<&mut Open> {
         self.slab.get_mut(queue.back as usize)
+    }
+
+    /// The oldest of `queue` has got its final response.
+    pub(super) fn answer(&mut self, queue: &Queue, response: Response, at: MonotonicNs) {
+        let Some(open) = self.slab.get_mut(queue.front as usize) else { return };
+        let more = size_of_captured(&response.captured);
+        open.response = Some((response, at));
+        open.bytes += more;
+        self.bytes += more;
     }
 
     /// All of `queue`, oldest first.
@@ -214,6 +253,6 @@ impl Requests {
 
     /// Forgets all, with their memory.
     pub(super) fn clear(&mut self) {
-        self.slab = Slab::new();
+        *self = Self::default();
     }
 }

@@ -233,6 +233,14 @@ impl Stream {
         told && offset == self.seen
     }
 
+    /// Bytes kept of a head that is not whole.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.mode {
+            Mode::Head(head) => size_of::<HeadBuffer>() + head.bytes.capacity(),
+            _ => 0,
+        }
+    }
+
     /// Counts body bytes.
     pub(super) fn count(&mut self, bytes: u64) {
         self.body = self.body.map(|sum| sum.saturating_add(bytes));

@@ -3,7 +3,7 @@
 //! In: connections and socket events, as the agent tells them; the clock. Out: exchanges and losses, to a [`Sink`].
 //!
 //! Bounds: the number of connections, of open requests of one connection and of all, of events that wait for
-//! earlier ones. What exceeds them is counted by reason.
+//! earlier ones, and the bytes that all of these take. What exceeds them is counted by reason.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
 use super::{
-    Exchange,
+    Capture, Exchange,
     connection::{Connection, Context},
     requests::Requests,
 };
@@ -39,12 +39,17 @@ pub struct Limits {
     pub requests: usize,
     /// Most events that wait for earlier ones; beyond, the earlier ones are taken for lost.
     pub events_held: usize,
+    /// Most bytes of open requests, heads that are not whole and events that wait, of all connections. Beyond, a new
+    /// request is not opened ([`Reason::PipelineLimit`]), and a connection that keeps more of a head or of events is given
+    /// up ([`Reason::ConnectionLimit`]).
+    pub bytes: usize,
 }
 
 impl Default for Limits {
-    /// 65,536 connections (about 20 MB when idle), 256 open requests on each and 131,072 on all, 16,384 events.
+    /// 65,536 connections (about 20 MB when idle), 256 open requests on each and 131,072 on all, 16,384 events; 40 MiB
+    /// for what these hold, which is some 50,000 usual requests.
     fn default() -> Self {
-        Limits { connections: 65_536, pipeline: 256, requests: 131_072, events_held: 16_384 }
+        Limits { connections: 65_536, pipeline: 256, requests: 131_072, events_held: 16_384, bytes: 40 << 20 }
     }
 }
 
@@ -61,6 +66,8 @@ pub struct Stats {
     pub requests_open: usize,
     /// Events that wait for earlier ones now.
     pub events_held: usize,
+    /// Bytes of those three and of heads that are not whole.
+    pub bytes: usize,
     /// Requests seen.
     pub requests: u64,
     /// Final responses seen.
@@ -79,6 +86,8 @@ struct Entry {
     connection: Connection,
     /// Used since the hand last passed.
     used: bool,
+    /// What of `Stats::bytes` is its.
+    bytes: usize,
     /// Stands in `Table::waiting`.
     waiting: bool,
 }
@@ -87,6 +96,7 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct Table {
     limits: Limits,
+    capture: Capture,
     index: HashMap<u64, u32, FxBuildHasher>,
     entries: Slab<Entry>,
     requests: Requests,
@@ -99,12 +109,16 @@ pub struct Table {
     now: u64,
     /// When open requests were last given memory of their own.
     detached: u64,
+    /// Bytes of the batches that came since: what open requests may share.
+    shared: usize,
     /// Where the search for a connection to give up goes on.
     hand: usize,
 }
 
 /// How long an open request may share the memory of the batch that it came in, nanoseconds.
 const DETACH_AFTER: u64 = 1_000_000_000;
+/// Bytes of batches that open requests may keep alive.
+const MAX_SHARED: usize = 8 << 20;
 
 impl Table {
     /// An empty table.
@@ -112,9 +126,28 @@ impl Table {
         Table { limits, ..Table::default() }
     }
 
+    /// Keeps these header fields from now on.
+    pub fn set_capture(&mut self, capture: Capture) {
+        self.capture = capture;
+    }
+
     /// What it holds and has seen.
     pub fn stats(&self) -> Stats {
-        Stats { connections: self.entries.len(), requests_open: self.requests.len(), ..self.stats }
+        Stats { connections: self.entries.len(), requests_open: self.requests.len(), bytes: self.bytes(), ..self.stats }
+    }
+
+    fn bytes(&self) -> usize {
+        self.requests.bytes() + self.stats.bytes
+    }
+
+    /// All events of a batch of `bytes` bytes have been taken. They share its memory: once it is much, open requests
+    /// get memory of their own.
+    pub fn batch_ends(&mut self, bytes: usize) {
+        self.shared = self.shared.saturating_add(bytes);
+        if self.shared >= MAX_SHARED {
+            self.requests.detach(u64::MAX);
+            self.shared = 0;
+        }
     }
 
     /// Learns of a connection, or again of one that is known already.
@@ -145,13 +178,17 @@ impl Table {
         };
         let Some(entry) = self.entries.get_mut(at) else { return };
         entry.used = true;
-        let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, &self.limits);
+        let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, (&self.limits, &self.capture));
         if event.tls && moves_bytes && !entry.connection.tls {
             entry.connection.becomes_tls(ctx);
         }
         entry.connection.event(event, process, ctx);
+        count_bytes(entry, &mut self.stats);
         if is_last {
             return self.remove(at, None, sink);
+        }
+        if entry.bytes > 0 && self.requests.bytes() + self.stats.bytes > self.limits.bytes {
+            return self.remove(at, Some(Reason::ConnectionLimit), sink);
         }
         if entry.connection.needs_tick() && !entry.waiting {
             entry.waiting = true;
@@ -178,8 +215,9 @@ impl Table {
             let Some(entry) = self.entries.get_mut(at as usize).filter(|entry| entry.socket == socket) else {
                 return false;
             };
-            let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, &self.limits);
+            let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, (&self.limits, &self.capture));
             let over = entry.connection.tick(ctx);
+            count_bytes(entry, &mut self.stats);
             entry.waiting = !over && entry.connection.needs_tick();
             let keep = entry.waiting;
             if over {
@@ -207,7 +245,8 @@ impl Table {
                 continue;
             }
             if let Some(&time) = ended.get(&connection.process) {
-                let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, &self.limits);
+                let ctx =
+                    &mut context(&mut self.requests, &mut self.stats, sink, self.now, (&self.limits, &self.capture));
                 connection.process_ended(time, ctx);
                 over.push(at);
             }
@@ -229,7 +268,7 @@ impl Table {
 
     fn end_all<S: Sink>(&mut self, reason: Reason, sink: &mut S) {
         for (_, entry) in &mut self.entries {
-            let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, &self.limits);
+            let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, (&self.limits, &self.capture));
             entry.connection.stop(reason, ctx);
         }
         self.entries.clear();
@@ -237,6 +276,7 @@ impl Table {
         self.waiting.clear();
         self.ended.clear();
         self.requests.clear();
+        (self.stats.bytes, self.shared) = (0, 0);
     }
 
     /// Place of a socket's entry; makes one, and room for it.
@@ -250,7 +290,7 @@ impl Table {
         let connection = connection.cloned().unwrap_or_else(|| {
             ConnectionRef::new(model::Connection { socket, endpoints: Endpoints::Unknown, network_namespace: 0 })
         });
-        let entry = Entry { socket, connection: Connection::new(connection), used: true, waiting: false };
+        let entry = Entry { socket, connection: Connection::new(connection), used: true, bytes: 0, waiting: false };
         let at = self.entries.insert(entry);
         self.index.insert(socket.0, at as u32);
         at
@@ -275,9 +315,21 @@ impl Table {
     fn remove<S: Sink>(&mut self, at: usize, reason: Option<Reason>, sink: &mut S) {
         let Some(mut entry) = self.entries.try_remove(at) else { return };
         self.index.remove(&entry.socket.0);
-        let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, &self.limits);
+        self.stats.bytes = self.stats.bytes.saturating_sub(entry.bytes);
+        if let Some(reason) = reason.filter(|_| entry.connection.is_in_head()) {
+            // Its message stands nowhere else.
+            sink.loss(reason, 1);
+        }
+        let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, (&self.limits, &self.capture));
         entry.connection.stop(reason.unwrap_or(Reason::ResponseNotObserved), ctx);
     }
+}
+
+/// Counts anew what a connection keeps.
+fn count_bytes(entry: &mut Entry, stats: &mut Stats) {
+    let bytes = entry.connection.bytes();
+    stats.bytes = (stats.bytes + bytes).saturating_sub(entry.bytes);
+    entry.bytes = bytes;
 }
 
 fn context<'a, S>(
@@ -285,7 +337,7 @@ fn context<'a, S>(
     stats: &'a mut Stats,
     sink: &'a mut S,
     now: u64,
-    limits: &'a Limits,
+    (limits, capture): (&'a Limits, &'a Capture),
 ) -> Context<'a, S> {
-    Context { requests, stats, sink, now, limits }
+    Context { requests, stats, sink, now, limits, capture }
 }

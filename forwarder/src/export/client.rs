@@ -1,32 +1,33 @@
-//! One OTLP/HTTP destination: URL, headers, TLS, and one POST at a time.
+//! One OTLP destination: URL, headers, TLS, and one request at a time, by HTTP or gRPC.
 //!
 //! In: [`Otlp`] and encoded bodies. Out: [`Answer`]s. Header values never leave here but on the wire.
 
 use std::{
-    io::Write,
-    net::IpAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::{Response, body::Frame};
 use reqwest::{
-    Certificate, Identity, Url,
-    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
-    redirect::Policy,
+    Url,
+    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TE},
 };
-use spantap_config::{Compression, Otlp, OtlpProtocol};
+use spantap_config::{Otlp, OtlpProtocol};
 
-use super::response::{self, Answer};
+pub use super::pack::Packed;
+use super::{
+    address::Address,
+    credentials::Credentials,
+    grpc::Ended,
+    pack::{Packing, gunzip},
+    response::{Answer, HttpSaid},
+    transport,
+};
 
-/// Largest request, before and after compression (exporter specification, maximum request size).
-const MAX_REQUEST: usize = 64 << 20;
-/// Largest response (OTLP specification 1.11: 4 MiB by default); a larger one is not retried.
+/// Largest response, before and after decompression (OTLP specification 1.11: 4 MiB by default); a larger one is not retried.
 const MAX_RESPONSE: usize = 4 << 20;
-/// Redirects that are followed, each to the same origin.
-const MAX_REDIRECTS: usize = 3;
-/// Bodies above this are compressed off the runtime's thread.
-const INLINE_GZIP: usize = 32 << 10;
 
 /// Why a destination can not be used as configured.
 #[derive(Debug, thiserror::Error)]
@@ -69,8 +70,9 @@ pub enum ClientError {
 pub struct Client {
     http: reqwest::Client,
     url: Url,
-    headers: HeaderMap,
-    gzip: bool,
+    protocol: OtlpProtocol,
+    packing: Packing,
+    credentials: Credentials,
     timeout: Option<Duration>,
     /// For logs: no user information, no query.
     pub(super) shown: String,
@@ -78,28 +80,37 @@ pub struct Client {
     pub(super) header_names: String,
 }
 
-/// A body as it goes on the wire.
-#[derive(Debug, Clone)]
-pub struct Packed {
-    body: Bytes,
-    gzip: bool,
-}
-
 /// What a server said.
 #[derive(Debug)]
-pub struct Said {
-    /// Status code.
-    pub status: u16,
-    /// `Retry-After`, as it was sent.
-    pub retry_after: Option<String>,
-    /// Body, at most 4 MiB.
-    pub body: Vec<u8>,
+pub enum Said {
+    /// By HTTP.
+    Http(HttpSaid),
+    /// By gRPC.
+    Grpc(Ended),
+}
+
+impl Said {
+    /// What it means. `now` is for dates.
+    pub fn answer(&self, now: SystemTime) -> Answer {
+        match self {
+            Self::Http(said) => said.answer(now),
+            Self::Grpc(ended) => ended.answer(),
+        }
+    }
+
+    /// Whether the credentials are the reason of a refusal.
+    pub fn is_unauthorized(&self) -> bool {
+        match self {
+            Self::Http(said) => said.is_unauthorized(),
+            Self::Grpc(ended) => ended.is_unauthorized(),
+        }
+    }
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Silence {
-    /// The response, with this status, is larger than is read.
+    /// The response, with this HTTP status, is larger than is read.
     #[error("the response with status {0} is too large")]
     TooLong(u16),
     /// No connection, no answer in time, or one that broke off. Shown by [`describe`] only: a URL may hold a secret.
@@ -113,52 +124,35 @@ impl Client {
     /// # Errors
     /// If URL, headers or certificate files are not usable.
     pub fn new(otlp: &Otlp) -> Result<Self, ClientError> {
-        let OtlpProtocol::HttpProtobuf = otlp.protocol;
-        let (url, shown) = url(&otlp.endpoint)?;
-        let mut headers = HeaderMap::new();
-        for (name, secret) in &otlp.headers {
-            let bad = |_| ClientError::Header { name: name.clone() };
-            let header: HeaderName = name.parse().map_err(|_| bad(()))?;
-            let mut value = HeaderValue::from_str(&secret.0).map_err(|_| bad(()))?;
-            value.set_sensitive(true);
-            headers.insert(header, value);
-        }
-        let header_names = headers.keys().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-        let local = is_loopback(&url);
+        let address = Address::of(otlp)?;
+        let credentials = Credentials::new(&otlp.headers, otlp.header_source.clone())?;
+        let names = otlp.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
         Ok(Self {
-            http: http_client(otlp, &url, local)?,
-            url,
-            headers,
-            gzip: otlp.compression == Compression::Gzip,
+            http: transport::client(otlp, &address)?,
+            url: address.url,
+            protocol: otlp.protocol,
+            packing: Packing::of(otlp),
+            credentials,
             timeout: (!otlp.timeout.is_zero()).then_some(otlp.timeout),
-            shown,
-            header_names,
+            shown: address.shown,
+            header_names: names.join(", "),
         })
     }
 
-    /// Compresses `body` if so configured; `None` if it is larger than a request may be.
+    /// Makes `body`, an encoded protobuf request, what goes on the wire; `None` if it is larger than a request may be.
     pub async fn pack(&self, body: Bytes) -> Option<Packed> {
-        if body.len() > MAX_REQUEST {
-            return None;
-        }
-        if !self.gzip {
-            return Some(Packed { body, gzip: false });
-        }
-        let plain = body.clone();
-        let packed = if body.len() <= INLINE_GZIP {
-            gzip(&body)
-        } else {
-            tokio::task::spawn_blocking(move || gzip(&body)).await.ok().flatten()
-        };
-        // Compression to memory does not fail; if it did, the plain body is as good.
-        Some(packed.map_or(Packed { body: plain, gzip: false }, |body| Packed { body, gzip: true }))
+        self.packing.pack(body).await
     }
 
-    /// Sends one request and reads its answer.
+    /// Sends one request and reads its answer. Where the credentials are refused, and the files that they stand in hold
+    /// others by now, it is sent once more with those.
     pub async fn send(&self, packed: &Packed) -> Answer {
-        match self.ask(packed, self.timeout).await {
-            Ok(said) => response::read(said.status, said.retry_after.as_deref(), &said.body, SystemTime::now()),
+        let mut outcome = self.ask(packed, self.timeout).await;
+        if matches!(&outcome, Ok(said) if said.is_unauthorized()) && self.credentials.changed(&self.shown).await {
+            outcome = self.ask(packed, self.timeout).await;
+        }
+        match outcome {
+            Ok(said) => said.answer(SystemTime::now()),
             Err(Silence::TooLong(status)) => {
                 Answer::Refused(format!("status {status}: the response is larger than {MAX_RESPONSE} bytes"))
             }
@@ -174,28 +168,72 @@ impl Client {
     /// # Errors
     /// If there is no whole answer.
     pub async fn ask(&self, packed: &Packed, limit: Option<Duration>) -> Result<Said, Silence> {
-        let mut request = self.http.post(self.url.clone()).headers(self.headers.clone()).body(packed.body.clone());
-        if packed.gzip {
-            request = request.header(CONTENT_ENCODING, "gzip");
-        }
+        let headers = self.headers(packed.gzip, limit);
+        let mut request = self.http.post(self.url.clone()).headers(headers).body(packed.body.clone());
         if let Some(limit) = limit {
             request = request.timeout(limit);
         }
-        let mut answer = request.send().await?;
-        let status = answer.status().as_u16();
-        let retry_after = answer.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let mut body = Vec::new();
-        loop {
-            match answer.chunk().await {
-                Ok(Some(chunk)) if body.len() + chunk.len() > MAX_RESPONSE => return Err(Silence::TooLong(status)),
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                Ok(None) => break,
+        let (head, mut rest) = Response::from(request.send().await?).into_parts();
+        let status = head.status.as_u16();
+        let (mut body, mut trailers) = (BytesMut::new(), HeaderMap::new());
+        while let Some(frame) = rest.frame().await {
+            match frame.map(Frame::into_data) {
+                Ok(Ok(chunk)) if body.len() + chunk.len() > MAX_RESPONSE => return Err(Silence::TooLong(status)),
+                Ok(Ok(chunk)) => body.extend_from_slice(&chunk),
+                Ok(Err(other)) => trailers.extend(other.into_trailers().unwrap_or_default()),
                 // An answer that breaks off is no answer, unless its status has already said no.
                 Err(error) if status < 300 => return Err(error.into()),
                 Err(_) => break,
             }
         }
-        Ok(Said { status, retry_after, body })
+        if self.protocol == OtlpProtocol::Grpc {
+            let ended = Ended::read(status, &head.headers, &trailers, &body, MAX_RESPONSE);
+            return ended.map(Said::Grpc).ok_or(Silence::TooLong(status));
+        }
+        let text = |name: HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
+        // It was not asked for, and comes all the same from some proxies.
+        let body = match text(CONTENT_ENCODING) {
+            Some("gzip") => gunzip(&body, MAX_RESPONSE).ok_or(Silence::TooLong(status))?,
+            _ => body.into(),
+        };
+        Ok(Said::Http(HttpSaid {
+            status,
+            retry_after: text(RETRY_AFTER).map(str::to_owned),
+            json: text(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json")),
+            body,
+        }))
+    }
+
+    fn headers(&self, gzip: bool, limit: Option<Duration>) -> HeaderMap {
+        let mut headers = self.credentials.headers();
+        let mut put = |name: HeaderName, value: &'static str| headers.insert(name, HeaderValue::from_static(value));
+        let encoding = match self.protocol {
+            OtlpProtocol::HttpProtobuf => {
+                put(CONTENT_TYPE, "application/x-protobuf");
+                CONTENT_ENCODING
+            }
+            OtlpProtocol::HttpJson => {
+                put(CONTENT_TYPE, "application/json");
+                CONTENT_ENCODING
+            }
+            OtlpProtocol::Grpc => {
+                put(CONTENT_TYPE, "application/grpc");
+                put(TE, "trailers");
+                put(HeaderName::from_static("grpc-accept-encoding"), "identity,gzip");
+                HeaderName::from_static("grpc-encoding")
+            }
+        };
+        if gzip {
+            put(encoding, "gzip");
+        }
+        // At most eight digits (gRPC over HTTP/2, "Timeout").
+        if let Some(limit) =
+            limit.filter(|limit| self.protocol == OtlpProtocol::Grpc && limit.as_millis() < 100_000_000)
+            && let Ok(value) = HeaderValue::from_str(&format!("{}m", limit.as_millis().max(1)))
+        {
+            headers.insert(HeaderName::from_static("grpc-timeout"), value);
+        }
+        headers
     }
 
     /// Where it sends, for people: no user information, no query.
@@ -212,85 +250,6 @@ impl Client {
     pub fn timeout(&self) -> Option<Duration> {
         self.timeout
     }
-}
-
-fn url(endpoint: &str) -> Result<(Url, String), ClientError> {
-    let invalid = |endpoint: &str| {
-        // What stands before an `@` may be a password.
-        let endpoint = endpoint.rsplit('@').next().unwrap_or_default().to_owned();
-        ClientError::Endpoint { endpoint }
-    };
-    let url = Url::parse(endpoint).map_err(|_| invalid(endpoint))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-        return Err(invalid(endpoint));
-    }
-    let mut shown = url.clone();
-    // These fail only for URLs without a host.
-    let _ = shown.set_username("");
-    let _ = shown.set_password(None);
-    shown.set_query(None);
-    shown.set_fragment(None);
-    Ok((url, shown.to_string()))
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-fn http_client(otlp: &Otlp, url: &Url, local: bool) -> Result<reqwest::Client, ClientError> {
-    // An error means that a provider is installed already, which serves as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let same_origin = Policy::custom(|attempt| {
-        let origin = attempt.previous().first().map(Url::origin);
-        let keeps_method = matches!(attempt.status().as_u16(), 307 | 308);
-        if keeps_method && origin == Some(attempt.url().origin()) && attempt.previous().len() <= MAX_REDIRECTS {
-            attempt.follow()
-        } else {
-            attempt.stop()
-        }
-    });
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("spantap-OTLP-Exporter-Rust/", env!("CARGO_PKG_VERSION")))
-        .redirect(same_origin)
-        .pool_max_idle_per_host(1);
-    if local {
-        builder = builder.no_proxy(); // a proxy's localhost is another
-    }
-    if url.scheme() == "http" {
-        // Saves reading the system's certificates, which may not even be there.
-        return Ok(builder.tls_certs_only([]).build()?);
-    }
-    if let Some(path) = &otlp.certificate {
-        let certificates = Certificate::from_pem_bundle(&read(path)?).unwrap_or_default();
-        if certificates.is_empty() {
-            return Err(ClientError::Pem { path: path.clone(), what: "certificate" });
-        }
-        builder = builder.tls_certs_only(certificates);
-    }
-    if let Some((key, certificate)) = &otlp.client_identity {
-        let mut pem = read(key)?;
-        pem.push(b'\n');
-        pem.extend(read(certificate)?);
-        let identity = Identity::from_pem(&pem)
-            .map_err(|_| ClientError::Pem { path: key.clone(), what: "client key and certificate" })?;
-        builder = builder.identity(identity);
-    }
-    if otlp.insecure_skip_verify {
-        tracing::warn!("the certificate of the destination is not verified (insecure_skip_verify)");
-        builder = builder.tls_danger_accept_invalid_certs(true);
-    }
-    Ok(builder.build()?)
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, ClientError> {
-    std::fs::read(path).map_err(|source| ClientError::File { path: path.to_owned(), source })
-}
-
-fn gzip(body: &[u8]) -> Option<Bytes> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 8), flate2::Compression::fast());
-    encoder.write_all(body).ok()?;
-    encoder.finish().ok().map(Bytes::from)
 }
 
 /// The error and its causes, without the URL, which may carry a secret.
@@ -346,17 +305,5 @@ mod tests {
         assert_eq!(client.header_names, "authorization");
         let debug = format!("{client:?}");
         assert!(!debug.contains("c2VjcmV0"), "{debug}");
-    }
-
-    #[test]
-    fn loopback() {
-        for (endpoint, local) in [
-            ("http://localhost:1", true),
-            ("http://127.9.9.9", true),
-            ("http://[::1]:1", true),
-            ("http://a.localhost.b", false),
-        ] {
-            assert_eq!(is_loopback(&Url::parse(endpoint).unwrap()), local, "{endpoint}");
-        }
     }
 }

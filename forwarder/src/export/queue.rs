@@ -1,10 +1,14 @@
 //! The queue before a destination: bounded in items and bytes, what is on its way included.
 //!
-//! In: groups of batches. Out: batches one at a time, each settled by the worker; overflow is counted.
+//! In: groups of batches. Out: batches one at a time, each settled by the worker; what has waited for longest to the spool,
+//! where there is one, before the room is over; overflow is counted.
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -13,6 +17,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use super::spool::Spool;
 use crate::{loss::Reason, telemetry::destination::Destination};
 
 /// What stays when more comes.
@@ -35,17 +40,30 @@ pub struct Batch {
     pub sealed: Instant,
 }
 
-/// A bounded queue with one consumer.
+/// A bounded queue with one consumer, and perhaps a spool behind it.
 #[derive(Debug)]
 pub struct Queue {
     state: Mutex<State>,
     changed: Notify,
     /// Until when the consumer may go on, once nothing more comes.
     stop: watch::Sender<Option<Instant>>,
-    max_items: u64,
-    max_bytes: usize,
-    keep: Keep,
+    limits: Limits,
+    spool: Option<Spool>,
+    /// Whether the destination takes nothing, so that nothing is to wait here that can be spooled.
+    away: AtomicBool,
     books: Arc<Destination>,
+}
+
+/// How much may wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Spans or data points.
+    pub items: u64,
+    /// Encoded bytes.
+    pub bytes: usize,
+    /// What stays when more comes. Only where that is everything the spool is used before a stop: of cumulative points
+    /// the latest say all.
+    pub keep: Keep,
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +72,21 @@ struct State {
     /// Of all batches that are waiting or on their way.
     items: u64,
     bytes: usize,
-    on_its_way: Option<(u64, usize)>,
+    on_its_way: Option<Batch>,
+    /// Items and bytes that stand in the books.
+    booked: (u64, u64),
+}
+
+impl State {
+    fn add(&mut self, batch: &Batch) {
+        self.items += batch.items;
+        self.bytes += batch.body.len();
+    }
+
+    fn subtract(&mut self, batch: &Batch) {
+        self.items -= batch.items;
+        self.bytes -= batch.body.len();
+    }
 }
 
 /// What became of a batch.
@@ -73,14 +105,14 @@ pub enum Settlement {
 
 impl Queue {
     /// An empty queue.
-    pub fn new(max_items: u64, max_bytes: usize, keep: Keep, books: Arc<Destination>) -> Self {
+    pub fn new(limits: Limits, spool: Option<Spool>, books: Arc<Destination>) -> Self {
         Self {
             state: Mutex::default(),
             changed: Notify::new(),
             stop: watch::Sender::default(),
-            max_items,
-            max_bytes,
-            keep,
+            limits,
+            spool,
+            away: AtomicBool::new(false),
             books,
         }
     }
@@ -89,76 +121,137 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn book(&self, state: &State) {
-        self.books.queued.set(state.items);
-        self.books.queued_bytes.set(state.bytes as u64);
+    /// Brings the books up to date. By differences: after a change of configuration the old queue drains beside the new.
+    fn book(&self, state: &mut State) {
+        let (items, bytes) = std::mem::replace(&mut state.booked, (state.items, state.bytes as u64));
+        self.books.queued.add(state.items);
+        self.books.queued.sub(items);
+        self.books.queued_bytes.add(state.bytes as u64);
+        self.books.queued_bytes.sub(bytes);
     }
 
     /// Takes a group of batches, whose items are booked as accepted already. A batch that exceeds a limit is taken only where nothing else waits.
     pub fn push(&self, group: Vec<Batch>) {
         let mut state = self.state();
-        if self.keep == Keep::Latest {
+        if self.limits.keep == Keep::Latest {
             while let Some(old) = state.waiting.pop_front() {
-                state.items -= old.items;
-                state.bytes -= old.body.len();
+                state.subtract(&old);
                 self.books.superseded.add(old.items);
             }
         }
         for batch in group {
-            let full = state.items + batch.items > self.max_items || state.bytes + batch.body.len() > self.max_bytes;
+            self.spill(&mut state, batch.items, batch.body.len());
             if self.deadline().is_some() {
                 self.books.lost(Reason::ExportAtStop, batch.items);
-            } else if full && state.items > 0 {
+            } else if self.is_full(&state, &batch) {
                 self.books.lost(Reason::ExportQueueFull, batch.items);
             } else {
-                state.items += batch.items;
-                state.bytes += batch.body.len();
+                state.add(&batch);
                 state.waiting.push_back(batch);
             }
         }
-        self.book(&state);
+        self.spill(&mut state, 0, 0);
+        self.book(&mut state);
         drop(state);
         self.changed.notify_one();
     }
 
-    /// The next batch; `None` when the queue is closed and empty. It counts as queued until [`Queue::settle`].
-    pub async fn pop(&self) -> Option<Batch> {
-        loop {
-            {
-                let mut state = self.state();
-                if let Some(batch) = state.waiting.pop_front() {
-                    state.on_its_way = Some((batch.items, batch.body.len()));
-                    return Some(batch);
-                }
-                if self.deadline().is_some() {
-                    return None;
-                }
+    fn is_full(&self, state: &State, batch: &Batch) -> bool {
+        let Limits { items, bytes, .. } = self.limits;
+        state.items > 0 && (state.items + batch.items > items || state.bytes + batch.body.len() > bytes)
+    }
+
+    /// Hands what has waited for longest to the spool: all while the destination is away, else what is above half of the
+    /// room once so much more has come.
+    fn spill(&self, state: &mut State, items: u64, bytes: usize) {
+        let Some(spool) = self.spool.as_ref().filter(|_| self.limits.keep == Keep::All) else { return };
+        while self.is_away()
+            || state.items + items > self.limits.items / 2
+            || state.bytes + bytes > self.limits.bytes / 2
+        {
+            let Some(batch) = state.waiting.pop_front() else { return };
+            let (gone, length) = (batch.items, batch.body.len());
+            match spool.offer(batch, false) {
+                Ok(()) => (state.items, state.bytes) = (state.items - gone, state.bytes - length),
+                Err(batch) => return state.waiting.push_front(batch),
             }
-            self.changed.notified().await;
+        }
+    }
+
+    /// Takes back what the spool could not write, and hands it what there is room for now.
+    pub fn exchange_with_spool(&self) {
+        let Some(spool) = &self.spool else { return };
+        let mut state = self.state();
+        for batch in spool.take_returned().into_iter().rev() {
+            if self.is_full(&state, &batch) {
+                self.books.lost(Reason::ExportQueueFull, batch.items);
+            } else {
+                state.add(&batch);
+                state.waiting.push_front(batch);
+            }
+        }
+        self.spill(&mut state, 0, 0);
+        self.book(&mut state);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Says whether the destination takes nothing.
+    pub fn set_away(&self, away: bool) {
+        if self.away.swap(away, Ordering::Relaxed) != away && away {
+            self.exchange_with_spool();
+        }
+    }
+
+    /// Whether the destination takes nothing.
+    pub fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
+    }
+
+    /// The next batch, if one waits. It counts as queued until [`Queue::settle`] or [`Queue::hand_over`].
+    pub fn pop(&self) -> Option<Batch> {
+        let mut state = self.state();
+        let batch = state.waiting.pop_front()?;
+        state.on_its_way = Some(batch.clone());
+        Some(batch)
+    }
+
+    /// Resolves when something has come, or the queue was closed.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Hands the batch on its way to the spool, if that takes it now.
+    pub fn hand_over(&self) -> bool {
+        let Some(spool) = self.spool.as_ref().filter(|_| self.limits.keep == Keep::All) else { return false };
+        let mut state = self.state();
+        let Some(batch) = state.on_its_way.take() else { return true };
+        let (items, bytes) = (batch.items, batch.body.len());
+        match spool.offer(batch, false) {
+            Ok(()) => {
+                (state.items, state.bytes) = (state.items - items, state.bytes - bytes);
+                self.book(&mut state);
+                true
+            }
+            Err(batch) => {
+                state.on_its_way = Some(batch);
+                false
+            }
         }
     }
 
     /// Books what became of the batch that is on its way.
     pub fn settle(&self, settlement: Settlement) {
         let mut state = self.state();
-        let Some((items, bytes)) = state.on_its_way.take() else { return };
-        state.items -= items;
-        state.bytes -= bytes;
-        match settlement {
-            Settlement::Delivered { rejected } => {
-                let rejected = rejected.min(items);
-                self.books.exported.add(items - rejected);
-                self.books.lost(Reason::ExportPartial, rejected);
-            }
-            Settlement::Lost(reason) => self.books.lost(reason, items),
-            Settlement::Superseded => self.books.superseded.add(items),
-        }
-        self.book(&state);
+        let Some(batch) = state.on_its_way.take() else { return };
+        state.subtract(&batch);
+        self.books.settle(batch.items, settlement);
+        self.book(&mut state);
     }
 
     /// Whether a later group waits that replaces the batch on its way.
     pub fn is_superseded(&self) -> bool {
-        self.keep == Keep::Latest && !self.state().waiting.is_empty()
+        self.limits.keep == Keep::Latest && !self.state().waiting.is_empty()
     }
 
     /// Nothing more comes; the consumer may go on until `deadline`.
@@ -189,91 +282,24 @@ impl Queue {
         sleep_until(self.closed().await).await;
     }
 
-    /// Counts what is left as not sent before the stop.
-    pub fn abandon(&self) {
-        self.settle(Settlement::Lost(Reason::ExportAtStop));
-        let mut state = self.state();
-        while let Some(batch) = state.waiting.pop_front() {
-            state.items -= batch.items;
-            state.bytes -= batch.body.len();
-            self.books.lost(Reason::ExportAtStop, batch.items);
+    /// Hands what is left to the spool, and counts what that does not take until `deadline` as not sent before the stop.
+    pub async fn abandon(&self, deadline: Instant) {
+        let mut left: Vec<Batch> = {
+            let mut state = self.state();
+            let current = state.on_its_way.take();
+            let left = current.into_iter().chain(state.waiting.drain(..)).collect();
+            (state.items, state.bytes) = (0, 0);
+            left
+        };
+        if let Some(spool) = &self.spool {
+            left = left.into_iter().filter_map(|batch| spool.offer(batch, true).err()).collect();
+            spool.flush(deadline).await;
+            left.extend(spool.take_returned());
         }
-        self.book(&state);
+        left.iter().for_each(|batch| self.books.lost(Reason::ExportAtStop, batch.items));
+        self.book(&mut self.state());
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::loss::Losses;
-
-    fn queue(max_items: u64, max_bytes: usize, keep: Keep) -> (Queue, Arc<Destination>) {
-        let books = Arc::new(Destination::new("traces", Arc::new(Losses::default())));
-        (Queue::new(max_items, max_bytes, keep, books.clone()), books)
-    }
-
-    fn push(q: &Queue, group: Vec<Batch>) {
-        q.books.accepted.add(group.iter().map(|b| b.items).sum());
-        q.push(group);
-    }
-
-    fn batch(items: u64, bytes: usize) -> Batch {
-        Batch { body: vec![0; bytes].into(), items, sealed: Instant::now() }
-    }
-
-    fn lost(books: &Destination, reason: Reason) -> u64 {
-        books.losses().find(|(r, _)| *r == reason).map_or(0, |(_, n)| n)
-    }
-
-    #[tokio::test]
-    async fn limits_include_what_is_on_its_way() {
-        let (q, books) = queue(10, 100, Keep::All);
-        push(&q, vec![batch(6, 10)]);
-        assert_eq!(q.pop().await.map(|b| b.items), Some(6));
-        push(&q, vec![batch(5, 10)]);
-        assert_eq!(lost(&books, Reason::ExportQueueFull), 5);
-        push(&q, vec![batch(4, 91)]);
-        assert_eq!(lost(&books, Reason::ExportQueueFull), 9);
-        push(&q, vec![batch(4, 90)]);
-        assert_eq!((books.queued.get(), books.queued_bytes.get(), books.imbalance()), (10, 100, 0));
-        q.settle(Settlement::Delivered { rejected: 2 });
-        assert_eq!((books.exported.get(), lost(&books, Reason::ExportPartial), books.queued.get()), (4, 2, 4));
-        assert_eq!(books.imbalance(), 0);
-        q.settle(Settlement::Delivered { rejected: 0 });
-        assert_eq!(books.exported.get(), 4, "nothing is settled twice");
-    }
-
-    #[tokio::test]
-    async fn a_batch_above_the_limit_is_taken_alone() {
-        let (q, books) = queue(10, 100, Keep::All);
-        push(&q, vec![batch(11, 1), batch(1, 1)]);
-        assert_eq!((books.queued.get(), lost(&books, Reason::ExportQueueFull)), (11, 1));
-    }
-
-    #[tokio::test]
-    async fn the_latest_group_replaces_what_waits() {
-        let (q, books) = queue(10, 100, Keep::Latest);
-        push(&q, vec![batch(1, 1), batch(2, 1)]);
-        assert_eq!(q.pop().await.map(|b| b.items), Some(1));
-        push(&q, vec![batch(3, 1), batch(4, 1)]);
-        assert_eq!((books.superseded.get(), books.queued.get()), (2, 8));
-        assert!(q.is_superseded());
-        q.settle(Settlement::Superseded);
-        assert_eq!((books.superseded.get(), books.imbalance()), (3, 0));
-    }
-
-    #[tokio::test]
-    async fn closing_ends_and_abandoning_counts() {
-        let (q, books) = queue(10, 100, Keep::All);
-        push(&q, vec![batch(1, 1), batch(2, 1)]);
-        q.close(Instant::now() + Duration::from_secs(1));
-        push(&q, vec![batch(3, 1)]);
-        assert_eq!(lost(&books, Reason::ExportAtStop), 3);
-        assert_eq!(q.pop().await.map(|b| b.items), Some(1));
-        q.abandon();
-        assert_eq!((lost(&books, Reason::ExportAtStop), books.queued.get(), books.imbalance()), (6, 0, 0));
-        assert!(q.pop().await.is_none());
-    }
-}
+mod tests;

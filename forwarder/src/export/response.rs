@@ -2,6 +2,8 @@
 //!
 //! In: status, `Retry-After`, a bounded body. Out: an [`Answer`]: taken, refused for good, or to be tried again.
 
+mod json;
+
 use std::time::{Duration, SystemTime};
 
 use prost::Message;
@@ -52,26 +54,59 @@ struct Status {
     message: String,
 }
 
-/// Reads an answer. `now` is for the date form of `Retry-After`.
-pub fn read(status: u16, retry_after: Option<&str>, body: &[u8], now: SystemTime) -> Answer {
-    if (200..300).contains(&status) {
-        return match ExportResponse::decode(body) {
-            Ok(ExportResponse { partial_success: Some(partial) }) => Answer::Taken {
-                rejected: u64::try_from(partial.rejected).unwrap_or(0),
-                message: printable(&partial.error_message),
-            },
-            Ok(_) => Answer::Taken { rejected: 0, message: String::new() },
-            // The status alone says success; a proxy in between may have answered.
-            Err(_) => Answer::Taken { rejected: 0, message: "the response is no OTLP message".into() },
-        };
+/// What an OTLP/HTTP server said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpSaid {
+    /// Status code.
+    pub status: u16,
+    /// `Retry-After`, as it was sent.
+    pub retry_after: Option<String>,
+    /// Whether the body is JSON by its content type.
+    pub json: bool,
+    /// Body, at most 4 MiB.
+    pub body: Vec<u8>,
+}
+
+impl HttpSaid {
+    /// What it means. `now` is for the date form of `Retry-After`.
+    pub fn answer(&self, now: SystemTime) -> Answer {
+        if (200..300).contains(&self.status) {
+            return if self.json { json::taken(&self.body) } else { taken(&self.body) };
+        }
+        let said =
+            if self.json { json::message(&self.body) } else { Status::decode(&*self.body).ok().map(|s| s.message) };
+        let said = said.map(|text| printable(&text)).unwrap_or_default();
+        let status = self.status;
+        let what = if said.is_empty() { format!("status {status}") } else { format!("status {status}: {said}") };
+        match status {
+            429 | 502 | 503 | 504 => {
+                Answer::Retry { after: self.retry_after.as_deref().and_then(|value| delay(value, now)), what }
+            }
+            _ => Answer::Refused(what),
+        }
     }
-    let said = Status::decode(body).map(|s| printable(&s.message)).unwrap_or_default();
-    let what = if said.is_empty() { format!("status {status}") } else { format!("status {status}: {said}") };
-    match status {
-        429 | 502 | 503 | 504 => Answer::Retry { after: retry_after.and_then(|v| delay(v, now)), what },
-        _ => Answer::Refused(what),
+
+    /// Whether the credentials are the reason.
+    pub fn is_unauthorized(&self) -> bool {
+        matches!(self.status, 401 | 403)
     }
 }
+
+/// Reads the protobuf response of an export that was taken.
+pub(super) fn taken(body: &[u8]) -> Answer {
+    match ExportResponse::decode(body) {
+        Ok(ExportResponse { partial_success: Some(partial) }) => Answer::Taken {
+            rejected: u64::try_from(partial.rejected).unwrap_or(0),
+            message: printable(&partial.error_message),
+        },
+        Ok(_) => Answer::Taken { rejected: 0, message: String::new() },
+        // The status alone says success; a proxy in between may have answered.
+        Err(_) => Answer::Taken { rejected: 0, message: NO_OTLP.into() },
+    }
+}
+
+/// Said of a body that is none of the specification.
+const NO_OTLP: &str = "the response is no OTLP message";
 
 /// `Retry-After`: seconds or a date (RFC 9110 section 10.2.3).
 fn delay(value: &str, now: SystemTime) -> Option<Duration> {
@@ -84,7 +119,7 @@ fn delay(value: &str, now: SystemTime) -> Option<Duration> {
 }
 
 /// `text` on one line and short: it is a stranger's.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let mut end = text.len().min(MAX_MESSAGE);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -96,8 +131,34 @@ fn printable(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn said(status: u16, retry_after: Option<&str>, json: bool, body: &[u8]) -> Answer {
+        let said = HttpSaid { status, retry_after: retry_after.map(str::to_owned), json, body: body.to_vec() };
+        said.answer(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000))
+    }
+
     fn answer(status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
-        read(status, retry_after, body, SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000))
+        said(status, retry_after, false, body)
+    }
+
+    #[test]
+    fn answers_in_json() {
+        let all = Answer::Taken { rejected: 0, message: String::new() };
+        let json = |status, body: &str| said(status, None, true, body.as_bytes());
+        for body in ["", "{}", "{\"partialSuccess\":{}}", "{\"partialSuccess\":null}", "{\"unknown\":[1]}"] {
+            assert_eq!(json(200, body), all, "{body}");
+        }
+        for body in [
+            "{\"partialSuccess\":{\"rejectedSpans\":\"3\",\"errorMessage\":\"old\"}}",
+            "{\"partialSuccess\":{\"rejectedDataPoints\":3,\"errorMessage\":\"old\"}}",
+        ] {
+            assert_eq!(json(200, body), Answer::Taken { rejected: 3, message: "old".into() });
+        }
+        for body in ["<html>", "{\"partialSuccess\":{\"rejectedSpans\":\"-1\"", "[1]"] {
+            assert!(matches!(json(200, body), Answer::Taken { rejected: 0, message } if !message.is_empty()), "{body}");
+        }
+        let refused = Answer::Refused("status 401: no basic auth provided".into());
+        assert_eq!(json(401, "{\"code\":16,\"message\":\"no basic auth provided\"}"), refused);
+        assert_eq!(json(401, "{\"code\":"), Answer::Refused("status 401".into()));
     }
 
     #[test]

@@ -5,18 +5,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
 use prost::Message as _;
+use spantap_config::{Sampler, ServiceRoutes};
 use spantap_proto::v1;
 
 use super::decode::{self, Events};
 use crate::{
     loss::Reason,
-    model::{ClockAnchor, Connection, Endpoints, MonotonicNs, Process, ProcessId, SocketId, UnixNs},
+    model::{ClockAnchor, Connection, Endpoints, MonotonicNs, Overrides, Process, ProcessId, SocketId, UnixNs, Usage},
 };
 
 /// Bytes kept of any text of the wire.
 const TEXT: usize = 4096;
 /// Entries kept of any list that describes a process.
 const ENTRIES: usize = 64;
+/// Path patterns kept of one list of a process.
+const PATTERNS: usize = 1000;
 /// Bytes kept of all texts of one process; the agent's own bounds come to less than half of it for all but odd ones.
 const PROCESS_TEXT: usize = 32 * 1024;
 /// Bytes kept of the path of a Unix socket: the kernel has room for 108 bytes (unix(7)).
@@ -35,12 +38,16 @@ pub struct Batch {
     pub connections: Vec<Connection>,
     /// Events in their order; decoded one by one as they are taken, so that no list of them is held.
     pub events: Events,
+    /// What processes use.
+    pub usages: Vec<Usage>,
     /// Processes that have ended.
     pub ended: Vec<ProcessId>,
     /// Cumulative losses of the agent.
     pub losses: Vec<(Reason, u64)>,
     /// The agent's figures, if told.
     pub status: Option<v1::AgentStatus>,
+    /// Length of the encoded batch: what its events keep alive.
+    pub bytes: usize,
 }
 
 /// What broke a rule.
@@ -90,7 +97,9 @@ impl Batch {
             clock: wire.clock.map(Into::into).unwrap_or_default(),
             processes: wire.processes.into_iter().map(Into::into).collect(),
             connections,
+            bytes: bytes.len(),
             events: Events::new(bytes),
+            usages: wire.usages.into_iter().map(Into::into).collect(),
             ended: wire.ended_processes.into_iter().map(ProcessId).collect(),
             losses,
             status: wire.status,
@@ -116,6 +125,22 @@ impl From<v1::ClockAnchor> for ClockAnchor {
     }
 }
 
+impl From<v1::ProcessUsage> for Usage {
+    fn from(wire: v1::ProcessUsage) -> Self {
+        Self {
+            process: ProcessId(wire.process),
+            time: MonotonicNs(wire.time_ns),
+            cpu_user: wire.cpu_user_ns,
+            cpu_system: wire.cpu_system_ns,
+            memory: wire.memory_usage,
+            memory_virtual: wire.memory_virtual,
+            disk_read: wire.disk_read,
+            disk_written: wire.disk_written,
+            cpus: wire.cpus,
+        }
+    }
+}
+
 impl From<v1::Process> for Process {
     fn from(wire: v1::Process) -> Self {
         let mut left = PROCESS_TEXT;
@@ -129,7 +154,17 @@ impl From<v1::Process> for Process {
         let [container_id, language, service_name, service_namespace] =
             [wire.container_id, wire.language, wire.service_name, wire.service_namespace]
                 .map(|value| (!value.is_empty()).then(|| text(&value)));
+        // A sampler that nobody knows, or a share that is none, is as good as none.
+        let sampler = Sampler::named(&wire.sampler, wire.sampler_ratio);
+        // A pattern that is cut would match something else: it is left out.
+        let mut patterns = |given: Vec<String>| {
+            let kept = given.iter().take(PATTERNS).map(|pattern| (text(pattern), pattern.len()));
+            kept.filter(|(kept, length)| kept.len() == *length && *length > 0).map(|(kept, _)| kept).collect()
+        };
+        let routes =
+            ServiceRoutes { incoming: patterns(wire.routes_incoming), outgoing: patterns(wire.routes_outgoing) };
         Self {
+            overrides: Overrides { sampler, routes },
             id: ProcessId(wire.id),
             pid: wire.pid,
             start: UnixNs(wire.start_realtime_ns),
@@ -211,6 +246,26 @@ mod tests {
         let variables = process.environment.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         assert!(process.executable.len() + variables <= PROCESS_TEXT);
         assert_eq!(process.service_name.as_deref(), Some("shop"));
+    }
+
+    #[test]
+    fn overrides_are_whole_or_not_there() {
+        let of = |sampler: &str, sampler_ratio| {
+            Process::from(v1::Process { sampler: sampler.into(), sampler_ratio, ..Default::default() })
+                .overrides
+                .sampler
+        };
+        assert_eq!(of("traceidratio", 0.5), Some(Sampler::TraceIdRatio(0.5)));
+        assert_eq!(of("always_off", 0.0), Some(Sampler::AlwaysOff));
+        for (name, ratio) in [("", 0.0), ("rubbish", 0.5), ("traceidratio", f64::NAN), ("traceidratio", -0.1)] {
+            assert_eq!(of(name, ratio), None, "{name} {ratio}");
+        }
+        let many = (0..5000).map(|n| format!("/{n}/{}", "x".repeat(20))).collect();
+        let routes_incoming = vec!["/a".into(), String::new(), format!("/{}", "x".repeat(TEXT)), "/b".into()];
+        let wire = v1::Process { routes_incoming, routes_outgoing: many, ..Default::default() };
+        let ServiceRoutes { incoming, outgoing } = Process::from(wire).overrides.routes;
+        assert_eq!(incoming, ["/a", "/b"], "a part of a pattern would match something else");
+        assert!(outgoing.len() <= PATTERNS && outgoing.iter().all(|pattern| pattern.len() > 20));
     }
 
     #[test]

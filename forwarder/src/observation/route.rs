@@ -1,84 +1,84 @@
-//! `http.route` from configured patterns. Without a pattern there is no route: a path is never made one
-//! (semantic conventions: the URI path can not substitute it).
+//! `http.route` and `url.template`: names of requests with little cardinality.
 //!
-//! In: patterns such as `/user/{id}`, `/user/:id`, `/static/*`; paths. Out: the first pattern that matches.
+//! In: configured patterns, paths. Out: numbers of routes and their texts; what is not to be reported.
+//!
+//! # Layout
+//! `pattern` matches what was configured · `learned` makes routes of paths that no pattern matches, with `words` telling
+//! words from ids · `names` keeps the texts.
 
-#[derive(Debug)]
-enum Segment {
-    Literal(String),
-    /// `{name}`, `:name`, or `*` before the end: one segment that is not empty.
-    One,
-}
+pub mod learned;
+pub mod names;
+pub mod pattern;
+pub mod words;
 
-#[derive(Debug)]
-struct Pattern {
-    text: String,
-    segments: Vec<Segment>,
-    /// Ends in `*`: whatever follows, empty included.
-    open: bool,
-}
+use std::sync::Arc;
 
-/// The configured patterns, taken apart.
-#[derive(Debug, Default)]
-pub struct Routes {
-    patterns: Vec<Pattern>,
-}
+use spantap_config::IgnoreMode;
 
-impl Routes {
-    /// Compiles `patterns`; their order is kept.
-    pub fn new(patterns: &[String]) -> Self {
-        let compile = |text: &String| {
-            let mut segments: Vec<_> = split(text.as_bytes())
-                .map(|s| match s {
-                    b"*" => Segment::One,
-                    [b'{', .., b'}'] | [b':', _, ..] => Segment::One,
-                    literal => Segment::Literal(String::from_utf8_lossy(literal).into_owned()),
-                })
-                .collect();
-            let open = text.ends_with("/*") || text == "*";
-            if open {
-                segments.pop();
-            }
-            Pattern { text: text.clone(), segments, open }
-        };
-        Self { patterns: patterns.iter().map(compile).collect() }
-    }
+use self::{names::Names, pattern::Patterns};
 
-    /// Index of the first pattern that matches `path`.
-    pub fn find(&self, path: &[u8]) -> Option<RouteId> {
-        let at = self.patterns.iter().position(|p| p.matches(path))?;
-        u32::try_from(at).ok().map(RouteId)
-    }
-
-    /// The pattern as the user wrote it.
-    pub fn text(&self, id: RouteId) -> &str {
-        self.patterns.get(id.0 as usize).map_or("", |p| p.text.as_str())
-    }
-}
-
-/// A configured pattern.
+/// A route by its number in [`Names`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RouteId(pub u32);
 
-fn split(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.strip_prefix(b"/").unwrap_or(path).split(|b| *b == b'/')
+/// What of an exchange is not reported because its path is ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ignored {
+    /// No span.
+    pub traces: bool,
+    /// No measurement.
+    pub metrics: bool,
 }
 
-impl Pattern {
-    fn matches(&self, path: &[u8]) -> bool {
-        let mut parts = split(path);
-        for segment in &self.segments {
-            let Some(part) = parts.next() else { return false };
-            let same = match segment {
-                Segment::Literal(text) => text.as_bytes() == part,
-                Segment::One => !part.is_empty(),
-            };
-            if !same {
-                return false;
-            }
+/// The configured patterns of all services.
+#[derive(Debug, Default)]
+pub struct Routes {
+    names: Arc<Names>,
+    patterns: Patterns,
+    ignored: Patterns,
+    ignores: Ignored,
+}
+
+impl Routes {
+    /// Compiles `patterns`; their order is kept. Nothing is ignored.
+    pub fn new(patterns: &[String]) -> Self {
+        let names = Arc::<Names>::default();
+        Self { patterns: Patterns::new(patterns, &names), names, ..Self::default() }
+    }
+
+    /// As configured, with names that may be known already.
+    pub fn configured(of: &spantap_config::Routes, names: Arc<Names>) -> Self {
+        let (traces, metrics) = match of.ignore_mode {
+            IgnoreMode::All => (true, true),
+            IgnoreMode::Traces => (true, false),
+            IgnoreMode::Metrics => (false, true),
+        };
+        Self {
+            patterns: Patterns::new(&of.patterns, &names),
+            ignored: Patterns::nameless(&of.ignored),
+            ignores: Ignored { traces, metrics },
+            names,
         }
-        let next = parts.next();
-        if self.open { next.is_some() } else { next.is_none() }
+    }
+
+    /// The first pattern that matches `path`.
+    pub fn find(&self, path: &[u8]) -> Option<RouteId> {
+        self.patterns.find(path)?
+    }
+
+    /// What of a request for `path` is not reported.
+    pub fn ignored(&self, path: &[u8]) -> Ignored {
+        if self.ignored.find(path).is_some() { self.ignores } else { Ignored::default() }
+    }
+
+    /// The text of a route: a pattern as the user wrote it, or what was made of a path.
+    pub fn text(&self, id: RouteId) -> &str {
+        self.names.text(id)
+    }
+
+    /// The texts, to be shared.
+    pub fn names(&self) -> &Arc<Names> {
+        &self.names
     }
 }
 
@@ -101,7 +101,8 @@ mod tests {
         assert_eq!(route(&r, "/user/7/"), None);
         assert_eq!(route(&r, "/static/"), Some("/static/*"));
         assert_eq!(route(&r, "/static/a/b.css"), Some("/static/*"));
-        assert_eq!(route(&r, "/static"), None);
+        assert_eq!(route(&r, "/static"), Some("/static/*"), "as in Beyla");
+        assert_eq!(route(&r, "/statics"), None);
         assert_eq!(route(&r, "/a/b/c"), Some("/a/*/c"));
         assert_eq!(route(&r, "/a/b/d"), None);
         assert_eq!(route(&r, "/"), Some("/"));
@@ -114,5 +115,36 @@ mod tests {
         assert_eq!(Routes::new(&[]).find(b"/x"), None);
         let all = Routes::new(&["/*".into()]);
         assert!(all.find(b"/").is_some() && all.find(b"/x/y").is_some());
+    }
+
+    #[test]
+    fn ignored_as_the_mode_says() {
+        for (mode, want) in
+            [(IgnoreMode::All, (true, true)), (IgnoreMode::Traces, (true, false)), (IgnoreMode::Metrics, (false, true))]
+        {
+            let of = spantap_config::Routes {
+                ignored: vec!["/health".into(), "/v1/*".into()],
+                ignore_mode: mode,
+                ..Default::default()
+            };
+            let routes = Routes::configured(&of, Arc::default());
+            for (path, hit) in [("/health", true), ("/v1/x/y", true), ("/healthy", false), ("/", false)] {
+                let Ignored { traces, metrics } = routes.ignored(path.as_bytes());
+                assert_eq!((traces, metrics), if hit { want } else { (false, false) }, "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_outlive_the_patterns() {
+        let first = Routes::new(&["/a".into()]);
+        let of = spantap_config::Routes { patterns: vec!["/b".into(), "/a".into()], ..Default::default() };
+        let second = Routes::configured(&of, first.names().clone());
+        assert_eq!(first.find(b"/a"), second.find(b"/a"), "the series go on");
+        assert_eq!(
+            second.find(b"/b").map(|id| first.text(id)),
+            Some("/b"),
+            "and who reads with the old ones sees the new"
+        );
     }
 }

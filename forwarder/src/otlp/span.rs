@@ -2,12 +2,13 @@
 //!
 //! In: an observation and its identity. Out: the span's bytes, appended as field 2 of a `ScopeSpans`.
 
-use super::wire::{attr_bool, attr_double, attr_int, attr_parts, attr_str, bytes, fixed64, header, message};
+use super::wire::{attr_bool, attr_double, attr_int, attr_list, attr_parts, attr_str, bytes, fixed64, header, message};
 use crate::{
-    exchange::Side,
+    exchange::{Captured, Side},
     observation::{Host, Observation, Rules, verdict},
     semconv::key,
     trace::SpanIdentity,
+    value::text,
 };
 
 /// Field 9 of `Span`, length-delimited.
@@ -76,7 +77,8 @@ fn request(w: &mut Vec<u8>, seen: &Observation<'_>, route: Option<&str>, port: &
         attr_str(w, ATTRIBUTES, key::HTTP_REQUEST_METHOD_ORIGINAL, original);
     }
     if let Some(route) = route {
-        attr_str(w, ATTRIBUTES, key::HTTP_ROUTE, route);
+        let name = if seen.exchange.side == Side::Server { key::HTTP_ROUTE } else { key::URL_TEMPLATE };
+        attr_str(w, ATTRIBUTES, name, route);
     }
     attr_str(w, ATTRIBUTES, key::URL_SCHEME, seen.scheme.as_str());
     if seen.exchange.side == Side::Server {
@@ -93,6 +95,7 @@ fn request(w: &mut Vec<u8>, seen: &Observation<'_>, route: Option<&str>, port: &
     if let Some(size) = seen.exchange.request.body_size {
         attr_int(w, ATTRIBUTES, key::HTTP_REQUEST_BODY_SIZE, clamp(size));
     }
+    captured(w, key::HTTP_REQUEST_HEADER, &seen.exchange.request.headers.captured);
     if seen.exchange.request.truncated {
         attr_bool(w, ATTRIBUTES, key::SPANTAP_HEAD_TRUNCATED, true);
     }
@@ -127,6 +130,9 @@ fn result(w: &mut Vec<u8>, seen: &Observation<'_>) {
     if let Some(size) = seen.exchange.response.as_ref().and_then(|r| r.body_size) {
         attr_int(w, ATTRIBUTES, key::HTTP_RESPONSE_BODY_SIZE, clamp(size));
     }
+    if let Some(response) = &seen.exchange.response {
+        captured(w, key::HTTP_RESPONSE_HEADER, &response.captured);
+    }
     if let Some(error) = seen.error {
         attr_str(w, ATTRIBUTES, key::ERROR_TYPE, &error.as_str());
     }
@@ -135,6 +141,19 @@ fn result(w: &mut Vec<u8>, seen: &Observation<'_>) {
     }
     if let Some(queued) = seen.exchange.queued {
         attr_double(w, ATTRIBUTES, key::SPANTAP_QUEUE_DURATION, queued.as_secs_f64());
+    }
+}
+
+/// Fields that were asked for, each name once with all its values (semantic conventions, `http.request.header.<key>`).
+fn captured(w: &mut Vec<u8>, prefix: &str, captured: &Captured) {
+    for (at, (name, _)) in captured.iter().enumerate() {
+        if captured.iter().take(at).any(|(before, _)| before == name) {
+            continue;
+        }
+        let values: Vec<_> =
+            captured.iter().filter(|(other, _)| other == name).map(|(_, value)| text(value, value.len())).collect();
+        let values: Vec<&str> = values.iter().map(|value| &**value).collect();
+        attr_list(w, ATTRIBUTES, &format!("{prefix}{name}"), &values);
     }
 }
 

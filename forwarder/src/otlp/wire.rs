@@ -99,6 +99,18 @@ pub(crate) fn attr_parts(out: &mut Vec<u8>, tag: u8, key: &str, parts: &[&str]) 
     }
 }
 
+/// Appends an attribute that is a list of strings.
+pub(crate) fn attr_list(out: &mut Vec<u8>, tag: u8, key: &str, values: &[&str]) {
+    // ArrayValue{values: [AnyValue{string_value}]}
+    let len = values.iter().map(|value| field_len(field_len(value.len()))).sum();
+    key_value(out, tag, key, field_len(len));
+    header(out, 0x2a, len);
+    for value in values {
+        header(out, 0x0a, field_len(value.len()));
+        bytes(out, 0x0a, value.as_bytes());
+    }
+}
+
 /// Appends an integer attribute.
 #[inline]
 pub(crate) fn attr_int(out: &mut Vec<u8>, tag: u8, key: &str, value: i64) {

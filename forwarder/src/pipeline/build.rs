@@ -3,40 +3,55 @@
 //! In: the configuration, listening sockets. Out: a [`Pipeline`] on the current runtime, or the key that stands in the way.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use spantap_config::{Backoff, Config, Console as ConsoleMode, OtlpMetrics, OtlpTraces};
+use spantap_config::{
+    Aggregation, Backoff, Config, Console as ConsoleMode, ExemplarFilter, OtlpMetrics, OtlpTraces, Prometheus,
+    Temporality,
+};
+use tokio::task::JoinSet;
 
 use super::{
-    Metrics, Pipeline, Traces, batcher::Batcher, collector::Collector, lock, processes::Processes, wall_clock,
+    Metrics, Pipeline, Traces, batcher::Batcher, collector::Collector, lock, processes::Processes, services::Services,
+    spools::Spools, wall_clock,
 };
 use crate::{
     admin,
     console::Console,
-    endpoints::{EndpointError, Endpoints},
+    endpoints::{self, EndpointError, Endpoints},
     export::{
-        Delivery, Exporter,
+        Delivery, Exporter, POINT_QUEUE_BYTES, SPAN_QUEUE_BYTES,
         client::{Client, ClientError},
         queue::Keep,
+        spool::{Directory, SpoolError},
     },
     loss::Losses,
-    metric::registry::Registry,
-    observation::{Rules, route::Routes, target::Redactor},
+    metric::{
+        plan::{Bounds, Plan},
+        registry::Registry,
+    },
+    observation::{
+        Rules,
+        route::{Routes, names::Names},
+        target::Redactor,
+    },
     otlp::span::SpanEncoder,
-    prometheus,
+    prometheus::{self, page::Shown},
     resource::ResourceBuilder,
-    serve::Server,
+    serve::{Handler, Listening, ServeError, Server},
     telemetry::{Telemetry, report::LossReporter},
     trace::Tracer,
 };
 
-/// Data points that may wait for a destination: a collection is replaced by the next, so this bounds one collection.
+/// Data points that may wait for a destination. Cumulative collections are replaced by the next, so there this bounds one.
 const MAX_DATA_POINTS: u64 = 4_000_000;
 /// How metrics are tried again; a later collection ends it sooner.
 const METRICS_BACKOFF: Backoff =
     Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(30), max_elapsed: Duration::from_secs(300) };
+/// The same where each collection tells differences that no later one repeats: they are kept while there is room.
+const DELTA_BACKOFF: Backoff = Backoff { max_elapsed: Duration::from_secs(24 * 3600), ..METRICS_BACKOFF };
 
 /// Why the pipeline can not start.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +62,9 @@ pub enum StartError {
     /// The destination of metrics.
     #[error("otel_metrics_export: {0}")]
     Metrics(#[source] ClientError),
+    /// The spool.
+    #[error("{0}")]
+    Spool(#[from] SpoolError),
     /// The scrape or the admin endpoint.
     #[error("{0}")]
     Endpoint(#[from] EndpointError),
@@ -59,53 +77,55 @@ impl Pipeline {
     /// # Errors
     /// If a destination is not usable as configured or an address is taken; the message names the key.
     pub fn new(config: &Config, losses: Arc<Losses>) -> Result<Self, StartError> {
-        Self::with(Endpoints::open(config)?, config, losses)
+        let spool = config.spool.as_ref().map(|of| Directory::open(&of.path, None)).transpose()?;
+        Self::with(Endpoints::open(config)?, spool.as_ref(), config, losses)
     }
 
-    /// The same with endpoints that are open already.
+    /// The same with endpoints and a folder for the spool that are open already.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn with(endpoints: Endpoints, config: &Config, losses: Arc<Losses>) -> Result<Self, StartError> {
+    pub fn with(
+        endpoints: Endpoints,
+        spool: Option<&Directory>,
+        config: &Config,
+        losses: Arc<Losses>,
+    ) -> Result<Self, StartError> {
         let telemetry = Arc::new(Telemetry::new(losses));
-        let rules = Arc::new(Rules {
-            routes: Routes::new(&config.routes.patterns),
-            redactor: Redactor::new(&config.redaction.query_parameters),
-        });
+        let names = Arc::<Names>::default();
+        let rules = Arc::new(rules(config, names.clone()));
+        let mut spools = Spools::new(spool, config.spool.as_ref());
         let resources = ResourceBuilder::new(config);
         let mut registries: Vec<Arc<Mutex<Registry>>> = Vec::new();
-        // Where bounds and time to live are the same, the export and the scrape endpoint read the same series.
-        let mut registry = |bounds: &[f64], ttl| {
-            let known = registries.iter().find(|r| lock(r).serves(bounds, ttl));
-            known.cloned().unwrap_or_else(|| {
-                let new = Arc::new(Mutex::new(Registry::new(bounds, ttl, telemetry.clone())));
-                registries.push(new.clone());
-                new
-            })
-        };
+        let mut registry = |plan, ttl| registry(&mut registries, plan, ttl, &telemetry);
+        let started = wall_clock();
         let metrics = match &config.metrics {
-            Some(of) => Some(start_metrics(of, registry(&of.duration_buckets, of.ttl), &telemetry, &rules)?),
+            Some(of) => {
+                let registry = registry(otlp_plan(of, config), of.ttl);
+                let collector = Collector::new(of, registry, telemetry.clone(), rules.clone(), started);
+                Some(Metrics { collector, exporter: export_metrics(of, &mut spools, &telemetry)? })
+            }
             None => None,
         };
         let scrape = match config.prometheus.as_ref().zip(endpoints.scrape) {
             Some((of, listening)) => {
-                let registry = registry(&of.duration_buckets, of.ttl);
-                let answer = prometheus::handler(of.path.clone(), registry, rules.clone(), telemetry.clone());
-                Some(Server::start(listening, answer).map_err(EndpointError::Prometheus)?)
+                let registry = registry(scrape_plan(of, config), of.ttl);
+                let answer = scrape_handler(of, registry, &rules, &telemetry);
+                Some(Scrape::start(listening, answer).map_err(EndpointError::Prometheus)?)
             }
             None => None,
         };
         let admin = endpoints.admin.map(|listening| Server::start(listening, admin::handler(telemetry.clone())));
         let admin = admin.transpose().map_err(EndpointError::Admin)?;
         let traces = match &config.traces {
-            Some(of) => Some(start_traces(of, &telemetry)?),
+            Some(of) => Some(start_traces(of, &mut spools, &telemetry)?),
             None => None,
         };
         let console = (config.console != ConsoleMode::Off).then(|| Console::stdout(config.console, telemetry.clone()));
         Ok(Self {
             tracer: Tracer::new(config.sampler),
             encoder: SpanEncoder::default(),
-            processes: Processes::new(resources),
+            processes: Processes::new(resources, Services::new(config, names)),
             reporter: LossReporter::default(),
             rules,
             telemetry,
@@ -115,8 +135,69 @@ impl Pipeline {
             console,
             scrape,
             admin,
+            spools,
+            retiring: JoinSet::new(),
+            started,
         })
     }
+}
+
+/// What a scrape of `registry` is answered.
+pub(super) fn scrape_handler(
+    of: &Prometheus,
+    registry: Arc<Mutex<Registry>>,
+    rules: &Arc<Rules>,
+    telemetry: &Arc<Telemetry>,
+) -> Handler {
+    let shown = Shown { exemplars: of.scrape.exemplars.takes_any(), build_info: of.scrape.build_info };
+    prometheus::handler(of.path.clone(), shown, registry, rules.clone(), telemetry.clone())
+}
+
+/// The scrape endpoint: what it answers can be replaced, where it listens can not.
+pub(super) struct Scrape {
+    pub(super) server: Server,
+    answer: Arc<Mutex<Handler>>,
+}
+
+impl Scrape {
+    fn start(on: Listening, answer: Handler) -> Result<Self, ServeError> {
+        let answer = Arc::new(Mutex::new(answer));
+        let current = answer.clone();
+        let handler: Handler = Arc::new(move |query| {
+            let answer = current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            answer(query)
+        });
+        Ok(Self { server: Server::start(on, handler)?, answer })
+    }
+
+    pub(super) fn set(&self, answer: Handler) {
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = answer;
+    }
+}
+
+/// What observations depend on.
+pub(super) fn rules(config: &Config, names: Arc<Names>) -> Rules {
+    Rules {
+        routes: Routes::configured(&config.routes, names),
+        redactor: Redactor::new(&config.redaction.query_parameters),
+        drop_query: config.attributes.drop_query,
+    }
+}
+
+/// The registry for `plan` and `ttl` among `registries`, added if there is none: where instruments, attributes, bounds and
+/// time to live are the same, the export and the scrape endpoint read the same series.
+pub(super) fn registry(
+    registries: &mut Vec<Arc<Mutex<Registry>>>,
+    plan: Plan,
+    ttl: Duration,
+    telemetry: &Arc<Telemetry>,
+) -> Arc<Mutex<Registry>> {
+    let known = registries.iter().find(|r| lock(r).serves(&plan, ttl));
+    known.cloned().unwrap_or_else(|| {
+        let new = Arc::new(Mutex::new(Registry::new(Arc::new(plan), ttl, telemetry.clone())));
+        registries.push(new.clone());
+        new
+    })
 }
 
 /// Whether the destinations can be used as configured: URL, headers, certificates. Opens no connection.
@@ -130,27 +211,62 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     if let Some(metrics) = &config.metrics {
         Client::new(&metrics.otlp).map_err(StartError::Metrics)?;
     }
+    if let Some(prometheus) = &config.prometheus {
+        endpoints::guard(&prometheus.scrape).map_err(EndpointError::Tls)?;
+    }
     Ok(())
 }
 
-fn start_traces(of: &OtlpTraces, telemetry: &Telemetry) -> Result<Traces, StartError> {
+pub(super) fn otlp_plan(of: &OtlpMetrics, config: &Config) -> Plan {
+    let bounds = Bounds {
+        duration: &of.duration_buckets,
+        request_size: &of.request_size_buckets,
+        response_size: &of.response_size_buckets,
+    };
+    let mut how = of.aggregation;
+    if let (ExemplarFilter::AlwaysOff, Some(scrape)) = (how.exemplars, &config.prometheus) {
+        // The scrape endpoint's exemplars do no harm in series that both read.
+        how.exemplars = scrape.scrape.exemplars;
+    }
+    Plan::new(of.features, &config.attributes, bounds).aggregated(how)
+}
+
+pub(super) fn scrape_plan(of: &Prometheus, config: &Config) -> Plan {
+    let bounds = Bounds {
+        duration: &of.duration_buckets,
+        request_size: &of.request_size_buckets,
+        response_size: &of.response_size_buckets,
+    };
+    let mut how = Aggregation { exemplars: of.scrape.exemplars, ..Aggregation::default() };
+    let otlp = config.metrics.as_ref().map(|metrics| metrics.aggregation);
+    if let (ExemplarFilter::AlwaysOff, Some(otlp)) = (how.exemplars, otlp)
+        && how == (Aggregation { exemplars: how.exemplars, ..otlp })
+    {
+        how.exemplars = otlp.exemplars;
+    }
+    Plan::new(of.features, &config.attributes, bounds).aggregated(how)
+}
+
+pub(super) fn start_traces(of: &OtlpTraces, spools: &mut Spools, telemetry: &Telemetry) -> Result<Traces, StartError> {
+    let books = &telemetry.traces;
     let max_items = u64::try_from(of.queue_size).unwrap_or(u64::MAX);
-    let delivery = Delivery { max_items, keep: Keep::All, backoff: of.backoff };
+    let delivery = Delivery { max_items, max_bytes: SPAN_QUEUE_BYTES, keep: Keep::All, backoff: of.backoff };
     Ok(Traces {
-        batcher: Batcher::new(of.batch_max_size, of.batch_timeout, telemetry.traces.clone()),
-        exporter: Exporter::start(&of.otlp, delivery, telemetry.traces.clone()).map_err(StartError::Traces)?,
+        batcher: Batcher::new(of.batch_max_size, of.batch_timeout, books.clone()),
+        exporter: Exporter::start(&of.otlp, delivery, spools.of(books)?, books.clone()).map_err(StartError::Traces)?,
     })
 }
 
-fn start_metrics(
+pub(super) fn export_metrics(
     of: &OtlpMetrics,
-    registry: Arc<Mutex<Registry>>,
-    telemetry: &Arc<Telemetry>,
-    rules: &Arc<Rules>,
-) -> Result<Metrics, StartError> {
-    let delivery = Delivery { max_items: MAX_DATA_POINTS, keep: Keep::Latest, backoff: METRICS_BACKOFF };
-    Ok(Metrics {
-        collector: Collector::new(of.interval, registry, telemetry.clone(), rules.clone(), wall_clock()),
-        exporter: Exporter::start(&of.otlp, delivery, telemetry.metrics.clone()).map_err(StartError::Metrics)?,
-    })
+    spools: &mut Spools,
+    telemetry: &Telemetry,
+) -> Result<Exporter, StartError> {
+    let books = &telemetry.metrics;
+    let (keep, backoff) = match of.aggregation.temporality {
+        Temporality::Cumulative => (Keep::Latest, METRICS_BACKOFF),
+        Temporality::Delta | Temporality::LowMemory => (Keep::All, DELTA_BACKOFF),
+    };
+    let delivery = Delivery { max_items: MAX_DATA_POINTS, max_bytes: POINT_QUEUE_BYTES, keep, backoff };
+    Exporter::start(&of.otlp, delivery, spools.of(books)?, books.clone()).map_err(StartError::Metrics)
 }

@@ -10,9 +10,13 @@ use std::{
 };
 
 use hashbrown::HashMap;
+use spantap_config::Config;
 use tokio::time::Instant;
 
-use super::lock;
+use super::{
+    lock,
+    services::{Service, Services},
+};
 use crate::{
     metric::registry::{ProcessKey, Registry},
     model::{ProcessId, ProcessRef},
@@ -30,6 +34,7 @@ pub(super) struct Known {
     process: ProcessRef,
     pub(super) key: ProcessKey,
     pub(super) resource: Arc<Resource>,
+    pub(super) service: Arc<Service>,
     /// Encoded spans that wait for the next request.
     pub(super) spans: Vec<u8>,
     pub(super) span_count: u64,
@@ -41,14 +46,15 @@ pub(super) struct Known {
 #[derive(Debug)]
 pub(super) struct Processes {
     resources: ResourceBuilder,
+    services: Services,
     known: HashMap<ProcessId, Known>,
     ended: VecDeque<(Instant, ProcessId, ProcessKey)>,
     next_key: u64,
 }
 
 impl Processes {
-    pub(super) fn new(resources: ResourceBuilder) -> Self {
-        Self { resources, known: HashMap::new(), ended: VecDeque::new(), next_key: 0 }
+    pub(super) fn new(resources: ResourceBuilder, services: Services) -> Self {
+        Self { resources, services, known: HashMap::new(), ended: VecDeque::new(), next_key: 0 }
     }
 
     pub(super) fn resources(&self) -> &ResourceBuilder {
@@ -57,6 +63,31 @@ impl Processes {
 
     pub(super) fn set_host(&mut self, host: HostFacts) {
         self.resources.set_host(host);
+    }
+
+    /// Whether any span may be kept whatever its sampler says.
+    pub(super) fn keeps_any(&self) -> bool {
+        self.services.keeps_any()
+    }
+
+    /// Another configuration from now on. A process whose resource changes by it begins new series. Spans must have been sealed.
+    pub(super) fn reconfigure(&mut self, config: &Config, registries: &[Arc<Mutex<Registry>>], now: Instant) {
+        let Self { known, resources, services, next_key, .. } = self;
+        *resources = resources.reconfigured(config);
+        services.reconfigure(config);
+        for known in known.values_mut() {
+            let resource = resources.process(&known.process);
+            if resource != *known.resource {
+                registries.iter().for_each(|r| lock(r).end(known.key, now));
+                *next_key += 1;
+                known.key = ProcessKey(*next_key);
+                known.service = services.of(&known.process, &resource);
+                known.resource = Arc::new(resource);
+                if known.ended {
+                    self.ended.push_back((now, known.process.id, known.key));
+                }
+            }
+        }
     }
 
     /// Whether [`Processes::get`] will put another process in the place of one whose spans wait: the same id with other
@@ -83,13 +114,15 @@ impl Processes {
                 self.forget_one(registries, now);
             }
         }
-        let Self { known, resources, next_key, .. } = self;
+        let Self { known, resources, services, next_key, .. } = self;
         let known = known.entry(process.id).or_insert_with(|| {
             *next_key += 1;
+            let resource = resources.process(process);
             Known {
                 process: process.clone(),
                 key: ProcessKey(*next_key),
-                resource: Arc::new(resources.process(process)),
+                service: services.of(process, &resource),
+                resource: Arc::new(resource),
                 spans: Vec::new(),
                 span_count: 0,
                 counted: 0,
@@ -155,6 +188,11 @@ mod tests {
     use super::*;
     use crate::sample;
 
+    fn processes() -> Processes {
+        let config = sample::config();
+        Processes::new(ResourceBuilder::new(&config), Services::new(&config, Arc::default()))
+    }
+
     fn known(processes: &mut Processes, id: u32, name: &str) -> ProcessKey {
         let process = Arc::new(sample::process(id, name));
         let replaced = processes.is_replaced(&process);
@@ -163,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_process_is_its_facts() {
-        let mut processes = Processes::new(ResourceBuilder::new(&sample::config()));
+        let mut processes = processes();
         let first = known(&mut processes, 1, "a");
         assert_eq!(known(&mut processes, 1, "a"), first, "told again by a new stream");
         assert_ne!(known(&mut processes, 2, "a"), first);
@@ -174,7 +212,7 @@ mod tests {
 
     #[test]
     fn ended_processes_linger() {
-        let mut processes = Processes::new(ResourceBuilder::new(&sample::config()));
+        let mut processes = processes();
         let (first, now) = (known(&mut processes, 1, "a"), Instant::now());
         processes.end(ProcessId(1), &[], now);
         processes.forget(now + LINGER / 2);
@@ -193,7 +231,7 @@ mod tests {
 
     #[test]
     fn room_is_bounded() {
-        let mut processes = Processes::new(ResourceBuilder::new(&sample::config()));
+        let mut processes = processes();
         let now = Instant::now();
         for id in 0..LIMIT as u32 + 10 {
             known(&mut processes, id, "a");

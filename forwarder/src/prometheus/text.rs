@@ -1,269 +1,173 @@
-//! Prometheus text 0.0.4 and OpenMetrics 1.0 (OpenTelemetry specification, "Prometheus and OpenMetrics compatibility").
+//! Prometheus text 0.0.4 and OpenMetrics 1.0, line by line.
 //!
-//! In: series and self-metrics. Out: text. Pure functions.
+//! In: families, labels that are written already, values. Out: text. Pure functions.
 
 use std::fmt::Write;
 
+use super::{
+    format::Format,
+    names::{label, label_name, metric_name},
+};
 use crate::{
     metric::{
-        histogram::Histogram,
-        registry::{MetricSeries, ProcessSeries, Registry},
+        exemplar::Exemplar,
+        histogram::{Counts, Histogram},
     },
-    observation::Rules,
-    resource::Resource,
-    semconv::{HTTP_CLIENT_REQUEST_DURATION, HTTP_SERVER_REQUEST_DURATION, SCOPE_NAME, SCOPE_VERSION, key},
+    model::UnixNs,
     telemetry::snapshot::{Kind, Measure},
 };
 
-/// Which of the two formats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Prometheus text 0.0.4.
-    Text,
-    /// OpenMetrics 1.0.
-    OpenMetrics,
-}
-
-impl Format {
-    /// The format that `accept` prefers; text if it says nothing.
-    pub fn negotiate(accept: &str) -> Self {
-        let quality = |wanted: &str| {
-            accept
-                .split(',')
-                .take(32)
-                .map(str::trim)
-                .filter(|range| range.split(';').next().unwrap_or_default().trim() == wanted)
-                .map(q)
-                .fold(0.0, f32::max)
-        };
-        let text = quality("text/plain").max(quality("text/*")).max(quality("*/*"));
-        if quality("application/openmetrics-text") > text { Self::OpenMetrics } else { Self::Text }
-    }
-
-    /// `Content-Type` of the format.
-    pub fn content_type(self) -> &'static str {
-        match self {
-            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
-            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        }
-    }
-}
-
-/// Weight of a media range (RFC 9110 section 12.4.2).
-fn q(range: &str) -> f32 {
-    let weight = range.split(';').skip(1).find_map(|p| p.trim().strip_prefix("q="));
-    weight.map_or(1.0, |w| w.trim().parse().unwrap_or(0.0))
-}
-
-/// All series of `registry`, with one `target_info` for each process.
-pub fn render(format: Format, registry: &Registry, rules: &Rules) -> String {
-    let mut out = Writer { format, text: String::new() };
-    let mut processes: Vec<_> = registry.processes().collect();
-    // One process may stand under two keys for a while; the name of a target must not.
-    processes.sort_by_cached_key(|p| target(&p.resource));
-    out.family(
-        "target",
-        "target_info",
-        "Resource of the observed process.",
-        if format == Format::Text { "gauge" } else { "info" },
-        "",
-    );
-    let mut last = None;
-    for process in &processes {
-        let target = target(&process.resource);
-        if last.as_ref() != Some(&target) {
-            out.line("target_info", &target_labels(&process.resource, &target), "1");
-        }
-        last = Some(target);
-    }
-    for (name, help, pick) in [
-        (
-            HTTP_SERVER_REQUEST_DURATION,
-            "Duration of HTTP server requests.",
-            (|p| &p.server) as fn(&ProcessSeries) -> &MetricSeries,
-        ),
-        (HTTP_CLIENT_REQUEST_DURATION, "Duration of HTTP client requests.", |p| &p.client),
-    ] {
-        let name = metric_name(name, "s");
-        let mut begun = false;
-        for process in &processes {
-            let base = base_labels(&process.resource);
-            let of = pick(process);
-            let overflow =
-                of.overflow.as_ref().map(|h| (format!("{base},{}=\"true\"", label_name(key::OTEL_METRIC_OVERFLOW)), h));
-            let named = of.series.iter().map(|(key, histogram)| {
-                let mut labels = base.clone();
-                for (key, value) in key.attributes(rules) {
-                    label(&mut labels, &label_name(key), &value.to_string());
-                }
-                (labels, histogram)
-            });
-            for (labels, histogram) in named.chain(overflow) {
-                if !begun {
-                    out.family(&name, &name, help, "histogram", "seconds");
-                    begun = true;
-                }
-                out.histogram(&name, &labels, registry.bounds(), histogram);
-            }
-        }
-    }
-    out.finish()
+/// What stands at the head of a family.
+#[derive(Debug, Clone, Copy)]
+pub struct Family<'a> {
+    /// Name, without the suffix of a counter or an info.
+    pub name: &'a str,
+    /// Name of its samples, where they have one name only.
+    pub sample: &'a str,
+    /// For people, on one line.
+    pub help: &'a str,
+    /// `counter`, `gauge`, `histogram`, `info`.
+    pub kind: &'a str,
 }
 
 /// The self-metrics.
 pub fn render_own(format: Format, measures: &[Measure]) -> String {
-    let mut out = Writer { format, text: String::new() };
+    let mut out = Writer::new(format);
     for measure in measures {
-        let family = metric_name(measure.name, measure.unit);
+        let name = metric_name(measure.name, measure.unit);
         let (kind, sample) = match measure.kind {
-            Kind::Counter => ("counter", format!("{family}_total")),
-            Kind::Gauge => ("gauge", family.clone()),
+            Kind::Counter => ("counter", format!("{name}_total")),
+            Kind::Gauge => ("gauge", name.clone()),
         };
-        let unit = if family.ends_with("_bytes") { "bytes" } else { "" };
-        out.family(&family, &sample, measure.description, kind, unit);
+        out.family(Family { name: &name, sample: &sample, help: measure.description, kind });
         for (attributes, value) in &measure.points {
             let mut labels = String::new();
             attributes.iter().for_each(|(key, value)| label(&mut labels, &label_name(key), &value.to_string()));
-            out.line(&sample, &labels, &value.to_string());
+            out.line(&sample, &labels, value);
         }
     }
-    out.finish()
+    out.end();
+    out.text
 }
 
-struct Writer {
+/// Writes one of the formats.
+#[derive(Debug)]
+pub struct Writer {
     format: Format,
-    text: String,
+    /// What has been written.
+    pub text: String,
 }
 
 // Writing to a `String` does not fail.
 impl Writer {
-    /// `family` is the name for OpenMetrics, `sample` the name for text.
-    fn family(&mut self, family: &str, sample: &str, help: &str, kind: &str, unit: &str) {
-        let name = if self.format == Format::OpenMetrics { family } else { sample };
-        let _ = writeln!(self.text, "# HELP {name} {help}");
+    /// Nothing yet.
+    pub fn new(format: Format) -> Self {
+        Self { format, text: String::new() }
+    }
+
+    /// The head of a family.
+    pub fn family(&mut self, family: Family<'_>) {
+        let open = self.format == Format::OpenMetrics;
+        let (name, kind) = match family.kind {
+            kind if open => (family.name, kind),
+            // Text 0.0.4 names the sample and knows no infos.
+            "info" => (family.sample, "gauge"),
+            kind => (family.sample, kind),
+        };
+        let _ = writeln!(self.text, "# HELP {name} {}", family.help);
         let _ = writeln!(self.text, "# TYPE {name} {kind}");
-        if self.format == Format::OpenMetrics && !unit.is_empty() {
+        let unit = ["seconds", "bytes", "ratio"]
+            .into_iter()
+            .find(|unit| family.name.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_')));
+        if let (true, Some(unit)) = (open, unit) {
             let _ = writeln!(self.text, "# UNIT {name} {unit}");
         }
     }
 
-    fn line(&mut self, name: &str, labels: &str, value: &str) {
+    /// One sample.
+    pub fn line(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
         let _ = match labels {
             "" => writeln!(self.text, "{name} {value}"),
             _ => writeln!(self.text, "{name}{{{labels}}} {value}"),
         };
     }
 
-    fn histogram(&mut self, name: &str, labels: &str, bounds: &[f64], histogram: &Histogram) {
-        let mut total = 0;
-        for (at, count) in histogram.counts.iter().enumerate() {
-            total += count;
-            let le = match (bounds.get(at), self.format) {
-                (None, _) => "+Inf".to_owned(),
-                (Some(bound), Format::Text) => format!("{bound}"),
-                (Some(bound), Format::OpenMetrics) => format!("{bound:?}"), // canonical: 1.0, not 1
-            };
-            let _ = writeln!(self.text, "{name}_bucket{{{labels},le=\"{le}\"}} {total}");
+    /// Since when a series counts; text 0.0.4 has no place for it.
+    pub fn created(&mut self, name: &str, labels: &str, start: UnixNs) {
+        if self.format == Format::OpenMetrics {
+            let braces = if labels.is_empty() { ("", "") } else { ("{", "}") };
+            let _ = writeln!(self.text, "{name}_created{}{labels}{} {}", braces.0, braces.1, Seconds(start));
         }
-        let _ = writeln!(self.text, "{name}_sum{{{labels}}} {}", histogram.sum);
-        let _ = writeln!(self.text, "{name}_count{{{labels}}} {total}");
     }
 
-    fn finish(mut self) -> String {
+    /// A histogram with cumulative buckets; `exemplars` says whether those that it has are shown, where the format can.
+    pub fn histogram(&mut self, name: &str, labels: &str, bounds: &[f64], histogram: &Histogram, exemplars: bool) {
+        let comma = if labels.is_empty() { "" } else { "," };
+        let open = self.format == Format::OpenMetrics;
+        let mut total = 0;
+        // Native histograms are not for text: of exponential ones the sum and the count are left.
+        let all = [histogram.count()];
+        let (bounds, counts) = match &histogram.counts {
+            Counts::Explicit(counts) => (bounds, &**counts),
+            Counts::Exponential(_) => (&[][..], &all[..]),
+        };
+        for (at, count) in counts.iter().enumerate() {
+            total += count;
+            let _ = write!(self.text, "{name}_bucket{{{labels}{comma}le=\"");
+            let _ = match bounds.get(at) {
+                None => write!(self.text, "+Inf"),
+                Some(bound) if open => write!(self.text, "{bound:?}"), // canonical: 1.0, not 1
+                Some(bound) => write!(self.text, "{bound}"),
+            };
+            let _ = write!(self.text, "\"}} {total}");
+            let exemplar = i32::try_from(at).ok().and_then(|at| histogram.exemplars.of_bucket(at));
+            if let (true, true, Some(exemplar)) = (open, exemplars, exemplar) {
+                self.exemplar(exemplar);
+            }
+            self.text.push('\n');
+        }
+        self.line_of(name, "_sum", labels, histogram.sum);
+        self.line_of(name, "_count", labels, total);
+        self.created(name, labels, histogram.start);
+    }
+
+    fn line_of(&mut self, name: &str, suffix: &str, labels: &str, value: impl std::fmt::Display) {
+        let braces = if labels.is_empty() { ("", "") } else { ("{", "}") };
+        let _ = writeln!(self.text, "{name}{suffix}{}{labels}{} {value}", braces.0, braces.1);
+    }
+
+    fn exemplar(&mut self, exemplar: &Exemplar) {
+        self.text.push_str(" # {");
+        if let Some((trace, span)) = exemplar.span {
+            self.text.push_str("trace_id=\"");
+            self.hex(&trace);
+            self.text.push_str("\",span_id=\"");
+            self.hex(&span);
+            self.text.push('"');
+        }
+        let _ = write!(self.text, "}} {} {}", exemplar.value, Seconds(exemplar.time));
+    }
+
+    fn hex(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            let _ = write!(self.text, "{byte:02x}");
+        }
+    }
+
+    /// The last line of OpenMetrics: nothing may follow it.
+    pub fn end(&mut self) {
         if self.format == Format::OpenMetrics {
             self.text.push_str("# EOF\n");
         }
-        self.text
     }
 }
 
-/// `job` and `instance`.
-fn target(resource: &Resource) -> (String, String) {
-    let (namespace, name) = (resource.text(key::SERVICE_NAMESPACE), resource.text(key::SERVICE_NAME));
-    let job = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
-    (job, resource.text(key::SERVICE_INSTANCE_ID).to_owned())
-}
+/// A time in seconds.
+struct Seconds(UnixNs);
 
-fn base_labels(resource: &Resource) -> String {
-    let (job, instance) = target(resource);
-    let mut labels = String::new();
-    label(&mut labels, "job", &job);
-    label(&mut labels, "instance", &instance);
-    label(&mut labels, "otel_scope_name", SCOPE_NAME);
-    label(&mut labels, "otel_scope_version", SCOPE_VERSION);
-    labels
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let UnixNs(ns) = self.0;
+        write!(f, "{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000)
+    }
 }
-
-fn target_labels(resource: &Resource, (job, instance): &(String, String)) -> String {
-    let mut labels = String::new();
-    label(&mut labels, "job", job);
-    label(&mut labels, "instance", instance);
-    // Keys that become one name share it: values joined by `;`, in the order of the keys.
-    let mut named: Vec<(String, String)> = Vec::new();
-    for (key, value) in &resource.attributes {
-        if [key::SERVICE_NAME, key::SERVICE_NAMESPACE, key::SERVICE_INSTANCE_ID].contains(&key.as_str()) {
-            continue;
-        }
-        let name = label_name(key);
-        match named.iter_mut().find(|(n, _)| *n == name) {
-            Some((_, joined)) => {
-                joined.push(';');
-                joined.push_str(&value.to_string());
-            }
-            None if name == "job" || name == "instance" => {}
-            None => named.push((name, value.to_string())),
-        }
-    }
-    named.iter().for_each(|(name, value)| label(&mut labels, name, value));
-    labels
-}
-
-fn label(labels: &mut String, name: &str, value: &str) {
-    if !labels.is_empty() {
-        labels.push(',');
-    }
-    labels.push_str(name);
-    labels.push_str("=\"");
-    for c in value.chars() {
-        match c {
-            '\\' => labels.push_str("\\\\"),
-            '"' => labels.push_str("\\\""),
-            '\n' => labels.push_str("\\n"),
-            _ => labels.push(c),
-        }
-    }
-    labels.push('"');
-}
-
-/// `[a-zA-Z_][a-zA-Z0-9_]*`: everything else becomes `_`, runs of it one.
-fn label_name(key: &str) -> String {
-    let mut name = String::with_capacity(key.len());
-    for c in key.chars() {
-        match c {
-            'a'..='z' | 'A'..='Z' | '0'..='9' => name.push(c),
-            _ if name.ends_with('_') => {}
-            _ => name.push('_'),
-        }
-    }
-    if name.starts_with(|c: char| c.is_ascii_digit()) || name.is_empty() {
-        name.insert_str(0, "key_");
-    }
-    name
-}
-
-/// Name with the unit as suffix, without `_total`.
-fn metric_name(name: &str, unit: &str) -> String {
-    let mut out = label_name(name);
-    let suffix = match unit {
-        "s" => "_seconds",
-        "By" => "_bytes",
-        _ => "",
-    };
-    if !out.ends_with(suffix) {
-        out.push_str(suffix);
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests;

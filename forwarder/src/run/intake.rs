@@ -3,12 +3,13 @@
 //! In: what the ingest server hands over. Out: exchanges to the pipeline, losses to their counters, acknowledgements to
 //! the agent once a batch is taken over.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use spantap_config::Headers;
 use spantap_proto::v1;
 
 use crate::{
-    exchange::{Exchange, Sink, Table},
+    exchange::{Capture, Exchange, Sink, Table},
     ingest::{Arrival, Batch},
     loss::{Losses, Reason},
     model::{ClockAnchor, MonotonicNs, Process, ProcessId, ProcessRef, UnixNs},
@@ -27,8 +28,14 @@ const MAX_PROCESS_BYTES: usize = 32 * 1024 * 1024;
 pub struct Intake {
     table: Table,
     processes: rustc_hash::FxHashMap<ProcessId, ProcessRef>,
-    /// What those take, about.
+    /// What those take, about, and those that are leaving.
     process_bytes: usize,
+    /// Forgotten here, and still in use by open requests or waiting spans; with what each takes.
+    leaving: Vec<(Weak<Process>, usize)>,
+    /// Up to this sequence the agent may send again what was taken over already.
+    sent_again: u64,
+    /// Highest sequence taken over in this run.
+    taken: u64,
     /// The process of events of which nothing is known.
     nobody: ProcessRef,
     losses: Arc<Losses>,
@@ -47,6 +54,9 @@ impl Intake {
             table: Table::default(),
             processes: Default::default(),
             process_bytes: 0,
+            leaving: Vec::new(),
+            sent_again: 0,
+            taken: 0,
             nobody: Arc::new(nobody()),
             losses,
             run: None,
@@ -56,12 +66,21 @@ impl Intake {
         }
     }
 
+    /// Keeps the header fields that `headers` names from now on.
+    pub fn set_capture(&mut self, headers: &Headers) {
+        self.table.set_capture(Capture::new(headers));
+    }
+
     /// Takes one arrival over, and acknowledges it.
     pub fn take(&mut self, arrival: Arrival, pipeline: &mut Pipeline) {
         match arrival {
             Arrival::Began(hello) => self.begin(&hello, pipeline),
             Arrival::Batch { batch, taken, sequence } => {
-                self.batch(*batch, pipeline);
+                // Whoever has not heard an acknowledgement sends again; what was taken over is not taken twice.
+                if sequence == 0 || sequence > self.sent_again {
+                    self.batch(*batch, pipeline);
+                    self.taken = self.taken.max(sequence);
+                }
                 if sequence != 0 {
                     // Full or closed: a later acknowledgement covers this one, or nobody waits for it.
                     let _ = taken.try_send(Ok(v1::Acknowledgement { sequence }));
@@ -92,10 +111,12 @@ impl Intake {
         if known.is_some_and(|run| run != hello.agent_run) {
             self.table.agent_restarted(&mut Out { pipeline, losses: &self.losses, clock: self.clock });
             pipeline.agent_restarted();
-            self.processes.clear();
-            self.process_bytes = 0;
+            let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
+            ids.into_iter().for_each(|id| self.forget(id));
             self.told.clear();
+            self.taken = 0;
         }
+        self.sent_again = self.taken;
         pipeline.set_host(HostFacts { name: hello.host_name.clone(), id: hello.host_id.clone() });
         pipeline.telemetry().agent.set_connected(true);
     }
@@ -103,6 +124,7 @@ impl Intake {
     fn batch(&mut self, batch: Batch, pipeline: &mut Pipeline) {
         self.clock = batch.clock;
         self.clock_read = std::time::Instant::now();
+        self.let_go();
         for process in batch.processes {
             // One that is told again takes its own place.
             self.forget(process.id);
@@ -132,7 +154,14 @@ impl Intake {
                 }
             }
         }
+        self.table.batch_ends(batch.bytes);
         out.pipeline.telemetry().agent.events_received.add(received);
+        for usage in batch.usages {
+            match self.processes.get(&usage.process) {
+                Some(process) => pipeline.usage(&usage, process, &self.clock),
+                None => tracing::debug!(process = usage.process.0, "usage of a process that is not known"),
+            }
+        }
         for id in batch.ended {
             self.table.process_ended(id, self.clock.monotonic);
             self.forget(id);
@@ -151,9 +180,28 @@ impl Intake {
     }
 
     fn forget(&mut self, id: ProcessId) {
-        if let Some(process) = self.processes.remove(&id) {
-            self.process_bytes = self.process_bytes.saturating_sub(size(&process));
+        let Some(process) = self.processes.remove(&id) else { return };
+        let bytes = size(&process);
+        if Arc::strong_count(&process) > 1 {
+            self.leaving.push((Arc::downgrade(&process), bytes));
+        } else {
+            self.process_bytes = self.process_bytes.saturating_sub(bytes);
         }
+    }
+
+    /// Counts those no more that nobody uses any more; only once there is little room, for it looks at all of them.
+    fn let_go(&mut self) {
+        if self.process_bytes < MAX_PROCESS_BYTES / 2 {
+            return;
+        }
+        let bytes = &mut self.process_bytes;
+        self.leaving.retain(|(process, size)| {
+            let used = process.strong_count() > 0;
+            if !used {
+                *bytes = bytes.saturating_sub(*size);
+            }
+            used
+        });
     }
 
     /// The agent's counts are cumulative in its run; ours are in this program's.
@@ -201,7 +249,9 @@ impl Intake {
 fn size(process: &Process) -> usize {
     let optional = [&process.container_id, &process.language, &process.service_name, &process.service_namespace];
     let texts = process.environment.iter().flat_map(|(name, value)| [name, value]);
+    let routes = &process.overrides.routes;
     let texts = texts.chain([&process.executable]).chain(optional.into_iter().flatten());
+    let texts = texts.chain(&routes.incoming).chain(&routes.outgoing);
     texts.fold(size_of::<Process>(), |sum, text| sum + size_of::<String>() + text.len())
 }
 
@@ -235,6 +285,7 @@ fn nobody() -> Process {
         service_namespace: None,
         export_traces: true,
         export_metrics: true,
+        overrides: Default::default(),
     }
 }
 

@@ -1,19 +1,26 @@
-//! Books of one OTLP destination: what was handed over is exported, lost by a reason, superseded, or still queued.
+//! Books of one OTLP destination: what was handed over, or found in the spool, is exported, lost by a reason,
+//! superseded, still queued, or in the spool.
 //!
 //! In: counts from batcher, queue and worker. Out: the counts, and [`Destination::imbalance`], which is zero if they add up.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Counter;
-use crate::loss::{Losses, Reason};
+use crate::{
+    export::queue::Settlement,
+    loss::{Losses, Reason},
+};
 
 /// Reasons for which items of a destination can be lost.
-pub const REASONS: [Reason; 5] = [
+pub const REASONS: [Reason; 8] = [
     Reason::ExportQueueFull,
     Reason::ExportRefused,
     Reason::ExportGivenUp,
     Reason::ExportPartial,
     Reason::ExportAtStop,
+    Reason::SpoolFull,
+    Reason::SpoolExpired,
+    Reason::SpoolUnreadable,
 ];
 
 /// Books of one destination. Items are spans or data points.
@@ -37,6 +44,18 @@ pub struct Destination {
     pub queued_bytes: Counter,
     /// Items that may wait at once.
     pub capacity: Counter,
+    /// Items written to the spool.
+    pub spooled: Counter,
+    /// Items of an earlier run, found in the spool at start.
+    pub recovered: Counter,
+    /// Items on their way to the disk now.
+    pub spooling: Counter,
+    /// Items in the spool now.
+    pub spool_items: Counter,
+    /// Bytes of the spool's files now.
+    pub spool_bytes: Counter,
+    /// Writes to the spool that failed.
+    pub spool_errors: Counter,
     /// Requests that the destination took.
     pub requests_ok: Counter,
     /// Requests that failed, retried ones included.
@@ -58,6 +77,12 @@ impl Destination {
             queued: Counter::default(),
             queued_bytes: Counter::default(),
             capacity: Counter::default(),
+            spooled: Counter::default(),
+            recovered: Counter::default(),
+            spooling: Counter::default(),
+            spool_items: Counter::default(),
+            spool_bytes: Counter::default(),
+            spool_errors: Counter::default(),
             requests_ok: Counter::default(),
             requests_failed: Counter::default(),
         }
@@ -79,6 +104,24 @@ impl Destination {
         }
     }
 
+    /// Counts what is lost and is no item.
+    pub fn count(&self, reason: Reason, n: u64) {
+        self.losses.count(reason, n);
+    }
+
+    /// Books what became of `items`.
+    pub fn settle(&self, items: u64, settlement: Settlement) {
+        match settlement {
+            Settlement::Delivered { rejected } => {
+                let rejected = rejected.min(items);
+                self.exported.add(items - rejected);
+                self.lost(Reason::ExportPartial, rejected);
+            }
+            Settlement::Lost(reason) => self.lost(reason, items),
+            Settlement::Superseded => self.superseded.add(items),
+        }
+    }
+
     /// Items lost so far, by reason.
     pub fn losses(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
         REASONS.iter().zip(&self.lost).map(|(reason, counter)| (*reason, counter.get()))
@@ -94,10 +137,15 @@ impl Destination {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Items accepted less those exported, lost, superseded, queued and pending: zero if the books are right.
+    /// Items accepted or recovered, less those exported, lost, superseded, waiting and spooled: zero if the books are right.
     pub fn imbalance(&self) -> i128 {
-        let waiting = self.queued.get() + self.pending.get();
-        let out = self.exported.get() + self.superseded.get() + waiting + self.losses().map(|(_, n)| n).sum::<u64>();
-        i128::from(self.accepted.get()) - i128::from(out)
+        let out = self.exported.get() + self.superseded.get() + self.waiting() + self.spool_items.get();
+        let lost: u64 = self.losses().map(|(_, n)| n).sum();
+        i128::from(self.accepted.get() + self.recovered.get()) - i128::from(out + lost)
+    }
+
+    /// Items in memory: in the request that is built, in the queue, on their way to the destination or to the disk.
+    pub fn waiting(&self) -> u64 {
+        self.pending.get() + self.queued.get() + self.spooling.get()
     }
 }

@@ -77,6 +77,24 @@ pub fn measures(t: &Telemetry) -> Vec<Measure> {
             one(t.spans_unwanted.get()),
         ),
         counter(
+            "spantap.ignored_by_route",
+            "Exchanges left out because their path is ignored.",
+            "{exchange}",
+            vec![
+                (vec![("signal", text("traces"))], t.spans_ignored.get()),
+                (vec![("signal", text("metrics"))], t.measurements_ignored.get()),
+            ],
+        ),
+        counter(
+            "spantap.config.reloads",
+            "Configurations read again, by result.",
+            "{reload}",
+            vec![
+                (vec![("result", text("ok"))], t.reloads.get()),
+                (vec![("result", text("refused"))], t.reloads_refused.get()),
+            ],
+        ),
+        counter(
             "spantap.export.accepted",
             "Spans and data points handed over for export.",
             "{item}",
@@ -105,7 +123,7 @@ pub fn measures(t: &Telemetry) -> Vec<Measure> {
             "spantap.export.queue.size",
             "Spans and data points waiting or on their way.",
             "{item}",
-            each(|d| d.queued.get() + d.pending.get()),
+            each(|d| d.waiting()),
         ),
         gauge(
             "spantap.export.queue.bytes",
@@ -118,6 +136,31 @@ pub fn measures(t: &Telemetry) -> Vec<Measure> {
             "Spans and data points that may wait.",
             "{item}",
             each(|d| d.capacity.get()),
+        ),
+        counter(
+            "spantap.export.spooled",
+            "Spans and data points written to the spool.",
+            "{item}",
+            each(|d| d.spooled.get()),
+        ),
+        counter(
+            "spantap.export.recovered",
+            "Spans and data points of an earlier run, found in the spool at start.",
+            "{item}",
+            each(|d| d.recovered.get()),
+        ),
+        gauge(
+            "spantap.export.spool.size",
+            "Spans and data points in the spool.",
+            "{item}",
+            each(|d| d.spool_items.get()),
+        ),
+        gauge("spantap.export.spool.bytes", "Bytes of the spool's files.", "By", each(|d| d.spool_bytes.get())),
+        counter(
+            "spantap.export.spool.errors",
+            "Writes to the spool that failed.",
+            "{error}",
+            each(|d| d.spool_errors.get()),
         ),
         counter(
             "spantap.metric.overflow",
@@ -190,11 +233,43 @@ pub fn measures(t: &Telemetry) -> Vec<Measure> {
     all
 }
 
+/// Leaves of counters what came since `told`, and no point where nothing did.
+pub fn subtract(now: &mut [Measure], told: &[Measure]) {
+    for measure in now.iter_mut().filter(|measure| measure.kind == Kind::Counter) {
+        let before = told.iter().find(|before| before.name == measure.name);
+        for (attributes, value) in &mut measure.points {
+            let known = before.and_then(|before| before.points.iter().find(|(of, _)| of == attributes));
+            *value = value.saturating_sub(known.map_or(0, |(_, value)| *value));
+        }
+        measure.points.retain(|(_, value)| *value > 0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{collections::HashSet, sync::Arc};
 
     use super::*;
+
+    #[test]
+    fn differences_add_up() {
+        let t = Telemetry::new(Arc::default());
+        let exchanges = |measures: &[Measure]| -> u64 {
+            let of = measures.iter().find(|m| m.name == "spantap.exchanges").map(|m| &m.points);
+            of.into_iter().flatten().map(|(_, value)| value).sum()
+        };
+        let (mut told, mut sum) = (Vec::new(), 0);
+        for round in 0..3 {
+            (0..round).for_each(|_| t.exchange(crate::exchange::Side::Server));
+            let now = measures(&t);
+            let mut since = now.clone();
+            subtract(&mut since, &told);
+            sum += exchanges(&since);
+            assert_eq!(sum, exchanges(&now));
+            assert!(since.iter().any(|m| m.kind == Kind::Gauge && !m.points.is_empty()), "gauges stay");
+            told = now;
+        }
+    }
 
     #[test]
     fn names_are_unique_and_of_spantap() {

@@ -20,9 +20,13 @@ pub struct DestinationSummary {
     pub superseded: u64,
     /// Items still waiting.
     pub queued: u64,
+    /// Items of an earlier run, found in the spool at start.
+    pub recovered: u64,
+    /// Items that stay in the spool.
+    pub spooled: u64,
     /// Items lost, by reason; reasons without loss are left out.
     pub lost: Vec<(Reason, u64)>,
-    /// Accepted less all the others: zero if the books are right.
+    /// Accepted and recovered less all the others: zero if the books are right.
     pub imbalance: i128,
 }
 
@@ -37,6 +41,8 @@ pub struct Summary {
     pub unsampled: u64,
     /// Exchanges that nobody wanted as span.
     pub unwanted: u64,
+    /// Exchanges that became no span because their path is ignored.
+    pub ignored: u64,
     /// Spans.
     pub traces: DestinationSummary,
     /// Data points.
@@ -54,17 +60,18 @@ impl Summary {
             client_exchanges: telemetry.client_exchanges.get(),
             unsampled: telemetry.spans_unsampled.get(),
             unwanted: telemetry.spans_unwanted.get(),
+            ignored: telemetry.spans_ignored.get(),
             traces: DestinationSummary::of(&telemetry.traces),
             metrics: DestinationSummary::of(&telemetry.metrics),
             losses,
         }
     }
 
-    /// Whether everything adds up: each exchange became a span, was not sampled or was not wanted, and each span and
-    /// data point was exported, superseded, lost by a reason, or is queued.
+    /// Whether everything adds up: each exchange became a span, was not sampled, not wanted or ignored, and each span and
+    /// data point, of this run or recovered, was exported, superseded, lost by a reason, is queued, or in the spool.
     pub fn adds_up(&self) -> bool {
-        let spans =
-            self.server_exchanges + self.client_exchanges == self.traces.accepted + self.unsampled + self.unwanted;
+        let no_spans = self.unsampled + self.unwanted + self.ignored;
+        let spans = self.server_exchanges + self.client_exchanges == self.traces.accepted + no_spans;
         spans && self.traces.imbalance == 0 && self.metrics.imbalance == 0
     }
 }
@@ -76,7 +83,9 @@ impl DestinationSummary {
             accepted: books.accepted.get(),
             exported: books.exported.get(),
             superseded: books.superseded.get(),
-            queued: books.queued.get() + books.pending.get(),
+            queued: books.waiting(),
+            recovered: books.recovered.get(),
+            spooled: books.spool_items.get(),
             lost: books.losses().filter(|(_, n)| *n > 0).collect(),
             imbalance: books.imbalance(),
         }
@@ -93,8 +102,14 @@ impl fmt::Display for Summary {
             self.client_exchanges
         )?;
         for (items, books) in [("spans", &self.traces), ("data points", &self.metrics)] {
-            if books.accepted > 0 {
+            if books.accepted + books.recovered > 0 {
                 write!(f, "; {items}: {} exported of {}", books.exported, books.accepted)?;
+            }
+            if books.recovered > 0 {
+                write!(f, ", {} recovered", books.recovered)?;
+            }
+            if books.spooled > 0 {
+                write!(f, ", {} in the spool", books.spooled)?;
             }
             if books.queued > 0 {
                 write!(f, ", {} queued", books.queued)?;

@@ -27,7 +27,7 @@ use spantap_proto::v1::{self, agent_message::Body};
 use tokio::sync::mpsc;
 
 /// So small that an input of some hundred bytes reaches them.
-const SMALL: Limits = Limits { connections: 6, pipeline: 3, requests: 8, events_held: 5 };
+const SMALL: Limits = Limits { connections: 6, pipeline: 3, requests: 8, events_held: 5, bytes: 16 << 10 };
 
 /// Takes what a table finds as far as it goes: to the bytes of a span.
 struct ToSpans {
@@ -149,6 +149,8 @@ impl Forwarder {
         assert!(stats.connections <= SMALL.connections, "{stats:?}");
         assert!(stats.requests_open <= SMALL.requests, "{stats:?}");
         assert!(stats.events_held <= SMALL.events_held + 64, "{stats:?}");
+        // One more request, whose head is as long as the input.
+        assert!(stats.bytes <= SMALL.bytes + 80 * 1024, "{stats:?}");
         assert_eq!(stats.requests, stats.exchanges + stats.requests_lost + stats.requests_open as u64, "{stats:?}");
         assert_eq!(stats.exchanges, self.sink.exchanges);
     }
@@ -158,7 +160,8 @@ impl Forwarder {
         assert!(self.intake.adds_up());
         self.table.drain(&mut self.sink);
         self.check();
-        assert_eq!(self.table.stats().requests_open, 0);
+        let stats = self.table.stats();
+        assert_eq!((stats.requests_open, stats.bytes), (0, 0), "{stats:?}");
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Received {
 }
 
 impl Received {
-    fn plain(&self) -> Vec<u8> {
+    pub fn plain(&self) -> Vec<u8> {
         if self.headers.get("content-encoding").map(String::as_str) != Some("gzip") {
             return self.body.clone();
         }
@@ -70,14 +70,16 @@ impl Received {
 pub struct Receiver {
     pub address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
+    script: Arc<Mutex<Vec<Step>>>,
 }
 
 impl Receiver {
     pub async fn start(script: Vec<Step>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let receiver = Self { address: listener.local_addr().unwrap(), received: Arc::default() };
-        let received = receiver.received.clone();
         let script = Arc::new(Mutex::new(script));
+        let address = listener.local_addr().unwrap();
+        let receiver = Self { address, received: Arc::default(), script: script.clone() };
+        let received = receiver.received.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(stream, received.clone(), script.clone()));
@@ -88,6 +90,11 @@ impl Receiver {
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// From now on it behaves so.
+    pub fn behave(&self, script: Vec<Step>) {
+        *self.script.lock().unwrap() = script;
     }
 
     pub fn received(&self) -> Vec<Received> {

@@ -30,6 +30,7 @@ pub fn process(id: u32, name: &str) -> Process {
         service_namespace: None,
         export_traces: true,
         export_metrics: true,
+        overrides: Default::default(),
     }
 }
 
@@ -60,7 +61,7 @@ pub fn exchange(side: Side) -> Exchange {
             body_size: Some(0),
             truncated: false,
         },
-        response: Some(Response { status: 200, version: HttpVersion::Http11, body_size: Some(1234) }),
+        response: Some(Response { status: 200, version: HttpVersion::Http11, body_size: Some(1234), captured: vec![] }),
         outcome: Outcome::Complete,
         start: MonotonicNs(1_000_000),
         response_start: Some(MonotonicNs(3_000_000)),
@@ -71,9 +72,12 @@ pub fn exchange(side: Side) -> Exchange {
 
 pub fn otlp(endpoint: String) -> Otlp {
     Otlp {
+        signal: Signal::Traces,
         endpoint,
+        socket: None,
         protocol: OtlpProtocol::HttpProtobuf,
         headers: vec![],
+        header_source: None,
         timeout: Duration::from_secs(2),
         compression: Compression::None,
         certificate: None,
@@ -98,16 +102,35 @@ pub fn otlp_traces(endpoint: String) -> OtlpTraces {
 
 pub const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
+pub const SIZE_BUCKETS: [f64; 3] = [0.0, 1024.0, 4096.0];
+
 pub fn otlp_metrics(endpoint: String) -> OtlpMetrics {
     OtlpMetrics {
-        otlp: otlp(endpoint),
+        otlp: Otlp { signal: Signal::Metrics, ..otlp(endpoint) },
         interval: Duration::from_secs(60),
+        features: Features::of(&[Feature::Application]),
         duration_buckets: BUCKETS.to_vec(),
+        request_size_buckets: SIZE_BUCKETS.to_vec(),
+        response_size_buckets: SIZE_BUCKETS.to_vec(),
         ttl: Duration::from_secs(300),
+        aggregation: Default::default(),
     }
 }
 
 /// Nothing is exported, nothing listens.
+pub fn prometheus() -> Prometheus {
+    Prometheus {
+        port: 0,
+        path: "/metrics".into(),
+        features: Features::of(&[Feature::Application]),
+        duration_buckets: BUCKETS.to_vec(),
+        request_size_buckets: SIZE_BUCKETS.to_vec(),
+        response_size_buckets: SIZE_BUCKETS.to_vec(),
+        ttl: Duration::from_secs(300),
+        scrape: Default::default(),
+    }
+}
+
 pub fn config() -> Config {
     Config {
         forwarder: Default::default(),
@@ -118,8 +141,10 @@ pub fn config() -> Config {
             head_bytes: 4096,
             forwarder_uids: vec![],
             tls: true,
+            usage_interval: None,
         },
         socket: PathBuf::from("/nonexistent"),
+        spool: None,
         traces: None,
         metrics: None,
         fallback: None,
@@ -128,7 +153,10 @@ pub fn config() -> Config {
         admin: None,
         routes: Routes::default(),
         redaction: Redaction { query_parameters: vec!["sig".into(), "X-Amz-Signature".into()] },
+        headers: Headers::default(),
+        attributes: Attributes::default(),
         sampler: Sampler::ParentBasedAlwaysOn,
+        keep: KeepSpans::default(),
         service_name: None,
         service_namespace: None,
         resource_attributes: vec![],

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use spantap_config::{Discovery, Exports, Selector};
+use spantap_config::{Discovery, Exports, Sampler, Selector, ServiceRoutes};
 
 use super::{facts::Candidate, ports::PortSet};
 
@@ -15,7 +15,7 @@ use super::{facts::Candidate, ports::PortSet};
 const OTHER_LANGUAGE: &str = "generic";
 
 /// What the discovery entries say about a selected process.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Entry {
     /// Service name, if an entry gives one.
     pub name: Option<String>,
@@ -23,6 +23,10 @@ pub(crate) struct Entry {
     pub namespace: Option<String>,
     /// Signals to export.
     pub exports: Exports,
+    /// Sampler of its own, if an entry gives one.
+    pub sampler: Option<Sampler>,
+    /// Path patterns of its own.
+    pub routes: ServiceRoutes,
 }
 
 /// What has to be read of a process before it can be judged, beside its executable's path.
@@ -123,6 +127,15 @@ impl Entry {
         // Unset means all, and what is unset does not override.
         if selector.exports != Exports::default() {
             self.exports = selector.exports;
+        }
+        self.sampler = selector.sampler.or(self.sampler);
+        for (own, given) in [
+            (&mut self.routes.incoming, &selector.routes.incoming),
+            (&mut self.routes.outgoing, &selector.routes.outgoing),
+        ] {
+            if !given.is_empty() {
+                own.clone_from(given);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! In: a [`Process`]. Out: the `Process` of `ingest.proto`.
 
+use spantap_config::Sampler;
 use spantap_proto::v1;
 
 use super::Process;
@@ -22,6 +23,10 @@ impl From<&Process> for v1::Process {
             service_namespace: entry.namespace.clone().unwrap_or_default(),
             export_traces: entry.exports.traces,
             export_metrics: entry.exports.metrics,
+            routes_incoming: entry.routes.incoming.clone(),
+            routes_outgoing: entry.routes.outgoing.clone(),
+            sampler: entry.sampler.map(|sampler| sampler.name().to_owned()).unwrap_or_default(),
+            sampler_ratio: entry.sampler.and_then(Sampler::ratio).unwrap_or_default(),
         }
     }
 }

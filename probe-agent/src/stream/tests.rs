@@ -1,12 +1,12 @@
 //! The stream against a hostile forwarder.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::{io::Write as _, time::Instant};
+use std::{io::Write as _, path::PathBuf, time::Instant};
 
 use spantap_proto::v1::ingest_server::{Ingest, IngestServer};
-use tokio::{net::UnixListener, task::LocalSet};
+use tokio::{net::UnixListener, sync::mpsc, task::LocalSet};
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
-use tonic::{Response, Streaming, transport::Server};
+use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use super::*;
 
@@ -16,19 +16,17 @@ fn shared(batches: u8) -> Rc<Shared> {
         let sequence = queue.next_sequence();
         queue.push(sequence, Bytes::from(vec![0x12, 1, n]), true);
     }
-    Rc::new(Shared {
-        queue: RefCell::new(queue),
-        filled: Notify::new(),
-        emptied: Notify::new(),
-        began: Notify::new(),
-        streaming: Cell::new(false),
-    })
+    Rc::new(Shared::new(queue))
 }
 
 /// An agent that streams to `socket` while `other` runs.
 async fn beside(shared: &Rc<Shared>, socket: PathBuf, other: impl Future<Output = ()>) {
+    impatient(shared, socket, Patience::default(), other).await;
+}
+
+async fn impatient(shared: &Rc<Shared>, socket: PathBuf, patience: Patience, other: impl Future<Output = ()>) {
     let destination = Destination { socket, uids: Vec::new() };
-    let agent = run(shared.clone(), destination, v1::Hello::default, Bytes::new);
+    let agent = run(shared.clone(), destination, patience, v1::Hello::default, Bytes::new);
     LocalSet::new()
         .run_until(async {
             tokio::select! {
@@ -78,9 +76,90 @@ async fn a_forwarder_that_never_reads_gets_nothing_taken_over() {
     assert_eq!(shared.queue.borrow().bytes(), before);
 }
 
-/// Acknowledges nonsense when a stream begins, then `honest` for each message.
+const SHORT: Patience = Patience {
+    answer: Duration::from_millis(100),
+    ping: Duration::from_millis(50),
+    acknowledgement: Duration::from_millis(200),
+};
+
+#[tokio::test]
+async fn a_forwarder_that_accepts_and_never_answers_is_left_and_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ingest.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let shared = shared(3);
+    impatient(&shared, path, SHORT, async {
+        let mut silent = Vec::new();
+        for _ in 0..3 {
+            silent.push(listener.accept().await.unwrap());
+        }
+        // The agent hangs up on each.
+        for (stream, _) in &silent[..2] {
+            let mut bytes = [0; 4096];
+            loop {
+                stream.readable().await.unwrap();
+                match stream.try_read(&mut bytes) {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+                }
+            }
+        }
+        assert!(!shared.streaming.get());
+    })
+    .await;
+    assert_eq!(shared.queue.borrow().bytes(), 9, "nothing was taken over, nothing is let go");
+}
+
+/// What one stream to a server of this service ends with.
+async fn served(shared: &Rc<Shared>, service: Liar) -> CallError {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let incoming = tokio_stream::once(Ok::<_, std::io::Error>(far));
+    let server = Server::builder().add_service(IngestServer::new(service)).serve_with_incoming(incoming);
+    let server = tokio::spawn(server);
+    let ended = stream(shared, SHORT, near, &v1::Hello::default(), Bytes::new()).await;
+    server.abort();
+    ended.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_forwarder_that_answers_pings_alone_is_left() {
+    let shared = shared(3);
+    let error = served(&shared, Liar { honest: 0, says: Says::NothingAtAll }).await;
+    assert!(error.to_string().contains("did not answer the hello"), "{error}");
+    let error = served(&shared, Liar { honest: 0, says: Says::Nothing }).await;
+    assert!(error.to_string().contains("acknowledged nothing"), "{error}");
+    shared.queue.borrow_mut().rewind();
+    assert_eq!(shared.queue.borrow().bytes(), 9);
+}
+
+#[tokio::test]
+async fn a_forwarder_that_owes_nothing_may_be_silent() {
+    let shared = shared(0);
+    let other = async {
+        shared.began.notified().await;
+        // Several times as long as an acknowledgement may take.
+        tokio::time::sleep(SHORT.acknowledgement * 3).await;
+    };
+    tokio::select! {
+        error = served(&shared, Liar { honest: 0, says: Says::Nothing }) => panic!("{error}"),
+        () = other => {}
+    }
+}
+
+/// Acknowledges nonsense when a stream begins, then `honest` for each message; or says less.
 struct Liar {
     honest: u64,
+    says: Says,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Says {
+    Nonsense,
+    /// Takes the stream, acknowledges nothing.
+    Nothing,
+    /// Does not even take the stream.
+    NothingAtAll,
 }
 
 #[tonic::async_trait]
@@ -91,9 +170,16 @@ impl Ingest for Liar {
         &self,
         request: Request<Streaming<v1::AgentMessage>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
+        if self.says == Says::NothingAtAll {
+            return std::future::pending().await;
+        }
         let (answer, answers) = mpsc::channel(16);
-        let (mut messages, honest) = (request.into_inner(), self.honest);
+        let (mut messages, honest, says) = (request.into_inner(), self.honest, self.says);
         tokio::spawn(async move {
+            if says == Says::Nothing {
+                while let Ok(Some(_)) = messages.message().await {}
+                return answer.closed().await;
+            }
             // Before anything can have been sent: it was never sent, so it is not let go.
             for sequence in [u64::MAX, 0] {
                 let _ = answer.send(Ok(Acknowledgement { sequence })).await;
@@ -115,7 +201,7 @@ async fn acknowledgements_of_nonsense_let_go_only_what_was_sent() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ingest.sock");
     let listener = UnixListener::bind(&path).unwrap();
-    let server = Server::builder().add_service(IngestServer::new(Liar { honest: 0 }));
+    let server = Server::builder().add_service(IngestServer::new(Liar { honest: 0, says: Says::Nonsense }));
     let server = tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
     let shared = shared(50);
     beside(&shared, path, async {

@@ -205,6 +205,7 @@ pub(super) fn process(id: u32) -> ProcessRef {
         service_namespace: None,
         export_traces: true,
         export_metrics: true,
+        overrides: Default::default(),
     })
 }
 

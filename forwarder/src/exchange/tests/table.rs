@@ -56,6 +56,34 @@ fn open_requests_are_bounded() {
 }
 
 #[test]
+fn bytes_are_bounded() {
+    const MOST: usize = 64 * 1024;
+    let mut bench = Bench::new(Limits { bytes: MOST, ..Limits::default() });
+    let long = "x".repeat(3000);
+    for id in 0..100 {
+        let mut s = Socket::new();
+        s.id = id;
+        s.recv(format!("GET /{long} HTTP/1.1\r\n\r\n"));
+        bench.feed(s.events);
+        assert!(bench.table.stats().bytes < MOST + 8192);
+    }
+    let open = bench.check().requests_open;
+    assert!((8..25).contains(&open), "{open}");
+    assert_eq!(bench.seen.losses["pipeline_limit"], 100 - open as u64);
+    for id in 100..200 {
+        let mut s = Socket::new();
+        s.id = id;
+        s.recv(format!("GET / HTTP/1.1\r\nX: {long}"));
+        bench.feed(s.events);
+        assert!(bench.table.stats().bytes < MOST + 8192);
+    }
+    let kept = bench.check().connections as u64 - 100;
+    assert_eq!(bench.seen.losses["connection_limit"], 100 - kept);
+    bench.table.drain(&mut bench.seen);
+    assert_eq!(bench.check().bytes, 0);
+}
+
+#[test]
 fn what_is_open_at_the_stop_is_counted() {
     let mut bench = Bench::new(Limits::default());
     bench.feed(request(1).events);

@@ -1,14 +1,37 @@
 #![allow(clippy::unwrap_used)]
 use bytes::Bytes;
+use spantap_config::{Attributes, Feature, Features};
 
 use super::*;
 use crate::{
     exchange::Exchange,
     loss::Losses,
+    metric::plan::Bounds,
     observation::{Observation, Rules},
     resource::ResourceBuilder,
     sample,
 };
+
+fn plan(features: &[Feature]) -> Plan {
+    let sizes = &[0.0, 1024.0];
+    let bounds = Bounds { duration: &[0.1, 1.0], request_size: sizes, response_size: sizes };
+    Plan::new(Features::of(features), &Attributes::default(), bounds)
+}
+
+/// The series of one metric of a process.
+fn metric<'a>(registry: &'a Registry, process: &'a ProcessSeries, name: &str) -> &'a MetricSeries {
+    process.metrics(registry.plan()).find(|(active, _)| active.instrument.name == name).unwrap().1
+}
+
+fn count(data: &Data) -> u64 {
+    match data {
+        Data::Histogram(histogram) => histogram.count(),
+        Data::Number(_) => panic!("not a histogram"),
+    }
+}
+
+const SERVER: &str = "http.server.request.duration";
+const CLIENT: &str = "http.client.request.duration";
 
 struct Fixture {
     registry: Registry,
@@ -21,7 +44,11 @@ impl Fixture {
     fn new() -> Self {
         let telemetry = Arc::new(Telemetry::new(Arc::new(Losses::default())));
         Self {
-            registry: Registry::new(&[0.1, 1.0], Duration::from_secs(60), telemetry.clone()),
+            registry: Registry::new(
+                Arc::new(plan(&[Feature::Application])),
+                Duration::from_secs(60),
+                telemetry.clone(),
+            ),
             resource: Arc::new(ResourceBuilder::new(&sample::config()).process(&sample::process(1, "shop"))),
             telemetry,
             rules: Rules::default(),
@@ -30,13 +57,7 @@ impl Fixture {
 
     fn record(&mut self, key: u64, exchange: &Exchange) {
         let seen = Observation::new(exchange, sample::clock(), &self.rules);
-        self.registry.record(
-            ProcessKey(key),
-            &self.resource,
-            SeriesRef::of(&seen),
-            seen.start,
-            seen.duration().as_secs_f64(),
-        );
+        self.registry.record(ProcessKey(key), &self.resource, &seen, None);
     }
 }
 
@@ -60,8 +81,9 @@ fn series_are_told_apart_by_their_attributes_alone() {
     f.record(1, &other);
     f.record(1, &sample::exchange(Side::Client));
     let p = f.registry.processes().next().unwrap();
-    assert_eq!((p.server.len(), p.client.len()), (2, 1));
-    assert_eq!(p.server.series.values().map(Histogram::count).max(), Some(2));
+    let (server, client) = (metric(&f.registry, p, SERVER), metric(&f.registry, p, CLIENT));
+    assert_eq!((server.len(), client.len()), (2, 1));
+    assert_eq!(server.series.values().map(count).max(), Some(2));
 }
 
 #[test]
@@ -72,11 +94,12 @@ fn overflow_loses_nothing() {
     }
     f.record(1, &to_host("h0".into()));
     let p = f.registry.processes().next().unwrap();
-    assert_eq!(p.client.series.len(), SERIES_LIMIT);
-    let overflow = p.client.overflow.as_ref().unwrap().count();
-    let counted: u64 = p.client.series.values().map(Histogram::count).sum();
+    let client = metric(&f.registry, p, CLIENT);
+    assert_eq!(client.series.len(), SERIES_LIMIT);
+    let overflow = count(client.overflow.as_ref().unwrap());
+    let counted: u64 = client.series.values().map(count).sum();
     assert_eq!((overflow, counted), (5, SERIES_LIMIT as u64 + 1));
-    assert_eq!(f.telemetry.metric_overflow.get(), 5);
+    assert_eq!(f.telemetry.metric_overflow.get(), 3 * 5, "each of the three metrics of clients");
 }
 
 #[test]
@@ -92,7 +115,8 @@ fn ended_processes_expire() {
     assert!(f.registry.take_expired(start + Duration::from_secs(59)).is_empty());
     let gone = f.registry.take_expired(start + Duration::from_secs(60));
     assert_eq!(gone.len(), 1);
-    assert_eq!(gone.first().map(|p| p.server.series.values().map(Histogram::count).sum()), Some(2));
+    let gone = gone.first().unwrap();
+    assert_eq!(metric(&f.registry, gone, SERVER).series.values().map(count).sum::<u64>(), 2);
     assert_eq!(f.registry.len(), 1);
 }
 

@@ -7,14 +7,15 @@ use opentelemetry_proto::tonic::{
     metrics::v1::{AggregationTemporality, Metric, metric::Data},
 };
 use prost::Message;
+use spantap_config::{Attributes, Feature, Features};
 
 use super::*;
 use crate::{
     exchange::{Exchange, Side},
     loss::{Losses, Reason},
     metric::{
+        plan::Bounds,
         registry::{ProcessKey, Registry},
-        series::SeriesRef,
     },
     observation::{Observation, route::Routes},
     resource::ResourceBuilder,
@@ -23,14 +24,21 @@ use crate::{
 };
 
 const NOW: UnixNs = UnixNs(sample::EPOCH + 9_000_000_000);
+const WINDOW: Window = Window { since: UnixNs(sample::EPOCH), time: NOW, exemplars: true };
+
+fn plan() -> Plan {
+    let sizes = &sample::SIZE_BUCKETS;
+    let bounds = Bounds { duration: &sample::BUCKETS, request_size: sizes, response_size: sizes };
+    Plan::new(Features::of(&[Feature::Application]), &Attributes::default(), bounds)
+}
 
 fn registry(exchanges: &[Exchange], rules: &Rules) -> Registry {
     let mut registry =
-        Registry::new(&sample::BUCKETS, Duration::from_secs(60), Arc::new(Telemetry::new(Arc::default())));
+        Registry::new(Arc::new(plan()), Duration::from_secs(60), Arc::new(Telemetry::new(Arc::default())));
     let resource = Arc::new(ResourceBuilder::new(&sample::config()).process(&sample::process(1, "shop")));
     for e in exchanges {
         let seen = Observation::new(e, sample::clock(), rules);
-        registry.record(ProcessKey(1), &resource, SeriesRef::of(&seen), seen.start, seen.duration().as_secs_f64());
+        registry.record(ProcessKey(1), &resource, &seen, None);
     }
     registry
 }
@@ -60,14 +68,25 @@ fn histograms_of_both_sides() {
         &[sample::exchange(Side::Server), sample::exchange(Side::Server), sample::exchange(Side::Client)],
         &rules,
     );
-    let mut encoder = MetricsEncoder::new(&rules, registry.bounds(), NOW);
+    let mut encoder = MetricsEncoder::new(&rules, registry.plan(), WINDOW);
     encoder.process(registry.processes().next().unwrap(), false);
     let metrics = decode(&encoder.finish());
     assert_eq!(
-        metrics.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(),
-        [HTTP_SERVER_REQUEST_DURATION, HTTP_CLIENT_REQUEST_DURATION]
+        metrics.iter().map(|m| (m.name.as_str(), m.unit.as_str())).collect::<Vec<_>>(),
+        [
+            ("http.server.request.duration", "s"),
+            ("http.client.request.duration", "s"),
+            ("http.server.request.body.size", "By"),
+            ("http.server.response.body.size", "By"),
+            ("http.client.request.body.size", "By"),
+            ("http.client.response.body.size", "By"),
+        ]
     );
-    assert!(metrics.iter().all(|m| m.unit == "s" && !m.description.is_empty()));
+    assert!(metrics.iter().all(|m| !m.description.is_empty()));
+    let Some(Data::Histogram(responses)) = &metrics[3].data else { panic!() };
+    let point = &responses.data_points[0];
+    assert_eq!((point.count, point.sum, &point.bucket_counts[..]), (2, Some(2468.0), &[0, 0, 2, 0][..]));
+    assert_eq!(point.explicit_bounds, sample::SIZE_BUCKETS);
     let Some(Data::Histogram(server)) = &metrics[0].data else { panic!() };
     assert_eq!(server.aggregation_temporality(), AggregationTemporality::Cumulative);
     let point = &server.data_points[0];
@@ -103,7 +122,7 @@ fn histograms_of_both_sides() {
 fn ended_series_have_no_value() {
     let rules = Rules::default();
     let registry = registry(&[sample::exchange(Side::Server)], &rules);
-    let mut encoder = MetricsEncoder::new(&rules, registry.bounds(), NOW);
+    let mut encoder = MetricsEncoder::new(&rules, registry.plan(), WINDOW);
     encoder.process(registry.processes().next().unwrap(), true);
     let metrics = decode(&encoder.finish());
     let Some(Data::Histogram(h)) = &metrics[0].data else { panic!() };
@@ -115,7 +134,8 @@ fn ended_series_have_no_value() {
 fn the_start_is_before_the_time() {
     let rules = Rules::default();
     let registry = registry(&[sample::exchange(Side::Server)], &rules);
-    let mut encoder = MetricsEncoder::new(&rules, registry.bounds(), UnixNs(sample::EPOCH - 5));
+    let mut encoder =
+        MetricsEncoder::new(&rules, registry.plan(), Window { time: UnixNs(sample::EPOCH - 5), ..WINDOW });
     encoder.process(registry.processes().next().unwrap(), false);
     let Some(Data::Histogram(h)) = &decode(&encoder.finish())[0].data else { panic!() };
     assert_eq!(h.data_points[0].start_time_unix_nano, sample::EPOCH - 6);
@@ -127,9 +147,10 @@ fn own_metrics() {
     telemetry.losses.count(Reason::ParseError, 3);
     telemetry.exchange(Side::Server);
     let rules = Rules::default();
-    let mut encoder = MetricsEncoder::new(&rules, &[], NOW);
+    let plan = Plan::default();
+    let mut encoder = MetricsEncoder::new(&rules, &plan, WINDOW);
     let resource = ResourceBuilder::new(&sample::config()).own();
-    encoder.own(&resource, &crate::telemetry::snapshot::measures(&telemetry), UnixNs(sample::EPOCH));
+    encoder.own(&resource, &crate::telemetry::snapshot::measures(&telemetry), UnixNs(sample::EPOCH), false);
     let metrics = decode(&encoder.finish());
     let find = |name: &str| metrics.iter().find(|m| m.name == name).unwrap().data.clone().unwrap();
     let Data::Sum(losses) = find("spantap.losses") else { panic!() };
@@ -142,5 +163,5 @@ fn own_metrics() {
 #[test]
 fn nothing_makes_no_request() {
     let rules = Rules::default();
-    assert!(MetricsEncoder::new(&rules, &[], NOW).finish().is_empty());
+    assert!(MetricsEncoder::new(&rules, &Plan::default(), WINDOW).finish().is_empty());
 }

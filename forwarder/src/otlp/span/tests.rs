@@ -23,7 +23,11 @@ use crate::{
 };
 
 fn rules() -> Rules {
-    Rules { routes: Routes::new(&["/cart/{id}".into()]), redactor: Redactor::new(&["sig".into()]) }
+    Rules {
+        routes: Routes::new(&["/cart/{id}".into()]),
+        redactor: Redactor::new(&["sig".into()]),
+        ..Default::default()
+    }
 }
 
 /// Encodes as the pipeline does, decodes with the generated types.
@@ -48,6 +52,13 @@ fn attributes(list: &[KeyValue]) -> HashMap<String, String> {
         Any::IntValue(i) => format!("i{i}"),
         Any::BoolValue(b) => format!("b{b}"),
         Any::DoubleValue(d) => format!("d{d}"),
+        Any::ArrayValue(list) => {
+            let texts = list.values.iter().map(|v| match v.value.as_ref().unwrap() {
+                Any::StringValue(s) => s.as_str(),
+                other => panic!("unexpected {other:?}"),
+            });
+            format!("l{}", texts.collect::<Vec<_>>().join("|"))
+        }
         other => panic!("unexpected {other:?}"),
     };
     let map: HashMap<_, _> = list.iter().map(|kv| (kv.key.clone(), text(kv))).collect();
@@ -60,6 +71,21 @@ fn expect(exchange: &Exchange, want: &[(&str, &str)]) -> Span {
     let want: HashMap<_, _> = want.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     assert_eq!(attributes(&span.attributes), want);
     span
+}
+
+#[test]
+fn captured_fields_are_lists() {
+    let mut e = sample::exchange(Side::Server);
+    let captured = |fields: &[(&str, &'static [u8])]| {
+        fields.iter().map(|(name, value)| ((*name).into(), Bytes::from_static(value))).collect::<Vec<_>>()
+    };
+    e.request.headers.captured = captured(&[("x-id", b"1"), ("accept", b""), ("x-id", b"2\xff")]);
+    e.response.as_mut().unwrap().captured = captured(&[("etag", b"\"a\"")]);
+    let found = attributes(&span(&e).attributes);
+    let text = |key: &str| found.get(key).map(String::as_str);
+    assert_eq!(text("http.request.header.x-id"), Some("l1|2\u{fffd}"));
+    assert_eq!(text("http.request.header.accept"), Some("l"));
+    assert_eq!(text("http.response.header.etag"), Some("l\"a\""));
 }
 
 #[test]
@@ -218,7 +244,7 @@ prop_compose! {
         h.traceparent = field(6).into_iter().collect();
         h.tracestate = field(7).into_iter().collect();
         e.request.body_size = sizes.0;
-        e.response = status.map(|status| crate::exchange::Response { status, version: e.request.version, body_size: sizes.1 });
+        e.response = status.map(|status| crate::exchange::Response { status, version: e.request.version, body_size: sizes.1, captured: vec![] });
         (e.start.0, e.end.0) = times;
         let by = [ClosedBy::Local, ClosedBy::Peer, ClosedBy::Reset];
         e.outcome = match outcome { 0 => Outcome::Complete, n @ 1..4 => Outcome::Aborted(by[n - 1]), n => Outcome::NoResponse(by[n - 4]) };

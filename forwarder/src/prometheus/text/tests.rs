@@ -8,11 +8,16 @@ use std::{
 };
 
 use bytes::Bytes;
+use spantap_config::{Attributes, Feature, Features};
 
 use super::*;
+use crate::prometheus::page::{Page, Shown};
 use crate::{
     exchange::Side,
-    metric::{registry::ProcessKey, series::SeriesRef},
+    metric::{
+        plan::{Bounds, Plan},
+        registry::ProcessKey,
+    },
     model::Process,
     observation::{Observation, route::Routes},
     resource::ResourceBuilder,
@@ -22,7 +27,11 @@ use crate::{
 
 fn filled() -> (Registry, Rules) {
     let rules = Rules { routes: Routes::new(&["/cart/{id}".into()]), ..Default::default() };
-    let mut registry = Registry::new(&[0.001, 1.0], Duration::from_secs(60), Arc::new(Telemetry::new(Arc::default())));
+    let sizes = &sample::SIZE_BUCKETS;
+    let bounds = Bounds { duration: &[0.001, 1.0], request_size: sizes, response_size: sizes };
+    let features = Features::of(&Feature::ALL.map(|f| if f == Feature::Span { Feature::SpanOtel } else { f }));
+    let plan = Arc::new(Plan::new(features, &Attributes::default(), bounds));
+    let mut registry = Registry::new(plan, Duration::from_secs(60), Arc::new(Telemetry::new(Arc::default())));
     let builder = ResourceBuilder::new(&sample::config());
     for id in 1..=2 {
         let odd = ("OTEL_RESOURCE_ATTRIBUTES".to_owned(), "a.b=1,a-b=x%22y%5C%0Az,service.namespace=n".to_owned());
@@ -32,11 +41,16 @@ fn filled() -> (Registry, Rules) {
             let mut e = sample::exchange(side);
             e.request.headers.host = Some(Bytes::from_static(b"h:1"));
             let seen = Observation::new(&e, sample::clock(), &rules);
-            let seconds = seen.duration().as_secs_f64();
-            registry.record(ProcessKey(id.into()), &resource, SeriesRef::of(&seen), seen.start, seconds);
+            registry.record(ProcessKey(id.into()), &resource, &seen, None);
         }
     }
     (registry, rules)
+}
+
+fn render(format: Format, registry: Registry, rules: Rules) -> String {
+    let shown = Shown { exemplars: true, build_info: true };
+    let mut page = Page::new(format, &std::sync::Mutex::new(registry), Arc::new(rules), shown);
+    std::iter::from_fn(|| page.piece()).collect()
 }
 
 /// Checks the shape of each line; returns samples by name and labels.
@@ -63,8 +77,10 @@ fn find(samples: &BTreeMap<String, f64>, parts: &[&str]) -> Vec<f64> {
 #[test]
 fn series_of_two_processes() {
     let (registry, rules) = filled();
-    let text = render(Format::Text, &registry, &rules);
-    let samples = parse(&text);
+    let text = render(Format::Text, registry, rules);
+    let mut samples = parse(&text);
+    assert_eq!(find(&samples, &["traces_target_info{", "process_pid=\"1001\""]), [1.0]);
+    samples.retain(|series, _| !series.starts_with("traces_"));
     assert_eq!(
         find(&samples, &["target_info{", "job=\"n/shop\"", "process_pid=\"1001\"", "a_b=\"x\\\"y\\\\\\nz;1\""]),
         [1.0]
@@ -96,7 +112,7 @@ fn series_of_two_processes() {
 #[test]
 fn openmetrics_form() {
     let (registry, rules) = filled();
-    let text = render(Format::OpenMetrics, &registry, &rules);
+    let text = render(Format::OpenMetrics, registry, rules);
     assert!(text.ends_with("# EOF\n"));
     assert!(text.contains("# TYPE target info\n") && text.contains("\ntarget_info{"));
     assert!(text.contains("# UNIT http_server_request_duration_seconds seconds\n"));
@@ -107,39 +123,10 @@ fn openmetrics_form() {
 }
 
 #[test]
-fn negotiation() {
-    for (accept, want) in [
-        ("", Format::Text),
-        ("*/*", Format::Text),
-        ("application/openmetrics-text", Format::OpenMetrics),
-        (
-            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
-            Format::OpenMetrics,
-        ),
-        ("text/plain;q=0.9, application/openmetrics-text; q=0.8", Format::Text),
-        ("application/openmetrics-text;q=x", Format::Text),
-    ] {
-        assert_eq!(Format::negotiate(accept), want, "{accept}");
-    }
-}
-
-#[test]
-fn names() {
-    for (name, unit, want) in [
-        ("http.server.request.duration", "s", "http_server_request_duration_seconds"),
-        ("a.b-c..d", "{x}", "a_b_c_d"),
-        ("queue.bytes", "By", "queue_bytes"),
-        ("1x", "", "key_1x"),
-    ] {
-        assert_eq!(metric_name(name, unit), want);
-    }
-}
-
-#[test]
 fn promtool_finds_nothing_to_say() {
     let (registry, rules) = filled();
     let own = render_own(Format::Text, &snapshot::measures(&Telemetry::new(Arc::default())));
-    for text in [render(Format::Text, &registry, &rules), own] {
+    for text in [render(Format::Text, registry, rules), own] {
         let child = Command::new("promtool")
             .args(["check", "metrics"])
             .stdin(Stdio::piped())

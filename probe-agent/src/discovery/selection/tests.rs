@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used)]
-use spantap_config::{Glob, PidRange, PortRange};
+use spantap_config::{Glob, PidRange, PortRange, Sampler, ServiceRoutes};
 
 use super::*;
 use crate::discovery::{container, language::Language};
@@ -147,12 +147,18 @@ fn later_entries_override_what_they_say_and_nothing_else() {
         name: Some("a".into()),
         namespace: Some("n".into()),
         exports: traces,
+        sampler: Some(Sampler::AlwaysOff),
+        routes: ServiceRoutes { incoming: vec!["/a".into()], outgoing: vec!["/b".into()] },
         ..Selector::default()
     };
-    let second = Selector { exe_path: glob("/srv/app"), name: Some("b".into()), ..Selector::default() };
+    let routes = ServiceRoutes { incoming: vec!["/c".into()], outgoing: vec![] };
+    let second = Selector { exe_path: glob("/srv/app"), name: Some("b".into()), routes, ..Selector::default() };
     let no_match = Selector { open_ports: port(1), name: Some("c".into()), ..Selector::default() };
     let entry = rules(vec![first, second, no_match], vec![]).judge(&server(), None).unwrap();
-    assert_eq!(entry.as_ref(), &Entry { name: Some("b".into()), namespace: Some("n".into()), exports: traces });
+    let routes = ServiceRoutes { incoming: vec!["/c".into()], outgoing: vec!["/b".into()] };
+    let sampler = Some(Sampler::AlwaysOff);
+    let expected = Entry { name: Some("b".into()), namespace: Some("n".into()), exports: traces, sampler, routes };
+    assert_eq!(entry.as_ref(), &expected);
 }
 
 #[test]
