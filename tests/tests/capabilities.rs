@@ -203,10 +203,15 @@ fn third_agent() -> Result<()> {
 fn third_forwarder_refused() -> Result<()> {
     let place = Place::new(host::free_port()?, "  forwarder_uids: [65533]\n")?;
     let mut forwarder = apart(&place, &NOBODY)?;
-    let refusal = "belongs to user 65534, who may not be the forwarder (spantap.forwarder_uids)";
-    let _agent = place.start_until(&[], "spantap-agent", &[], refusal)?;
-    // Nor does it ask such a one for its health.
-    place.run(&[], "spantap-agent", &["health"])?.expect(1, &[refusal])?;
+    let of_folder = "belongs to user 65534, who may not be the forwarder and could replace the socket";
+    let of_socket = "belongs to user 65534, who may not be the forwarder (spantap.forwarder_uids)";
+    for refusal in [of_folder, of_socket] {
+        let _agent = place.start_until(&[], "spantap-agent", &[], refusal)?;
+        // Nor does it ask such a one for its health.
+        place.run(&[], "spantap-agent", &["health"])?.expect(1, &[refusal])?;
+        // Nobody can replace the socket any more, which is still the wrong user's.
+        std::os::unix::fs::chown(place.folder().join("run"), Some(0), None)?;
+    }
     ensure!(forwarder.is_running(), "{}", forwarder.tail());
     Ok(())
 }
