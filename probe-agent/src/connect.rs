@@ -24,12 +24,19 @@ pub struct Destination {
     pub socket: PathBuf,
     /// Users that may own the other end, beside root and ourselves; any owner of the socket file if empty.
     pub uids: Vec<u32>,
+    /// The agent's own user, asked for once: the sealed agent need not.
+    own: u32,
 }
 
 impl Destination {
+    /// The forwarder at `socket`, under one of `uids`.
+    pub fn new(socket: PathBuf, uids: Vec<u32>) -> Self {
+        Self { socket, uids, own: geteuid().as_raw() }
+    }
+
     /// Whether this user may be the forwarder; `owner`: of the socket.
     fn knows(&self, uid: u32, owner: u32) -> bool {
-        let known = uid == 0 || uid == geteuid().as_raw() || self.uids.contains(&uid);
+        let known = uid == 0 || uid == self.own || self.uids.contains(&uid);
         known || self.uids.is_empty() && uid == owner
     }
 }
@@ -153,7 +160,7 @@ mod tests {
         let run = folder.path().join("run");
         fs::create_dir(&run).unwrap();
         fs::set_permissions(&run, fs::Permissions::from_mode(0o755)).unwrap();
-        let destination = Destination { socket: run.join("ingest.sock"), uids: Vec::new() };
+        let destination = Destination::new(run.join("ingest.sock"), Vec::new());
         Place { _listener: UnixListener::bind(&destination.socket).unwrap(), _folder: folder, destination }
     }
 
@@ -186,7 +193,7 @@ mod tests {
         assert!(matches!(error, ConnectError::Folder(FolderError::Link(_))), "{error}");
         let link = place.destination.socket.with_file_name("other.sock");
         symlink(&place.destination.socket, &link).unwrap();
-        let error = connect(&Destination { socket: link, uids: Vec::new() }).await.unwrap_err();
+        let error = connect(&Destination::new(link, Vec::new())).await.unwrap_err();
         assert!(matches!(error, ConnectError::Folder(FolderError::Link(_))), "{error}");
     }
 

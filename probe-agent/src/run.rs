@@ -157,6 +157,7 @@ async fn run(
     let hello = hello(probes.features().to_vec());
     let stop = stop_requests(stop_with_stdin)?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let destination = destination(&config);
     // All that needs more is done; from here on bytes of other programs are read.
     seccomp::install().map_err(|error| Failure::Unavailable(error.to_string()))?;
     tracing::info!("only the system calls of streaming are allowed from here on");
@@ -177,8 +178,7 @@ async fn run(
             writer.finish(0, clock::anchor())
         }
     };
-    let stream =
-        tokio::task::spawn_local(stream::run(shared.clone(), destination(&config), Patience::default(), hello, facts));
+    let stream = tokio::task::spawn_local(stream::run(shared.clone(), destination, Patience::default(), hello, facts));
     let calibration = tokio::task::spawn_local(calibrate(drain.clone()));
 
     let mut fetch = interval(FETCH);
@@ -310,7 +310,7 @@ async fn calibrate(drain: Rc<RefCell<Drain>>) {
 }
 
 fn destination(config: &Config) -> Destination {
-    Destination { socket: config.socket.clone(), uids: config.agent.forwarder_uids.clone() }
+    Destination::new(config.socket.clone(), config.agent.forwarder_uids.clone())
 }
 
 fn hello(features: Vec<v1::Feature>) -> impl Fn() -> v1::Hello {

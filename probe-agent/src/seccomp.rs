@@ -76,7 +76,6 @@ const COMMON: &[Call] = &[
     (c::SYS_getrandom, Any, "keys of hash tables"),
     (c::SYS_getpid, Any, "abort; std"),
     (c::SYS_gettid, Any, "abort; std"),
-    (c::SYS_geteuid, Any, "whether the other end of the ingest socket is the agent's own user"),
 ];
 
 /// The C library of the system: what `cargo build` makes.

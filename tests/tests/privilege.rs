@@ -162,8 +162,11 @@ fn spantap_is_killed() -> Result<()> {
     whole.spantap.kill();
     gone("the agent", agent)?;
     gone("the supervisor", supervisor)?;
-    // The kernel takes them down a moment after their last descriptor is closed.
-    wait_for("the end of the programs", SOON, || (!programs.iter().any(|program| is_loaded(*program))).then_some(()))?;
+    // The kernel takes them down after their last descriptor is closed: with each probe of a TLS library it waits until
+    // nobody can be in it any more, a second and more for all of them, and longer where others end at the same time.
+    wait_for("the end of the programs", Duration::from_secs(60), || {
+        (!programs.iter().any(|program| is_loaded(*program))).then_some(())
+    })?;
 
     // The socket is still there; the next start replaces it.
     ensure!(whole.place.socket().exists(), "who removed the socket?");

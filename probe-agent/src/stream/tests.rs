@@ -25,7 +25,7 @@ async fn beside(shared: &Rc<Shared>, socket: PathBuf, other: impl Future<Output 
 }
 
 async fn impatient(shared: &Rc<Shared>, socket: PathBuf, patience: Patience, other: impl Future<Output = ()>) {
-    let destination = Destination { socket, uids: Vec::new() };
+    let destination = Destination::new(socket, Vec::new());
     let agent = run(shared.clone(), destination, patience, v1::Hello::default, Bytes::new);
     LocalSet::new()
         .run_until(async {
