@@ -117,7 +117,6 @@ pub fn otlp_metrics(endpoint: String) -> OtlpMetrics {
     }
 }
 
-/// Nothing is exported, nothing listens.
 pub fn prometheus() -> Prometheus {
     Prometheus {
         port: 0,
@@ -131,6 +130,7 @@ pub fn prometheus() -> Prometheus {
     }
 }
 
+/// Nothing is exported, nothing listens.
 pub fn config() -> Config {
     Config {
         forwarder: Default::default(),
