@@ -17,7 +17,7 @@ use spantap::{
     pipeline::{self, Pipeline},
     telemetry::summary::Summary,
 };
-use spantap_config::{Config, IgnoreMode, KeepSpans, Prometheus, Sampler, Unmatched};
+use spantap_config::{Config, IgnoreMode, KeepSpans, Prometheus, Sampler, Temporality, Unmatched};
 use tokio::time::Instant;
 
 fn config(receiver: &Receiver) -> Config {
@@ -179,6 +179,32 @@ async fn scrapes_go_on() {
     drain(pipeline).await;
 }
 
+#[tokio::test]
+async fn differences_wait_where_collections_were_replaced_before() {
+    let receiver = Receiver::start(vec![ok()]).await;
+    let first = Config { traces: None, ..config(&receiver) };
+    let mut second = first.clone();
+    let metrics = second.metrics.as_mut().unwrap();
+    (metrics.interval, metrics.aggregation.temporality) = (Duration::from_millis(20), Temporality::Delta);
+    let mut pipeline = Pipeline::new(&first, Arc::default()).unwrap();
+    report(&mut pipeline, 1);
+    pipeline.reload(&first, &second).unwrap();
+    receiver.behave(vec![Step::Answer(503, "", vec![])]);
+    let telemetry = pipeline.telemetry().clone();
+    for _ in 0..4 {
+        report(&mut pipeline, 1);
+        let before = telemetry.metrics.accepted.get();
+        until("a collection", || {
+            pipeline.tick();
+            telemetry.metrics.accepted.get() > before
+        })
+        .await;
+    }
+    receiver.behave(vec![ok()]);
+    let summary = drain(pipeline).await;
+    assert_eq!((summary.metrics.superseded, summary.metrics.exported), (0, summary.metrics.accepted), "{summary:?}");
+}
+
 #[test]
 fn what_can_not_change_is_named_and_stays() {
     let running = sample::config();
@@ -188,12 +214,21 @@ fn what_can_not_change_is_named_and_stays() {
     new.admin = Some(([127, 0, 0, 1], 1).into());
     new.forwarder.user = Some("other".into());
     new.agent.head_bytes = 512;
+    new.agent.tls = !running.agent.tls;
     new.discovery.poll_interval = Duration::from_secs(99);
     new.prometheus = Some(Prometheus { port: 9, ..sample::prometheus() });
     let keys: Vec<_> = pipeline::fixed(&running, &mut new).into_iter().map(|(key, _)| key).collect();
     assert_eq!(
         keys,
-        ["discovery", "spantap.head_size", "spantap.socket", "spantap.admin", "spantap.user", "prometheus_export.port"]
+        [
+            "discovery",
+            "spantap.head_size",
+            "spantap.tls",
+            "spantap.socket",
+            "spantap.admin",
+            "spantap.user",
+            "prometheus_export.port"
+        ]
     );
     assert_eq!((&new.socket, new.admin, &new.prometheus), (&running.socket, running.admin, &running.prometheus));
     assert_eq!(new.forwarder, running.forwarder);

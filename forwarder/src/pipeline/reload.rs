@@ -38,6 +38,7 @@ pub fn fixed(running: &Config, new: &mut Config) -> Vec<(&'static str, &'static 
         running.agent.usage_interval != new.agent.usage_interval,
         AGENT,
     );
+    differ("spantap.tls", running.agent.tls != new.agent.tls, AGENT);
     differ("spantap.forwarder_uids", running.agent.forwarder_uids != new.agent.forwarder_uids, AGENT);
     differ("spantap.socket", running.socket != new.socket, LISTENING);
     differ("spantap.admin", running.admin != new.admin, LISTENING);
@@ -115,7 +116,10 @@ impl Pipeline {
                 (Some(of), old) => {
                     let plan = build::otlp_plan(of, new);
                     let registry = build::registry(&mut self.registries, plan, of.ttl, &telemetry);
-                    let same_place = running.metrics.as_ref().is_some_and(|running| running.otlp == of.otlp);
+                    // The temporality decides what waits for the destination and what is replaced.
+                    let same_place = running.metrics.as_ref().is_some_and(|running| {
+                        running.otlp == of.otlp && running.aggregation.temporality == of.aggregation.temporality
+                    });
                     let (collector, exporter) = match old {
                         Some(mut old) if same_place => {
                             if !Arc::ptr_eq(old.collector.registry(), &registry) {
