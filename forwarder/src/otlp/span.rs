@@ -120,7 +120,7 @@ fn network(w: &mut Vec<u8>, seen: &Observation<'_>) {
     if seen.is_unix() {
         attr_str(w, ATTRIBUTES, key::NETWORK_TRANSPORT, "unix");
     }
-    attr_int(w, ATTRIBUTES, key::THREAD_ID, seen.exchange.thread.into());
+    attr_int(w, ATTRIBUTES, key::SPANTAP_THREAD_ID, seen.exchange.thread.into());
 }
 
 fn result(w: &mut Vec<u8>, seen: &Observation<'_>) {
