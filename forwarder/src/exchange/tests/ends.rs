@@ -196,6 +196,31 @@ fn unix_sockets_end_with_their_process() {
 }
 
 #[test]
+fn of_a_process_that_goes_on_unobserved_no_end_is_made_up() {
+    for (response, of_it) in [("", "response_not_observed 1"), (PART, "response_not_observed 1")] {
+        let (mut s, mut other) = (Socket::new(), Socket::new());
+        other.id = 8;
+        s.recv(GET).send(WHOLE).recv(GET);
+        if !response.is_empty() {
+            s.send(response);
+        }
+        for event in &mut other.recv(GET).events {
+            event.process = ProcessId(2);
+        }
+        let mut bench = Bench::new(Limits::default());
+        bench.table.connection(unix(s.id), &mut bench.seen);
+        bench.feed(s.events);
+        bench.feed(other.events);
+        bench.table.process_unobserved(ProcessId(1), &mut bench.seen);
+        // Its end some time later, told with the id or without.
+        bench.table.process_ended(ProcessId(1), MonotonicNs(s.now + 5));
+        bench.pass(300);
+        assert_eq!(bench.seen.lines(), ["GET /a 200 complete", of_it]);
+        assert_eq!(bench.check().connections, 1, "that of the other process goes on");
+    }
+}
+
+#[test]
 fn a_unix_response_whose_end_nobody_tells_is_not_guessed() {
     let mut s = Socket::new();
     s.recv(GET).send(OPEN).wait(4000).send("more").wait(6000).recv(GET).send(PART).send("4567890");
