@@ -7,7 +7,7 @@ use crate::{
     otel,
     otlp::{resource_attributes, usage_interval},
     settings::Settings,
-    types::{Agent, Forwarder, Log, LogFormat, LogLevel, Spool},
+    types::{Agent, ExcludeInstrumented, Forwarder, Log, LogFormat, LogLevel, Spool},
 };
 
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -147,6 +147,25 @@ pub(crate) fn agent(settings: &Settings<'_>) -> Result<Agent, ConfigError> {
     };
     let usage_interval = usage_interval(settings)?;
     Ok(Agent { ring_buffer_bytes, queue_bytes, head_bytes, forwarder_uids, tls, usage_interval })
+}
+
+/// What is left out of programs that export telemetry of their own. Metrics need the general switch to be on.
+pub(crate) fn exclude_instrumented(settings: &mut Settings<'_>) -> Result<ExcludeInstrumented, ConfigError> {
+    let spans = match settings.get("discovery.exclude_otel_instrumented_services") {
+        Some(given) => given.boolean()?,
+        None => true,
+    };
+    let mut metrics = false;
+    if let Some(given) = settings.get("spantap.exclude_instrumented_metrics") {
+        metrics = given.boolean()?;
+        if metrics && !spans {
+            settings.warn(
+                given.place(),
+                "spantap.exclude_instrumented_metrics has no effect where discovery.exclude_otel_instrumented_services is false",
+            );
+        }
+    }
+    Ok(ExcludeInstrumented { spans, metrics: metrics && spans })
 }
 
 /// Whom the forwarder runs as and takes for the agent.

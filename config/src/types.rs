@@ -56,6 +56,8 @@ pub struct Config {
     pub sampler: Sampler,
     /// What is kept whatever the sampler says.
     pub keep: KeepSpans,
+    /// What is left out of programs that export telemetry of their own.
+    pub exclude_instrumented: ExcludeInstrumented,
     /// Name that overrides that of every service (`service_name`, `OTEL_SERVICE_NAME` of Spantap's own environment).
     pub service_name: Option<String>,
     /// Namespace for every service.
@@ -98,6 +100,15 @@ pub struct Forwarder {
     pub user: Option<String>,
     /// Users (numeric ids) that the agent may run as, beside root and the forwarder's own (`spantap.agent_uids`).
     pub agent_uids: Vec<u32>,
+}
+
+/// What is left out of programs that were seen to export the same signal by OTLP themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExcludeInstrumented {
+    /// Spans (`discovery.exclude_otel_instrumented_services`; true).
+    pub spans: bool,
+    /// Metrics (`spantap.exclude_instrumented_metrics`; false).
+    pub metrics: bool,
 }
 
 /// A folder for what a destination cannot take.

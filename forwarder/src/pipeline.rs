@@ -6,6 +6,7 @@
 mod batcher;
 mod build;
 mod collector;
+mod instrumented;
 mod processes;
 mod reload;
 mod services;
@@ -22,7 +23,9 @@ use std::{
 
 use tokio::{task::JoinSet, time::Instant};
 
-use self::{batcher::Batcher, collector::Collector, processes::Processes, spools::Spools};
+use spantap_config::ExcludeInstrumented;
+
+use self::{batcher::Batcher, collector::Collector, instrumented::News, processes::Processes, spools::Spools};
 use crate::{
     console::Console,
     exchange::Exchange,
@@ -54,6 +57,7 @@ pub struct Pipeline {
     tracer: Tracer,
     encoder: SpanEncoder,
     processes: Processes,
+    exclude: ExcludeInstrumented,
     registries: Vec<Arc<Mutex<Registry>>>,
     traces: Option<Traces>,
     metrics: Option<Metrics>,
@@ -100,9 +104,17 @@ impl Pipeline {
         let keeps_any = self.processes.keeps_any();
         let known = self.processes.get(&exchange.process, replaced, &self.registries);
         seen.route = known.service.route(&seen);
+        if let Some(news) = known.own.learn(&seen).filter(|_| self.exclude.spans) {
+            tell(news, &exchange.process, self.exclude);
+        }
+        let left = ExcludeInstrumented {
+            spans: known.own.traces && self.exclude.spans,
+            metrics: known.own.metrics && self.exclude.metrics,
+        };
         let ignored = self.rules.routes.ignored(seen.raw_path);
-        let wanted =
-            !ignored.traces && exchange.process.export_traces && (self.traces.is_some() || self.console.is_some());
+        let wanted = !(ignored.traces || left.spans)
+            && exchange.process.export_traces
+            && (self.traces.is_some() || self.console.is_some());
         let identity = if wanted {
             let sampler = known.service.sampler.unwrap_or(self.tracer.sampler());
             let surely = keeps_any && known.service.keeps(&seen);
@@ -112,6 +124,8 @@ impl Pipeline {
         };
         if exchange.process.export_metrics && ignored.metrics {
             self.telemetry.measurements_ignored.add(1);
+        } else if exchange.process.export_metrics && left.metrics {
+            self.telemetry.measurements_instrumented.add(1);
         } else if exchange.process.export_metrics {
             for registry in &self.registries {
                 lock(registry).record(known.key, &known.resource, &seen, identity.as_ref());
@@ -122,6 +136,10 @@ impl Pipeline {
         }
         if ignored.traces {
             self.telemetry.spans_ignored.add(1);
+            return;
+        }
+        if left.spans && exchange.process.export_traces {
+            self.telemetry.spans_instrumented.add(1);
             return;
         }
         let mut full = false;
@@ -250,6 +268,31 @@ impl Pipeline {
                 traces.exporter.push(requests);
             }
         }
+    }
+}
+
+/// Says, once for each process and signal, what is left out.
+fn tell(news: News, process: &ProcessRef, exclude: ExcludeInstrumented) {
+    let (pid, executable) = (process.pid, &process.executable);
+    match news {
+        News::Traces => tracing::info!(
+            pid,
+            executable,
+            "the program exports spans itself; those that Spantap sees of it are left out from now on \
+             (discovery.exclude_otel_instrumented_services: false keeps them)"
+        ),
+        News::Metrics if exclude.metrics => tracing::info!(
+            pid,
+            executable,
+            "the program exports metrics itself; what Spantap measures of it is left out from now on \
+             (spantap.exclude_instrumented_metrics: false keeps it)"
+        ),
+        News::Metrics => {}
+        News::Gateway => tracing::info!(
+            pid,
+            executable,
+            "the program passes on what others export; its own spans and metrics are kept after all"
+        ),
     }
 }
 

@@ -127,6 +127,10 @@ pub struct Telemetry {
     pub spans_ignored: Counter,
     /// Exchanges that were not measured because `routes.ignored_patterns` names their path.
     pub measurements_ignored: Counter,
+    /// Exchanges that became no span because their program exports spans itself.
+    pub spans_instrumented: Counter,
+    /// Exchanges that were not measured because their program exports metrics itself.
+    pub measurements_instrumented: Counter,
     /// Configurations that were read again and taken.
     pub reloads: Counter,
     /// Configurations that were read again and refused.
@@ -159,6 +163,8 @@ impl Telemetry {
             spans_unwanted: Counter::default(),
             spans_ignored: Counter::default(),
             measurements_ignored: Counter::default(),
+            spans_instrumented: Counter::default(),
+            measurements_instrumented: Counter::default(),
             reloads: Counter::default(),
             reloads_refused: Counter::default(),
             metric_overflow: Counter::default(),

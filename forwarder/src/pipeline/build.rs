@@ -126,6 +126,7 @@ impl Pipeline {
             tracer: Tracer::new(config.sampler),
             encoder: SpanEncoder::default(),
             processes: Processes::new(resources, Services::new(config, names)),
+            exclude: config.exclude_instrumented,
             reporter: LossReporter::default(),
             rules,
             telemetry,

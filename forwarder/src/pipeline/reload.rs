@@ -70,6 +70,7 @@ impl Pipeline {
         self.reload_traces(running, new, deadline)?;
         self.rules = Arc::new(build::rules(new, self.rules.routes.names().clone()));
         self.tracer.set_sampler(new.sampler);
+        self.exclude = new.exclude_instrumented;
         self.processes.reconfigure(new, &self.registries, Instant::now());
         self.reload_metrics(running, new, deadline)?;
         self.reload_console(new.console);

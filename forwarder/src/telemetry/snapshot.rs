@@ -86,6 +86,15 @@ pub fn measures(t: &Telemetry) -> Vec<Measure> {
             ],
         ),
         counter(
+            "spantap.excluded_instrumented",
+            "Exchanges left out because their program exports the signal itself.",
+            "{exchange}",
+            vec![
+                (vec![("signal", text("traces"))], t.spans_instrumented.get()),
+                (vec![("signal", text("metrics"))], t.measurements_instrumented.get()),
+            ],
+        ),
+        counter(
             "spantap.config.reloads",
             "Configurations read again, by result.",
             "{reload}",

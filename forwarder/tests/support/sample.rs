@@ -157,6 +157,7 @@ pub fn config() -> Config {
         attributes: Attributes::default(),
         sampler: Sampler::ParentBasedAlwaysOn,
         keep: KeepSpans::default(),
+        exclude_instrumented: ExcludeInstrumented { spans: true, metrics: false },
         service_name: None,
         service_namespace: None,
         resource_attributes: vec![],
