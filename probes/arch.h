@@ -13,6 +13,7 @@
 /* Arguments and result of a function of user space (System V ABI, AMD64, section 3.2.3). */
 #define FUNCTION_ARGUMENT1(regs) ((regs)->di)
 #define FUNCTION_ARGUMENT2(regs) ((regs)->si)
+#define FUNCTION_ARGUMENT3(regs) ((regs)->dx)
 #define FUNCTION_ARGUMENT4(regs) ((regs)->cx)
 #define FUNCTION_RESULT(regs) ((regs)->ax)
 enum syscall_number {

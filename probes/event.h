@@ -25,6 +25,7 @@ enum record_kind {
 	RECORD_EXIT = 18,
 	RECORD_LISTEN = 19,
 	RECORD_TLS = 20,          /* a socket of the process speaks TLS */
+	RECORD_TLS_IN_MEMORY = 21, /* its TLS library works in memory: no call moves bytes of a socket */
 };
 
 enum record_flags {

@@ -88,6 +88,7 @@ struct socket_state {
 	__u8 pad;
 	__u32 tls_pid;           /* process that spoke TLS on it first */
 	__u32 pad2;
+	__u64 tls_plain;         /* cookie that its plaintext is told with, if its ciphertext tied it; 0: its own */
 };
 
 struct {
@@ -177,8 +178,10 @@ struct tls_session {
 /*
  * Which socket a session was last seen to use, for calls that find their bytes in the library. LRU: a tie that was pushed
  * out, or that nobody removed, is learned anew with the session's next call that moves bytes; a stale one leads to a socket
- * that is closed, which has no state below.
+ * that is closed, which has no state below. The value is the cookie that the plaintext is told with.
  */
+#define TIE_BY_CIPHER (1ULL << 62) /* learned by its ciphertext (tls_cipher.h) */
+#define TIE_WAITS (1ULL << 61)     /* not tied: marks the session whose ciphertext is looked for */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
@@ -202,6 +205,23 @@ struct {
 	__type(key, struct tls_session);
 	__type(value, struct socket_state);
 } tls_untied SEC(".maps");
+
+/*
+ * First bytes of what sessions have written and no socket has sent yet, see tls_cipher.h. A connection needs one entry, from
+ * the writing to the sending of its first flight. LRU: a session whose entry was pushed out is tied by its next record.
+ */
+#define CIPHER_BYTES 32
+struct tls_cipher {
+	struct tls_session session;
+	__u64 mark;              /* what the session's tie is while it waits; 0: two sessions wrote these bytes */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u8[CIPHER_BYTES]);
+	__type(value, struct tls_cipher);
+} tls_ciphers SEC(".maps");
 
 struct tls_process {
 	__u64 told;              /* when it was last told to speak TLS: not for each connection */

@@ -84,7 +84,7 @@ static __always_inline bool announce(struct sock *sk, struct socket_state *state
 	__builtin_memset(event, 0, offsetof(struct connection_event, path));
 	event->kind = RECORD_CONNECTION;
 	event->family = sk->__sk_common.skc_family;
-	event->socket = state->cookie;
+	event->socket = state->tls_plain ? state->tls_plain : state->cookie;
 	event->network_namespace = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
 	if (event->family == AF_INET) {
 		__builtin_memcpy(event->local_address, &sk->__sk_common.skc_rcv_saddr, 4);
@@ -320,6 +320,7 @@ static __always_inline void defer(struct sock *sk, struct socket_state *state, s
 }
 
 #include "tls_socket.h"
+#include "tls_cipher.h"
 
 /* A receive has completed with `ret` bytes. */
 static __always_inline int received(struct sock *sk, int ret, int flags)
@@ -517,6 +518,7 @@ static __always_inline int sent(struct sock *sk, int ret)
 	if (time > began)
 		scratch->event.began_before = time - began < 0xffffffff ? time - began : 0xffffffff;
 	if (state->mode == MODE_TLS) {
+		tls_cipher_sent(sk, state, scratch, control, task, &data);
 		tls_moved(sk, state, scratch, control, task);
 		return 0;
 	}
@@ -524,8 +526,10 @@ static __always_inline int sent(struct sock *sk, int ret)
 		defer(sk, state, scratch, control);
 	else
 		capture_and_submit(sk, state, scratch, control, &data, begins_turn);
-	if (state->mode == MODE_TLS)
+	if (state->mode == MODE_TLS) {
+		tls_cipher_begins(sk, state, scratch, control);
 		tls_begins(sk, state, scratch, control, task);
+	}
 	return 0;
 }
 

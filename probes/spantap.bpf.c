@@ -117,6 +117,13 @@ int tls_return(struct pt_regs *regs)
 	return tls_returned(regs);
 }
 
+/* BIO_write, only in processes whose library works in memory. */
+SEC("uprobe")
+int tls_cipher(struct pt_regs *regs)
+{
+	return tls_cipher_written(regs);
+}
+
 SEC("uprobe")
 int tls_forget(struct pt_regs *regs)
 {

@@ -13,13 +13,15 @@
 #define TLS_TURNS_UNTIED 6
 /* The same where the connection ends: a handshake that failed has lost nothing. */
 #define TLS_TURNS_AT_END 4
+/* Turns of plaintext after which an exchange may have been told. */
+#define TLS_TURNS_OF_EXCHANGE 2
 /* A process is told to speak TLS once in so long, ns. */
 #define TLS_TELL_AGAIN 1000000000ULL
 
 /* The state of the plaintext of a socket; NULL if none was moved. */
 static __always_inline struct socket_state *tls_plain(struct socket_state *state)
 {
-	__u64 cookie = state->cookie;
+	__u64 cookie = state->tls_plain ? state->tls_plain : state->cookie;
 	return state->tls_tied ? bpf_map_lookup_elem(&tls_sockets, &cookie) : NULL;
 }
 
@@ -87,6 +89,9 @@ static __always_inline void tls_moved(struct sock *sk, struct socket_state *stat
 		state->tls_tied = 1;
 		return;
 	}
+	/* Tied by its ciphertext: told again to a forwarder that has forgotten it. */
+	if (state->tls_plain && state->announced != control->announce && announce(sk, state, scratch, control))
+		state->announced = control->announce;
 	if (!state->tls_tied && !state->tls_told && state->turn >= TLS_TURNS_UNTIED)
 		tls_unread(sk, state, scratch, control);
 }
@@ -106,9 +111,11 @@ static __always_inline void tls_state_changed(struct sock *sk, struct socket_sta
 {
 	struct socket_state *plain = tls_plain(state);
 	bool local = scratch->event.kind == RECORD_LOCAL_CLOSED;
-	__u64 cookie = state->cookie;
+	__u64 cookie;
 
 	if (plain) {
+		cookie = plain->cookie;
+		scratch->event.socket = cookie;
 		scratch->event.flags = FLAG_TLS;
 		scratch->event.turn = plain->turn;
 		scratch->event.offset = local ? plain->sent : plain->received;

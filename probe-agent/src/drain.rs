@@ -240,6 +240,10 @@ fn take_process_events(probes: &mut Probes, processes: &mut Processes, tls: &Tls
                 tls.speaks(event.pid);
                 continue;
             }
+            kind::TLS_IN_MEMORY => {
+                tls.in_memory(event.pid);
+                continue;
+            }
             kind::EXIT => processes.exited(event.pid, event.start),
             _ => continue,
         };

@@ -21,6 +21,7 @@ pub mod kind {
     pub const EXIT: u8 = 18;
     pub const LISTEN: u8 = 19;
     pub const TLS: u8 = 20;
+    pub const TLS_IN_MEMORY: u8 = 21;
 }
 
 /// `enum record_flags`, those that the agent looks at.

@@ -4,10 +4,11 @@
 //! OpenSSL's interface; what is not read, and why.
 //!
 //! `keeper` is the thread that knows processes and libraries · `mapped` finds libraries in a memory map · `library` looks at
-//! one file, `symbols` finds its functions · `helper` and `attacher` are the two ends of the process that may attach, `order`
+//! one file, `symbols` finds its functions · `cipher` sees to programs whose library works in memory · `helper` and `attacher` are the two ends of the process that may attach, `order`
 //! is what they say · `filter` is what is left to that process · `report` says what is not read.
 
 mod attacher;
+mod cipher;
 mod filter;
 mod helper;
 mod keeper;
@@ -44,6 +45,8 @@ enum Note {
     Gone { pid: u32 },
     /// A socket of it speaks TLS.
     Speaks { pid: u32 },
+    /// Its TLS library works in memory.
+    InMemory { pid: u32 },
     /// And nobody read it; `untied`: the process makes calls that belong to no socket.
     Unread { pid: u32, untied: bool },
 }
@@ -90,6 +93,11 @@ impl Tls {
     /// A socket of the process speaks TLS.
     pub fn speaks(&self, pid: u32) {
         self.note(|| Note::Speaks { pid });
+    }
+
+    /// The TLS library of the process works in memory.
+    pub fn in_memory(&self, pid: u32) {
+        self.note(|| Note::InMemory { pid });
     }
 
     /// A connection of the process was not read.

@@ -12,6 +12,7 @@ use std::{
     collections::HashMap,
     io::{self, IoSliceMut},
     mem::MaybeUninit,
+    num::NonZeroU32,
     os::fd::{AsRawFd, OwnedFd},
 };
 
@@ -94,6 +95,10 @@ pub fn run(programs: &Programs) -> Result<(), Failure> {
                 Some(file) => Some(attacher.attach(number, &places, &file)),
                 None => Some("there is no file".to_owned()),
             },
+            Some(Order::AttachTo(number, pid, places)) => match (file, NonZeroU32::new(pid)) {
+                (Some(file), Some(pid)) => Some(attacher.attach_to(number, pid, &places, &file)),
+                _ => Some("there is no file or no process".to_owned()),
+            },
             Some(Order::Detach(number)) => {
                 attacher.links.remove(&number);
                 None
@@ -124,6 +129,23 @@ impl Attacher {
             let Some(program) = self.programs.get_mut(place) else { continue };
             let attached =
                 program.attach(offset, &path, UProbeScope::AllProcesses).and_then(|id| program.take_link(id));
+            match attached {
+                Ok(link) => links.push(link),
+                Err(error) => return words(&error),
+            }
+        }
+        self.links.insert(number, links);
+        String::new()
+    }
+
+    /// The same in one process, where functions are entered.
+    fn attach_to(&mut self, number: u32, pid: NonZeroU32, places: &[(Function, u64)], file: &OwnedFd) -> String {
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let mut links = Vec::new();
+        for (function, offset) in places {
+            let Some(program) = self.programs.get_mut(function.program()) else { continue };
+            let attached =
+                program.attach(*offset, &path, UProbeScope::OneProcess(pid)).and_then(|id| program.take_link(id));
             match attached {
                 Ok(link) => links.push(link),
                 Err(error) => return words(&error),

@@ -71,11 +71,15 @@ impl Helper {
 
     /// Attaches to functions of `file`.
     pub(super) fn attach(&self, number: u32, places: Vec<(Function, u64)>, file: &impl AsFd) -> Result<(), Refusal> {
+        self.ask(&Order::Attach(number, places), file)
+    }
+
+    fn ask(&self, order: &Order, file: &impl AsFd) -> Result<(), Refusal> {
         let files = [file.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(&files));
-        let order = Order::Attach(number, places).encode();
+        let order = order.encode();
         let gone = |error: rustix::io::Errno| Refusal::Gone(error.into());
         sendmsg(&self.socket, &[IoSlice::new(&order)], &mut control, SendFlags::NOSIGNAL).map_err(gone)?;
         let mut answer = [0; MAX_BYTES];
@@ -85,6 +89,17 @@ impl Helper {
             Some([_]) => Ok(()),
             Some([_, words @ ..]) => Err(Refusal::Kernel(String::from_utf8_lossy(words).into_owned())),
         }
+    }
+
+    /// Attaches to functions of `file` in one process only, where they are entered.
+    pub(super) fn attach_to(
+        &self,
+        number: u32,
+        pid: u32,
+        places: Vec<(Function, u64)>,
+        file: &impl AsFd,
+    ) -> Result<(), Refusal> {
+        self.ask(&Order::AttachTo(number, pid, places), file)
     }
 
     /// Takes the probes away again.

@@ -11,8 +11,8 @@ pub(super) const MAX_BYTES: usize = 1024;
 
 /// Programs of the kernel side that are attached to functions: one for each [`Function`] in their order, where it is entered,
 /// and one where they are left.
-pub const PROGRAMS: [&str; 7] =
-    ["tls_read", "tls_read_ex", "tls_write", "tls_write_ex", "tls_other", "tls_forget", "tls_return"];
+pub const PROGRAMS: [&str; 8] =
+    ["tls_read", "tls_read_ex", "tls_write", "tls_write_ex", "tls_other", "tls_forget", "tls_cipher", "tls_return"];
 
 /// What a function does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,16 +29,22 @@ pub(super) enum Function {
     Other = 5,
     /// Ends a session.
     Forget = 6,
+    /// Writes a session's ciphertext to its transport; attached in single processes (`cipher.rs`).
+    Cipher = 7,
 }
 
 impl Function {
-    const ALL: [Self; 6] = [Self::Read, Self::ReadEx, Self::Write, Self::WriteEx, Self::Other, Self::Forget];
+    const ALL: [Self; 7] =
+        [Self::Read, Self::ReadEx, Self::Write, Self::WriteEx, Self::Other, Self::Forget, Self::Cipher];
 
     /// Place of its program in [`PROGRAMS`].
     pub(super) fn program(self) -> usize {
         self as usize - 1
     }
 }
+
+/// The function that writes ciphertext: of the part of the library that may be a file of its own (libcrypto).
+pub(super) const CIPHER: &str = "BIO_write";
 
 /// Functions of OpenSSL's interface that are looked for; most may be missing, see [`reads`].
 pub(super) const OPENSSL: &[(&str, Function)] = &[
@@ -51,6 +57,7 @@ pub(super) const OPENSSL: &[(&str, Function)] = &[
     ("SSL_peek_ex", Function::Other),
     ("SSL_free", Function::Forget),
     ("SSL_clear", Function::Forget),
+    (CIPHER, Function::Cipher),
 ];
 
 /// Whether what was found is enough to read both directions.
@@ -64,18 +71,24 @@ pub(super) fn reads(places: &[(Function, u64)]) -> bool {
 pub(super) enum Order {
     /// Attach to these functions of the file that comes with the message, at these offsets.
     Attach(u32, Vec<(Function, u64)>),
+    /// The same, but only in the process of this number, and only where functions are entered.
+    AttachTo(u32, u32, Vec<(Function, u64)>),
     /// Take the probes away again.
     Detach(u32),
 }
 
 impl Order {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let (number, places): (u32, &[_]) = match self {
-            Self::Attach(number, places) => (*number, places),
-            Self::Detach(number) => (*number, &[]),
+        let (kind, number, places): (u8, u32, &[_]) = match self {
+            Self::Detach(number) => (0, *number, &[]),
+            Self::Attach(number, places) => (1, *number, places),
+            Self::AttachTo(number, _, places) => (2, *number, places),
         };
-        let mut bytes = vec![u8::from(matches!(self, Self::Attach(..)))];
+        let mut bytes = vec![kind];
         bytes.extend(number.to_le_bytes());
+        if let Self::AttachTo(_, pid, _) = self {
+            bytes.extend(pid.to_le_bytes());
+        }
         for (function, offset) in places.iter().take(MAX_PLACES) {
             bytes.push(*function as u8);
             bytes.extend(offset.to_le_bytes());
@@ -90,13 +103,22 @@ impl Order {
         if kind == 0 {
             return rest.is_empty().then_some(Self::Detach(number));
         }
+        let (pid, rest) = match kind {
+            2 => rest.split_first_chunk::<4>().map(|(pid, rest)| (Some(u32::from_le_bytes(*pid)), rest))?,
+            _ => (None, rest),
+        };
         let places = rest.chunks(9).map(|place| {
             let (&function, offset) = place.split_first()?;
             let function = Function::ALL.into_iter().find(|known| *known as u8 == function)?;
             Some((function, u64::from_le_bytes(*offset.first_chunk::<8>()?)))
         });
         let places: Vec<_> = places.collect::<Option<_>>()?;
-        (kind == 1 && places.len() <= MAX_PLACES).then_some(Self::Attach(number, places))
+        match (kind, pid) {
+            _ if places.len() > MAX_PLACES => None,
+            (1, None) => Some(Self::Attach(number, places)),
+            (2, Some(pid)) => Some(Self::AttachTo(number, pid, places)),
+            _ => None,
+        }
     }
 }
 
@@ -109,6 +131,7 @@ mod tests {
         for order in [
             Order::Detach(7),
             Order::Attach(1, Vec::new()),
+            Order::AttachTo(9, 4_000_000, vec![(Function::Cipher, 77)]),
             Order::Attach(u32::MAX, vec![(Function::Read, 1), (Function::Forget, u64::MAX)]),
         ] {
             let bytes = order.encode();
@@ -123,6 +146,7 @@ mod tests {
             &b""[..],
             b"\x01",
             b"\x02\0\0\0\0",
+            b"\x03\0\0\0\0\0\0\0\0",
             b"\0\0\0\0\0x",
             b"\x01\0\0\0\0\x09\0\0\0\0\0\0\0\0",
             b"\x01\0\0\0\0\x01\0",
