@@ -159,7 +159,14 @@ impl Client {
             Err(Silence::Failed(error)) if error.is_builder() || error.is_redirect() => {
                 Answer::Refused(describe(&error))
             }
-            Err(Silence::Failed(error)) => Answer::Retry { after: None, what: describe(&error) },
+            Err(Silence::Failed(error)) => {
+                let mut what = describe(&error);
+                // Each of the many reasons has its own way out; they stand there.
+                if what.contains("certificate") || what.contains("fatal alert") {
+                    what += "; `spantap doctor` with the same configuration says what to do";
+                }
+                Answer::Retry { after: None, what }
+            }
         }
     }
 
