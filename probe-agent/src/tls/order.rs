@@ -4,8 +4,8 @@
 
 /// What the attaching process says first. No message is empty: that is the end.
 pub(super) const READY: &[u8] = b".";
-/// Functions of one library at most.
-const MAX_PLACES: usize = 32;
+/// Stops in one library at most.
+const MAX_STOPS: usize = 64;
 /// Longest message.
 pub(super) const MAX_BYTES: usize = 1024;
 
@@ -38,6 +38,36 @@ impl Function {
     pub(super) fn program(self) -> usize {
         self as usize - 1
     }
+
+    /// Whether its end is looked for.
+    pub(super) fn has_return(self) -> bool {
+        self.program() < Self::Forget.program()
+    }
+}
+
+/// What is seen at a [`Stop`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    /// A call begins: its arguments stand in their registers.
+    Enter = 0,
+    /// A call ends: its result stands in its register.
+    Leave = 1,
+    /// A call ends; the kernel catches its return, having put its own address in the place of the return address. The
+    /// offset is that of the function.
+    Return = 2,
+}
+
+impl When {
+    const ALL: [Self; 3] = [Self::Enter, Self::Leave, Self::Return];
+}
+
+/// An instruction at which the kernel stops programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stop {
+    pub(super) function: Function,
+    pub(super) when: When,
+    /// In the file.
+    pub(super) offset: u64,
 }
 
 /// Functions of OpenSSL's interface that are looked for; most may be missing, see [`reads`].
@@ -62,23 +92,23 @@ pub(super) fn reads(places: &[(Function, u64)]) -> bool {
 /// An order; an attachment is known by its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Order {
-    /// Attach to these functions of the file that comes with the message, at these offsets.
-    Attach(u32, Vec<(Function, u64)>),
+    /// Attach to these places of the file that comes with the message, in this order.
+    Attach(u32, Vec<Stop>),
     /// Take the probes away again.
     Detach(u32),
 }
 
 impl Order {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let (number, places): (u32, &[_]) = match self {
-            Self::Attach(number, places) => (*number, places),
+        let (number, stops): (u32, &[_]) = match self {
+            Self::Attach(number, stops) => (*number, stops),
             Self::Detach(number) => (*number, &[]),
         };
         let mut bytes = vec![u8::from(matches!(self, Self::Attach(..)))];
         bytes.extend(number.to_le_bytes());
-        for (function, offset) in places.iter().take(MAX_PLACES) {
-            bytes.push(*function as u8);
-            bytes.extend(offset.to_le_bytes());
+        for stop in stops.iter().take(MAX_STOPS) {
+            bytes.extend([stop.function as u8, stop.when as u8]);
+            bytes.extend(stop.offset.to_le_bytes());
         }
         bytes
     }
@@ -90,13 +120,16 @@ impl Order {
         if kind == 0 {
             return rest.is_empty().then_some(Self::Detach(number));
         }
-        let places = rest.chunks(9).map(|place| {
-            let (&function, offset) = place.split_first()?;
-            let function = Function::ALL.into_iter().find(|known| *known as u8 == function)?;
-            Some((function, u64::from_le_bytes(*offset.first_chunk::<8>()?)))
+        let stops = rest.chunks(10).map(|stop| {
+            let (&[function, when], offset) = stop.split_first_chunk::<2>()?;
+            Some(Stop {
+                function: Function::ALL.into_iter().find(|known| *known as u8 == function)?,
+                when: When::ALL.into_iter().find(|known| *known as u8 == when)?,
+                offset: u64::from_le_bytes(*offset.first_chunk::<8>()?),
+            })
         });
-        let places: Vec<_> = places.collect::<Option<_>>()?;
-        (kind == 1 && places.len() <= MAX_PLACES).then_some(Self::Attach(number, places))
+        let stops: Vec<_> = stops.collect::<Option<_>>()?;
+        (kind == 1 && stops.len() <= MAX_STOPS).then_some(Self::Attach(number, stops))
     }
 }
 
@@ -109,7 +142,13 @@ mod tests {
         for order in [
             Order::Detach(7),
             Order::Attach(1, Vec::new()),
-            Order::Attach(u32::MAX, vec![(Function::Read, 1), (Function::Forget, u64::MAX)]),
+            Order::Attach(
+                u32::MAX,
+                vec![
+                    Stop { function: Function::Read, when: When::Return, offset: 1 },
+                    Stop { function: Function::Forget, when: When::Enter, offset: u64::MAX },
+                ],
+            ),
         ] {
             let bytes = order.encode();
             assert!(bytes.len() <= MAX_BYTES);
@@ -124,13 +163,14 @@ mod tests {
             b"\x01",
             b"\x02\0\0\0\0",
             b"\0\0\0\0\0x",
-            b"\x01\0\0\0\0\x09\0\0\0\0\0\0\0\0",
+            b"\x01\0\0\0\0\x09\0\0\0\0\0\0\0\0\0",
+            b"\x01\0\0\0\0\x01\x03\0\0\0\0\0\0\0\0",
             b"\x01\0\0\0\0\x01\0",
         ] {
             assert_eq!(Order::decode(bytes), None, "{bytes:?}");
         }
         let many: Vec<u8> =
-            [1, 0, 0, 0, 0].into_iter().chain([1, 0, 0, 0, 0, 0, 0, 0, 0].repeat(MAX_PLACES + 1)).collect();
+            [1, 0, 0, 0, 0].into_iter().chain([1, 0, 0, 0, 0, 0, 0, 0, 0, 0].repeat(MAX_STOPS + 1)).collect();
         assert_eq!(Order::decode(&many), None);
     }
 }
