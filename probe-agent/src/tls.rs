@@ -4,18 +4,23 @@
 //! OpenSSL's interface; what is not read, and why.
 //!
 //! `keeper` is the thread that knows processes and libraries · `mapped` finds libraries in a memory map · `library` looks at
-//! one file, `symbols` finds its functions · `cipher` sees to programs whose library works in memory · `helper` and `attacher` are the two ends of the process that may attach, `order`
-//! is what they say · `filter` is what is left to that process · `report` says what is not read.
+//! one file, `symbols` finds its functions · `stops` chooses where they are stopped at, knowing of each `instruction` what it does and
+//! where functions end (`bounds`) · `cipher` sees to programs whose library works in memory · `helper` and `attacher` are the two
+//! ends of the process that may attach, `order` is what they say · `filter` is what is left to that process · `report` says what
+//! is not read.
 
 mod attacher;
+mod bounds;
 mod cipher;
 mod filter;
 mod helper;
+mod instruction;
 mod keeper;
 mod library;
 mod mapped;
 mod order;
 mod report;
+mod stops;
 mod symbols;
 
 use std::{

@@ -10,6 +10,7 @@ use super::{
     library,
     mapped::{self, Mapped},
     order::Function,
+    stops,
 };
 use crate::discovery::ProcFs;
 
@@ -115,7 +116,7 @@ impl Ciphers {
         }
         let number = FIRST | self.next;
         self.next = self.next.wrapping_add(1) & (FIRST - 1);
-        match helper.attach_to(number, pid, vec![(Function::Cipher, offset)], file) {
+        match helper.attach_to(number, pid, stops::plan(file, &[(Function::Cipher, offset)]), file) {
             Ok(()) => {
                 tracing::debug!(pid, "its ciphertext is compared: its TLS library works in memory");
                 self.attached.entry(pid).or_default().push((key.clone(), number));

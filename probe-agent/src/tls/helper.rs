@@ -21,7 +21,7 @@ use rustix::net::{
 
 use super::{
     Programs,
-    order::{Function, MAX_BYTES, Order, READY},
+    order::{MAX_BYTES, Order, READY, Stop},
 };
 
 /// Longest wait for an answer.
@@ -69,9 +69,9 @@ impl Helper {
         }
     }
 
-    /// Attaches to functions of `file`.
-    pub(super) fn attach(&self, number: u32, places: Vec<(Function, u64)>, file: &impl AsFd) -> Result<(), Refusal> {
-        self.ask(&Order::Attach(number, places), file)
+    /// Attaches to places of `file`.
+    pub(super) fn attach(&self, number: u32, stops: Vec<Stop>, file: &impl AsFd) -> Result<(), Refusal> {
+        self.ask(&Order::Attach(number, stops), file)
     }
 
     fn ask(&self, order: &Order, file: &impl AsFd) -> Result<(), Refusal> {
@@ -91,15 +91,9 @@ impl Helper {
         }
     }
 
-    /// Attaches to functions of `file` in one process only, where they are entered.
-    pub(super) fn attach_to(
-        &self,
-        number: u32,
-        pid: u32,
-        places: Vec<(Function, u64)>,
-        file: &impl AsFd,
-    ) -> Result<(), Refusal> {
-        self.ask(&Order::AttachTo(number, pid, places), file)
+    /// Attaches to places of `file` in one process only.
+    pub(super) fn attach_to(&self, number: u32, pid: u32, stops: Vec<Stop>, file: &impl AsFd) -> Result<(), Refusal> {
+        self.ask(&Order::AttachTo(number, pid, stops), file)
     }
 
     /// Takes the probes away again.

@@ -16,6 +16,7 @@ use super::{
     library::{self, Readable, Unreadable},
     mapped,
     report::{self, Report},
+    stops,
 };
 use crate::discovery::ProcFs;
 
@@ -211,7 +212,9 @@ impl Keeper {
         let number = self.next;
         self.next = self.next.wrapping_add(1);
         let (began, functions) = (Instant::now(), places.len());
-        match helper.attach(number, places, &file) {
+        let stops = stops::plan(&file, &places);
+        tracing::debug!(library = name, ?stops, "stops in the functions of this TLS library");
+        match helper.attach(number, stops, &file) {
             Ok(()) => {
                 let ms = began.elapsed().as_millis() as u64;
                 tracing::info!(pid, library = name, functions, ms, "reading TLS");

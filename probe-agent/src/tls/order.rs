@@ -4,8 +4,8 @@
 
 /// What the attaching process says first. No message is empty: that is the end.
 pub(super) const READY: &[u8] = b".";
-/// Functions of one library at most.
-const MAX_PLACES: usize = 32;
+/// Stops in one library at most.
+const MAX_STOPS: usize = 64;
 /// Longest message.
 pub(super) const MAX_BYTES: usize = 1024;
 
@@ -41,6 +41,36 @@ impl Function {
     pub(super) fn program(self) -> usize {
         self as usize - 1
     }
+
+    /// Whether its end is looked for.
+    pub(super) fn has_return(self) -> bool {
+        self.program() < Self::Forget.program()
+    }
+}
+
+/// What is seen at a [`Stop`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    /// A call begins: its arguments stand in their registers.
+    Enter = 0,
+    /// A call ends: its result stands in its register.
+    Leave = 1,
+    /// A call ends; the kernel catches its return, having put its own address in the place of the return address. The
+    /// offset is that of the function.
+    Return = 2,
+}
+
+impl When {
+    const ALL: [Self; 3] = [Self::Enter, Self::Leave, Self::Return];
+}
+
+/// An instruction at which the kernel stops programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stop {
+    pub(super) function: Function,
+    pub(super) when: When,
+    /// In the file.
+    pub(super) offset: u64,
 }
 
 /// The function that writes ciphertext: of the part of the library that may be a file of its own (libcrypto).
@@ -69,29 +99,29 @@ pub(super) fn reads(places: &[(Function, u64)]) -> bool {
 /// An order; an attachment is known by its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Order {
-    /// Attach to these functions of the file that comes with the message, at these offsets.
-    Attach(u32, Vec<(Function, u64)>),
-    /// The same, but only in the process of this number, and only where functions are entered.
-    AttachTo(u32, u32, Vec<(Function, u64)>),
+    /// Attach to these places of the file that comes with the message, in this order.
+    Attach(u32, Vec<Stop>),
+    /// The same, but only in the process of this number.
+    AttachTo(u32, u32, Vec<Stop>),
     /// Take the probes away again.
     Detach(u32),
 }
 
 impl Order {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let (kind, number, places): (u8, u32, &[_]) = match self {
+        let (kind, number, stops): (u8, u32, &[_]) = match self {
             Self::Detach(number) => (0, *number, &[]),
-            Self::Attach(number, places) => (1, *number, places),
-            Self::AttachTo(number, _, places) => (2, *number, places),
+            Self::Attach(number, stops) => (1, *number, stops),
+            Self::AttachTo(number, _, stops) => (2, *number, stops),
         };
         let mut bytes = vec![kind];
         bytes.extend(number.to_le_bytes());
         if let Self::AttachTo(_, pid, _) = self {
             bytes.extend(pid.to_le_bytes());
         }
-        for (function, offset) in places.iter().take(MAX_PLACES) {
-            bytes.push(*function as u8);
-            bytes.extend(offset.to_le_bytes());
+        for stop in stops.iter().take(MAX_STOPS) {
+            bytes.extend([stop.function as u8, stop.when as u8]);
+            bytes.extend(stop.offset.to_le_bytes());
         }
         bytes
     }
@@ -107,16 +137,19 @@ impl Order {
             2 => rest.split_first_chunk::<4>().map(|(pid, rest)| (Some(u32::from_le_bytes(*pid)), rest))?,
             _ => (None, rest),
         };
-        let places = rest.chunks(9).map(|place| {
-            let (&function, offset) = place.split_first()?;
-            let function = Function::ALL.into_iter().find(|known| *known as u8 == function)?;
-            Some((function, u64::from_le_bytes(*offset.first_chunk::<8>()?)))
+        let stops = rest.chunks(10).map(|stop| {
+            let (&[function, when], offset) = stop.split_first_chunk::<2>()?;
+            Some(Stop {
+                function: Function::ALL.into_iter().find(|known| *known as u8 == function)?,
+                when: When::ALL.into_iter().find(|known| *known as u8 == when)?,
+                offset: u64::from_le_bytes(*offset.first_chunk::<8>()?),
+            })
         });
-        let places: Vec<_> = places.collect::<Option<_>>()?;
+        let stops: Vec<_> = stops.collect::<Option<_>>()?;
         match (kind, pid) {
-            _ if places.len() > MAX_PLACES => None,
-            (1, None) => Some(Self::Attach(number, places)),
-            (2, Some(pid)) => Some(Self::AttachTo(number, pid, places)),
+            _ if stops.len() > MAX_STOPS => None,
+            (1, None) => Some(Self::Attach(number, stops)),
+            (2, Some(pid)) => Some(Self::AttachTo(number, pid, stops)),
             _ => None,
         }
     }
@@ -131,8 +164,14 @@ mod tests {
         for order in [
             Order::Detach(7),
             Order::Attach(1, Vec::new()),
-            Order::AttachTo(9, 4_000_000, vec![(Function::Cipher, 77)]),
-            Order::Attach(u32::MAX, vec![(Function::Read, 1), (Function::Forget, u64::MAX)]),
+            Order::AttachTo(9, 4_000_000, vec![Stop { function: Function::Cipher, when: When::Enter, offset: 77 }]),
+            Order::Attach(
+                u32::MAX,
+                vec![
+                    Stop { function: Function::Read, when: When::Return, offset: 1 },
+                    Stop { function: Function::Forget, when: When::Enter, offset: u64::MAX },
+                ],
+            ),
         ] {
             let bytes = order.encode();
             assert!(bytes.len() <= MAX_BYTES);
@@ -148,13 +187,14 @@ mod tests {
             b"\x02\0\0\0\0",
             b"\x03\0\0\0\0\0\0\0\0",
             b"\0\0\0\0\0x",
-            b"\x01\0\0\0\0\x09\0\0\0\0\0\0\0\0",
+            b"\x01\0\0\0\0\x09\0\0\0\0\0\0\0\0\0",
+            b"\x01\0\0\0\0\x01\x03\0\0\0\0\0\0\0\0",
             b"\x01\0\0\0\0\x01\0",
         ] {
             assert_eq!(Order::decode(bytes), None, "{bytes:?}");
         }
         let many: Vec<u8> =
-            [1, 0, 0, 0, 0].into_iter().chain([1, 0, 0, 0, 0, 0, 0, 0, 0].repeat(MAX_PLACES + 1)).collect();
+            [1, 0, 0, 0, 0].into_iter().chain([1, 0, 0, 0, 0, 0, 0, 0, 0, 0].repeat(MAX_STOPS + 1)).collect();
         assert_eq!(Order::decode(&many), None);
     }
 }
