@@ -112,3 +112,64 @@ fn offset_of(file: &object::File<'_>, address: u64) -> Option<u64> {
     file.segments()
         .find_map(|s| Some(s.file_range().0 + address.checked_sub(s.address()).filter(|inside| *inside < s.size())?))
 }
+
+struct Bytes(Vec<u8>);
+
+impl ReadAt for Bytes {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        let rest = usize::try_from(offset).ok().and_then(|at| self.0.get(at..)).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+}
+
+/// One mapped segment and a table of one function, `PASSING`, at offset 0x100; numbers from the System V ABI.
+fn small_file() -> Vec<u8> {
+    let mut file = vec![0; 0x200];
+    let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"\x7fELF\x02\x01\x01");
+    put(32, &64_u64.to_le_bytes());
+    put(54, &[56, 0, 2, 0]);
+    let mut segment = |at: usize, kind: u32, offset: u64, size: u64| {
+        put(at, &kind.to_le_bytes());
+        for (field, value) in [(8, offset), (16, 0x10_0000 + offset), (32, size)] {
+            put(at + field, &value.to_le_bytes());
+        }
+    };
+    segment(64, 1, 0, 0x200);
+    segment(120, 0x6474_e550, 0x180, 20);
+    put(0x100, PASSING);
+    put(0x180, &[1, 0x1b, 3, 0x3b, 0, 0, 0, 0, 1, 0, 0, 0]);
+    put(0x18c, &(-0x80_i32).to_le_bytes());
+    put(0x190, &0x20_u32.to_le_bytes());
+    put(0x1a0, &[16, 0, 0, 0, 4, 0, 0, 0]);
+    put(0x1a8, &(-0xa8_i32).to_le_bytes());
+    put(0x1ac, &(PASSING.len() as u32).to_le_bytes());
+    file
+}
+
+#[test]
+fn a_file_gives_its_functions_stops() {
+    let stop = |when, offset| Stop { function: Function::WriteEx, when, offset };
+    let planned = plan(&Bytes(small_file()), &[(Function::WriteEx, 0x100)]);
+    assert_eq!(planned, [stop(When::Enter, 0x104), stop(When::Leave, 0x114)]);
+    // No function begins there.
+    let planned = plan(&Bytes(small_file()), &[(Function::WriteEx, 0x101), (Function::Forget, 0x100)]);
+    let forget = Stop { function: Function::Forget, when: When::Enter, offset: 0x104 };
+    assert_eq!(planned, [stop(When::Enter, 0x101), forget, stop(When::Return, 0x101)]);
+}
+
+proptest::proptest! {
+    /// Files that lie about themselves get the first instruction, or places near it.
+    #[test]
+    fn hostile_files_end(changes in proptest::collection::vec((0..0x200_usize, proptest::num::u8::ANY), 0..12)) {
+        let mut file = small_file();
+        for (at, byte) in changes {
+            file[at] = byte;
+        }
+        for stop in plan(&Bytes(file), &[(Function::ReadEx, 0x100)]) {
+            proptest::prop_assert!((0x100..0x100 + MAX_CODE).contains(&stop.offset));
+        }
+    }
+}
