@@ -119,9 +119,8 @@ static __always_inline struct socket_state *tls_state_tied(struct socket_state *
 }
 
 /*
- * Ties the session that has written what scratch->head begins with to the socket of `state`, if there is one. Returns 0 if
- * not, 1 if so, 2 if an exchange of the session was told before, without its peer. A function of its own, not inlined, so
- * that the verifier looks at it once.
+ * Ties the session that has written what scratch->head begins with to the socket of `state`; returns 0 if there is none. A
+ * function of its own, not inlined, so that the verifier looks at it once.
  */
 __noinline int tls_match(struct scratch *scratch, struct socket_state *state)
 {
@@ -148,20 +147,15 @@ __noinline int tls_match(struct scratch *scratch, struct socket_state *state)
 	bpf_map_update_elem(&tls_ties, &found.session, &tied, BPF_ANY);
 	state->tls_plain = plain->cookie;
 	state->tls_tied = 1;
-	return plain->turn >= TLS_TURNS_OF_EXCHANGE ? 2 : 1;
+	return 1;
 }
 
 /* The head of what was sent on a socket that was found to speak TLS just now is there. Call before tls_begins. */
 static __always_inline void tls_cipher_begins(struct sock *sk, struct socket_state *state, struct scratch *scratch,
 					      struct control *control)
 {
-	int match = scratch->event.head_length < CIPHER_BYTES ? 0 : tls_match(scratch, state);
-
-	if (!match)
-		return;
-	if (match == 2 && !state->tls_told)
-		tls_unread(sk, state, scratch, control);
-	state->announced = announce(sk, state, scratch, control) ? control->announce : control->announce - 1;
+	if (scratch->event.head_length >= CIPHER_BYTES && tls_match(scratch, state))
+		state->announced = announce(sk, state, scratch, control) ? control->announce : control->announce - 1;
 }
 
 /*

@@ -13,8 +13,8 @@
 #define TLS_TURNS_UNTIED 6
 /* The same where the connection ends: a handshake that failed has lost nothing. */
 #define TLS_TURNS_AT_END 4
-/* Turns of plaintext after which an exchange may have been told. */
-#define TLS_TURNS_OF_EXCHANGE 2
+/* The same in a process whose sessions are tied by their ciphertext: one that was open before takes some records. */
+#define TLS_TURNS_IN_MEMORY 64
 /* A process is told to speak TLS once in so long, ns. */
 #define TLS_TELL_AGAIN 1000000000ULL
 
@@ -25,18 +25,24 @@ static __always_inline struct socket_state *tls_plain(struct socket_state *state
 	return state->tls_tied ? bpf_map_lookup_elem(&tls_sockets, &cookie) : NULL;
 }
 
+/* Whether the process has sessions that no call ties to a socket. */
+static __always_inline bool tls_in_memory(__u32 pid)
+{
+	struct tls_process *process = bpf_map_lookup_elem(&tls_processes, &pid);
+	return process && process->untied;
+}
+
 /* Tells that nobody reads this socket. */
 static __always_inline void tls_unread(struct sock *sk, struct socket_state *state, struct scratch *scratch,
 				       struct control *control)
 {
 	__u32 pid = state->tls_pid;
-	struct tls_process *process = bpf_map_lookup_elem(&tls_processes, &pid);
 
 	state->tls_told = 1;
 	scratch->event.pad = pid;
 	scratch->event.head_length = 0;
 	scratch->event.tail_length = 0;
-	scratch->event.flags = FLAG_ENCRYPTED | FLAG_UNREADABLE | (process && process->untied ? FLAG_UNTIED : 0);
+	scratch->event.flags = FLAG_ENCRYPTED | FLAG_UNREADABLE | (tls_in_memory(pid) ? FLAG_UNTIED : 0);
 	submit(sk, state, scratch, control, false);
 }
 
@@ -92,7 +98,8 @@ static __always_inline void tls_moved(struct sock *sk, struct socket_state *stat
 	/* Tied by its ciphertext: told again to a forwarder that has forgotten it. */
 	if (state->tls_plain && state->announced != control->announce && announce(sk, state, scratch, control))
 		state->announced = control->announce;
-	if (!state->tls_tied && !state->tls_told && state->turn >= TLS_TURNS_UNTIED)
+	if (!state->tls_tied && !state->tls_told && state->turn >= TLS_TURNS_UNTIED &&
+	    (state->turn >= TLS_TURNS_IN_MEMORY || !tls_in_memory(state->tls_pid)))
 		tls_unread(sk, state, scratch, control);
 }
 

@@ -65,6 +65,8 @@ pub(super) struct Connection {
     pub(super) connection: ConnectionRef,
     /// Its events tell what a TLS library was given or gave.
     pub(super) tls: bool,
+    /// An exchange of it was reported before it was known where it leads.
+    pub(super) peerless: bool,
     pub(super) received: Stream,
     pub(super) sent: Stream,
     pub(super) queue: Queue,
@@ -106,6 +108,7 @@ impl Connection {
         Connection {
             connection,
             tls: false,
+            peerless: false,
             received: Stream::new(0),
             sent: Stream::new(0),
             queue: Queue::default(),
@@ -303,6 +306,7 @@ impl Connection {
         };
         let end = end.max(response_start.unwrap_or(start));
         let connection = self.connection.clone();
+        self.peerless |= self.tls && connection.endpoints == Endpoints::Unknown;
         ctx.sink.exchange(Exchange {
             side,
             process,

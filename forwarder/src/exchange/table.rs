@@ -154,6 +154,10 @@ impl Table {
     pub fn connection(&mut self, connection: ConnectionRef, sink: &mut impl Sink) {
         let at = self.entry(connection.socket, Some(&connection), sink);
         if let Some(entry) = self.entries.get_mut(at) {
+            // One that stays unknown is counted by its socket, which is told as encrypted.
+            if std::mem::take(&mut entry.connection.peerless) {
+                sink.loss(Reason::TlsPeerUnknown, 1);
+            }
             entry.connection.connection = connection;
         }
     }

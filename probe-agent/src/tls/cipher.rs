@@ -21,8 +21,9 @@ const MAX_FILES: usize = 1024;
 const FILES_OF_PROCESS: usize = 4;
 /// Attachments are numbered apart from those of libraries.
 const FIRST: u32 = 1 << 31;
-/// Programs that are known to work in memory, by their names. Others are once the kernel side has seen it.
-const PROGRAMS: [&str; 2] = ["node", "nodejs"];
+/// Part of the names of programs that are known to work in memory. Others are once the kernel side has seen it, which is after
+/// their first request.
+const NODE: &str = "node";
 
 /// Device and inode.
 pub(super) type Key = (Vec<u8>, u64);
@@ -63,7 +64,7 @@ impl Ciphers {
     /// Whether the process is to have the probe.
     pub(super) fn wanted(&self, pid: u32, executable: &str, maps: &[u8]) -> bool {
         let name = executable.rsplit('/').next().unwrap_or_default();
-        self.seen.contains(&pid) || PROGRAMS.contains(&name) || mapped::moves_bytes_itself(maps)
+        self.seen.contains(&pid) || name.contains(NODE) || mapped::moves_bytes_itself(maps)
     }
 
     /// Attaches to what the process maps, and to its own file if that is `executable` (where a TLS library is linked into it).
