@@ -108,6 +108,10 @@ pub enum Ancestor {
 pub type Ready = (Exchange, ClockAnchor, NodeRef);
 
 /// What became of an exchange.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one; a box would cost an allocation for each exchange"
+)]
 pub enum Taken {
     /// It goes on at once.
     Ready(Exchange, Option<NodeRef>),
@@ -130,7 +134,7 @@ impl Links {
         if self.nodes.len() >= MAX_NODES {
             return;
         }
-        let node = Node::new(opened, mute);
+        let node = Node::of(opened, mute);
         match opened.side {
             Side::Client => {
                 let found = self.threads.serving(opened);

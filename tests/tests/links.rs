@@ -71,7 +71,7 @@ fn relay(service: &str, other: u16, pause: &str) -> Result<Relay> {
 }
 
 /// Spans of one kind by path.
-fn by_path<'a>(spans: &'a [std::sync::Arc<Span>], kind: Kind) -> HashMap<&'a str, &'a Span> {
+fn by_path(spans: &[std::sync::Arc<Span>], kind: Kind) -> HashMap<&str, &Span> {
     spans.iter().filter(|span| span.kind == kind).map(|span| (span.path(), &**span)).collect()
 }
 
@@ -218,7 +218,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 fn play(world: &mut Observed, name: &str, server: Vec<Step>, client: Vec<Step>) -> Result<()> {
     let mut pair = Pair::prepare(name)?;
     world.wait_observing()?;
-    pair.begin(&server, &client, &world.collector.folder().to_path_buf())?;
+    pair.begin(&server, &client, world.collector.folder())?;
     pair.finish(TRAFFIC)
 }
 

@@ -91,7 +91,7 @@ impl Node {
         (self.parent, self.peer) = (None, Peer::None);
     }
 
-    pub(super) fn new(opened: &Opened<'_>, mute: bool) -> NodeRef {
+    pub(super) fn of(opened: &Opened<'_>, mute: bool) -> NodeRef {
         let mut mark = rustc_hash::FxHasher::default();
         (&*opened.request.method, &*opened.request.target).hash(&mut mark);
         NodeRef(Arc::new(Mutex::new(Self {
