@@ -16,6 +16,7 @@
 #define MSG_OOB 0x1
 #define MSG_PEEK 0x2
 #define MSG_TRUNC 0x20
+#define MSG_DONTWAIT 0x40
 #define MSG_ERRQUEUE 0x2000
 #define RCV_SHUTDOWN 1
 #define SEND_SHUTDOWN 2
@@ -74,6 +75,12 @@ static __always_inline bool is_stream(struct sock *sk, bool *tcp)
 	return (family == AF_INET || family == AF_INET6) && sk->sk_protocol == IPPROTO_TCP;
 }
 
+/* 1 if the peer's FIN has been read, together with the last data: it counts as one in copied_seq, but is no byte. */
+static __always_inline __u32 fin_was_read(struct sock *sk, struct tcp_sock *tp)
+{
+	return sk->sk_shutdown & RCV_SHUTDOWN && tp->copied_seq == tp->rcv_nxt;
+}
+
 /* Tells the addresses of a socket. Returns false if there was no room. */
 static __always_inline bool announce(struct sock *sk, struct socket_state *state, struct scratch *scratch,
 				     struct control *control)
@@ -95,13 +102,13 @@ static __always_inline bool announce(struct sock *sk, struct socket_state *state
 	} else {
 		/* A server's socket carries the path it listens on, a client's only its peer's. */
 		struct unix_sock *end = (struct unix_sock *)sk;
+		struct unix_sock *peer = (struct unix_sock *)BPF_CORE_READ(end, peer);
 		struct unix_address *address = BPF_CORE_READ(end, addr);
 		int length;
 
-		if (!address) {
-			struct unix_sock *peer = (struct unix_sock *)BPF_CORE_READ(end, peer);
+		if (!address)
 			address = peer ? BPF_CORE_READ(peer, addr) : NULL;
-		}
+		event->peer_socket = peer ? BPF_CORE_READ((struct sock *)peer, __sk_common.skc_cookie.counter) : 0;
 		length = address ? BPF_CORE_READ(address, len) - 2 : 0;
 		if (length > 0) {
 			if (length > PATH_BYTES)
@@ -111,6 +118,12 @@ static __always_inline bool announce(struct sock *sk, struct socket_state *state
 				event->path_length = length;
 		}
 		size = sizeof(*event);
+	}
+	if (state->tcp) {
+		struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+
+		event->received_base = state->received_seq - (__u32)state->received - (tp ? fin_was_read(sk, tp) : 0);
+		event->sent_base = state->sent_seq - (__u32)state->sent;
 	}
 	event->local_port = sk->__sk_common.skc_num;
 	event->peer_port = bpf_ntohs(sk->__sk_common.skc_dport);
@@ -132,12 +145,6 @@ static __always_inline void submit(struct sock *sk, struct socket_state *state, 
 	size = sizeof(scratch->event) + length;
 	if (bpf_ringbuf_output(&socket_events, scratch, size, wake_flags(scratch, control, size)))
 		count_loss(begins_turn ? LOSS_RING_FULL_TURN : LOSS_RING_FULL_OTHER);
-}
-
-/* 1 if the peer's FIN has been read, together with the last data: it counts as one in copied_seq, but is no byte. */
-static __always_inline __u32 fin_was_read(struct sock *sk, struct tcp_sock *tp)
-{
-	return sk->sk_shutdown & RCV_SHUTDOWN && tp->copied_seq == tp->rcv_nxt;
 }
 
 /* State of a socket, made on first use: `already` bytes of this direction have just been moved. */
@@ -391,6 +398,8 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 	scratch->event.offset = offset;
 	scratch->event.length = ret;
 	scratch->event.opposite_offset = state->sent;
+	if (!(flags & MSG_DONTWAIT || task->flags & PF_IO_WORKER))
+		scratch->event.flags = FLAG_BLOCKING;
 	if (tp) {
 		/* Bytes that another thread is sending and has not told yet; our FIN counts as one, but is none. */
 		if (!(sk->sk_shutdown & SEND_SHUTDOWN))

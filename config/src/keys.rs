@@ -41,6 +41,7 @@ const OWN: &[Key] = &[
     served("spantap.agent_queue_size", "SPANTAP_AGENT_QUEUE_SIZE"),
     served("spantap.head_size", "SPANTAP_HEAD_SIZE"),
     served("spantap.tls", "SPANTAP_TLS"),
+    served("spantap.links", "SPANTAP_LINKS"),
     served("spantap.exclude_instrumented_metrics", "SPANTAP_EXCLUDE_INSTRUMENTED_METRICS"),
     served("spantap.forwarder_uids", "SPANTAP_FORWARDER_UIDS"),
     served("spantap.agent_uids", "SPANTAP_AGENT_UIDS"),

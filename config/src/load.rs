@@ -120,6 +120,7 @@ fn assemble(settings: &mut Settings<'_>) -> Result<Config, ConfigError> {
         attributes: attributes(settings)?,
         sampler: sampling::sampler(settings)?,
         keep: sampling::keep(settings)?,
+        links: program::links(settings)?,
         exclude_instrumented: program::exclude_instrumented(settings)?,
         service_name: names.service_name,
         service_namespace: names.service_namespace,

@@ -149,6 +149,17 @@ pub(crate) fn agent(settings: &Settings<'_>) -> Result<Agent, ConfigError> {
     Ok(Agent { ring_buffer_bytes, queue_bytes, head_bytes, forwarder_uids, tls, usage_interval })
 }
 
+/// Whether spans are linked beyond what headers say.
+pub(crate) fn links(settings: &Settings<'_>) -> Result<bool, ConfigError> {
+    let Some(given) = settings.get("spantap.links") else { return Ok(true) };
+    match given.text()?.trim().to_ascii_lowercase().as_str() {
+        "auto" => Ok(true),
+        // YAML 1.1 calls `off` a truth value; people write `false` for it.
+        "off" | "false" => Ok(false),
+        _ => Err(given.invalid("auto (spans are linked where a rule is proven) or off")),
+    }
+}
+
 /// What is left out of programs that export telemetry of their own. Metrics need the general switch to be on.
 pub(crate) fn exclude_instrumented(settings: &mut Settings<'_>) -> Result<ExcludeInstrumented, ConfigError> {
     let spans = match settings.get("discovery.exclude_otel_instrumented_services") {

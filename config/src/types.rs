@@ -56,6 +56,8 @@ pub struct Config {
     pub sampler: Sampler,
     /// What is kept whatever the sampler says.
     pub keep: KeepSpans,
+    /// Whether spans are linked across programs and inside of them (`spantap.links`: `auto`, the default, or `off`).
+    pub links: bool,
     /// What is left out of programs that export telemetry of their own.
     pub exclude_instrumented: ExcludeInstrumented,
     /// Name that overrides that of every service (`service_name`, `OTEL_SERVICE_NAME` of Spantap's own environment).

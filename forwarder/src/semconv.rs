@@ -67,6 +67,8 @@ pub mod key {
 
     /// Spantap's own: the head of the request was longer than what was captured, so fields may be missing. Boolean, only when true.
     pub const SPANTAP_HEAD_TRUNCATED: &str = "spantap.request.head_truncated";
+    /// Spantap's own: how the parent was found where no header tells it: `connection` or `thread`.
+    pub const SPANTAP_LINK_METHOD: &str = "spantap.link.method";
     /// Spantap's own: `aborted` or `no_response`; absent when the exchange was seen to its end.
     pub const SPANTAP_OUTCOME: &str = "spantap.outcome";
     /// Spantap's own: seconds that the request waited in the kernel before the server read it; part of the span's duration.

@@ -69,7 +69,10 @@ pub struct ConnectionEvent {
     pub peer_address: [u8; 16],
     pub local_port: u16,
     pub peer_port: u16,
+    pub received_base: u32,
+    pub sent_base: u32,
     pub pad: u32,
+    pub peer_socket: u64,
 }
 
 /// `struct process_event`.
@@ -199,6 +202,9 @@ mod tests {
             offset_of!(ConnectionEvent, peer_address),
             offset_of!(ConnectionEvent, local_port),
             offset_of!(ConnectionEvent, peer_port),
+            offset_of!(ConnectionEvent, received_base),
+            offset_of!(ConnectionEvent, sent_base),
+            offset_of!(ConnectionEvent, peer_socket),
             size_of::<ConnectionEvent>(),
             size_of::<ProcessEvent>(),
             offset_of!(ProcessEvent, kind),

@@ -65,22 +65,27 @@ impl Asking {
     }
 }
 
-/// Makes exactly `requests` requests for `path` over `connections` connections; all of them must be answered with 200.
+/// Makes exactly `requests` requests for `path`, in which `{n}` becomes the number of the request, over `connections`
+/// connections; all of them must be answered with 200.
 ///
 /// # Errors
 /// With the first that was not.
 pub fn make(port: u16, path: &str, requests: u64, connections: u64) -> Result<()> {
-    let request: Arc<str> = request(port, path).into();
+    let path: Arc<str> = path.into();
     let next = Arc::new(AtomicU64::new(0));
     let threads: Vec<JoinHandle<Result<()>>> = (0..connections)
         .map(|_| {
-            let (next, request) = (Arc::clone(&next), Arc::clone(&request));
+            let (next, path) = (Arc::clone(&next), Arc::clone(&path));
             std::thread::spawn(move || {
                 let mut asking = Asking::connect(port)?;
-                while next.fetch_add(1, Ordering::Relaxed) < requests {
-                    asking.ask(request.as_bytes())?;
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= requests {
+                        return Ok(());
+                    }
+                    let path = path.replace("{n}", &number.to_string());
+                    asking.ask(request(port, &path).as_bytes())?;
                 }
-                Ok(())
             })
         })
         .collect();

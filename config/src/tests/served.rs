@@ -98,6 +98,7 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("spantap.agent_queue_size", "1048576", "1048576"),
     ("spantap.head_size", "16KiB", "16KiB"),
     ("spantap.tls", "off", "off"),
+    ("spantap.links", "off", "off"),
     ("spantap.exclude_instrumented_metrics", "true", "true"),
     ("spantap.forwarder_uids", "[1000, 1001]", "1000,1001"),
     ("spantap.agent_uids", "[1000, 1001]", "1000,1001"),

@@ -277,8 +277,9 @@ impl Connection {
 
     /// The oldest open request will not be reported.
     pub(super) fn lose_front<S: Sink>(&mut self, reason: Reason, ctx: &mut Context<'_, S>) {
-        if ctx.requests.pop(&mut self.queue).is_some() {
+        if let Some(open) = ctx.requests.pop(&mut self.queue) {
             ctx.lose(reason);
+            ctx.sink.abandoned(open.serial);
         }
     }
 
@@ -296,7 +297,7 @@ impl Connection {
         let Some(open) = ctx.requests.pop(&mut self.queue) else { return };
         ctx.stats.exchanges += 1;
         let side = if requests == Direction::Received { super::Side::Server } else { super::Side::Client };
-        let Open { request, process, thread, start, queued, response, .. } = open;
+        let Open { serial, request, process, thread, start, queued, response, .. } = open;
         let (response, response_start) = match response {
             Some((mut response, at)) => {
                 response.body_size = body;
@@ -308,6 +309,7 @@ impl Connection {
         let connection = self.connection.clone();
         self.peerless |= self.tls && connection.endpoints == Endpoints::Unknown;
         ctx.sink.exchange(Exchange {
+            serial,
             side,
             process,
             connection,

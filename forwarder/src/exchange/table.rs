@@ -11,7 +11,7 @@ use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
 use super::{
-    Capture, Exchange,
+    Capture, Exchange, Opened,
     connection::{Connection, Context},
     requests::Requests,
 };
@@ -26,6 +26,10 @@ pub trait Sink {
     fn exchange(&mut self, exchange: Exchange);
     /// `n` of what `reason` counts were lost.
     fn loss(&mut self, reason: Reason, n: u64);
+    /// A request has begun.
+    fn opened(&mut self, _opened: &Opened<'_>) {}
+    /// A request that had begun will not be reported; the loss is told apart.
+    fn abandoned(&mut self, _serial: u64) {}
 }
 
 /// Bounds of a [`Table`].
@@ -301,7 +305,12 @@ impl Table {
             self.evict(sink);
         }
         let connection = connection.cloned().unwrap_or_else(|| {
-            ConnectionRef::new(model::Connection { socket, endpoints: Endpoints::Unknown, network_namespace: 0 })
+            ConnectionRef::new(model::Connection {
+                socket,
+                endpoints: Endpoints::Unknown,
+                network_namespace: 0,
+                tie: model::Tie::Unknown,
+            })
         });
         let entry = Entry { socket, connection: Connection::new(connection), used: true, bytes: 0, waiting: false };
         let at = self.entries.insert(entry);

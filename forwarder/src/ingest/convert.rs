@@ -11,7 +11,9 @@ use spantap_proto::v1;
 use super::decode::{self, Events};
 use crate::{
     loss::Reason,
-    model::{ClockAnchor, Connection, Endpoints, MonotonicNs, Overrides, Process, ProcessId, SocketId, UnixNs, Usage},
+    model::{
+        ClockAnchor, Connection, Endpoints, MonotonicNs, Overrides, Process, ProcessId, SocketId, Tie, UnixNs, Usage,
+    },
 };
 
 /// Bytes kept of any text of the wire.
@@ -197,7 +199,12 @@ impl TryFrom<v1::Connection> for Connection {
             },
             _ => Endpoints::Unknown,
         };
-        Ok(Self { socket: SocketId(wire.socket), endpoints, network_namespace: wire.network_namespace })
+        let tie = match (&endpoints, wire.received_base, wire.sent_base) {
+            (Endpoints::Tcp { .. }, Some(received), Some(sent)) => Tie::Sequence { received, sent },
+            (Endpoints::Unix { .. }, ..) if wire.peer_socket != 0 => Tie::Socket(SocketId(wire.peer_socket)),
+            _ => Tie::Unknown,
+        };
+        Ok(Self { socket: SocketId(wire.socket), endpoints, network_namespace: wire.network_namespace, tie })
     }
 }
 

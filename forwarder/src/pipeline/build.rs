@@ -27,6 +27,7 @@ use crate::{
         queue::Keep,
         spool::{Directory, SpoolError},
     },
+    link::Links,
     loss::Losses,
     metric::{
         plan::{Bounds, Plan},
@@ -124,6 +125,8 @@ impl Pipeline {
         let console = (config.console != ConsoleMode::Off).then(|| Console::stdout(config.console, telemetry.clone()));
         Ok(Self {
             tracer: Tracer::new(config.sampler),
+            links: Links::default(),
+            links_on: config.links,
             encoder: SpanEncoder::default(),
             processes: Processes::new(resources, Services::new(config, names)),
             exclude: config.exclude_instrumented,

@@ -139,6 +139,11 @@ impl Processes {
         known
     }
 
+    /// What a process exports itself, as far as is known.
+    pub(super) fn own(&self, id: ProcessId) -> Own {
+        self.known.get(&id).map_or_else(Own::default, |known| known.own)
+    }
+
     pub(super) fn get_known(&mut self, id: ProcessId) -> Option<&mut Known> {
         self.known.get_mut(&id)
     }

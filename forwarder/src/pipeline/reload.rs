@@ -71,6 +71,7 @@ impl Pipeline {
         self.rules = Arc::new(build::rules(new, self.rules.routes.names().clone()));
         self.tracer.set_sampler(new.sampler);
         self.exclude = new.exclude_instrumented;
+        self.reload_links(new.links);
         self.processes.reconfigure(new, &self.registries, Instant::now());
         self.reload_metrics(running, new, deadline)?;
         self.reload_console(new.console);

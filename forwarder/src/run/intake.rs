@@ -9,7 +9,7 @@ use spantap_config::Headers;
 use spantap_proto::v1;
 
 use crate::{
-    exchange::{Capture, Exchange, Sink, Table},
+    exchange::{Capture, Exchange, Opened, Sink, Table},
     ingest::{Arrival, Batch},
     loss::{Losses, Reason},
     model::{ClockAnchor, MonotonicNs, Process, ProcessId, ProcessRef, UnixNs},
@@ -268,7 +268,15 @@ struct Out<'a> {
 
 impl Sink for Out<'_> {
     fn exchange(&mut self, exchange: Exchange) {
-        self.pipeline.exchange(&exchange, &self.clock);
+        self.pipeline.ended(exchange, &self.clock);
+    }
+
+    fn opened(&mut self, opened: &Opened<'_>) {
+        self.pipeline.opened(opened);
+    }
+
+    fn abandoned(&mut self, serial: u64) {
+        self.pipeline.abandoned(serial);
     }
 
     fn loss(&mut self, reason: Reason, n: u64) {

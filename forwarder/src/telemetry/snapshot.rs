@@ -95,6 +95,18 @@ pub fn measures(t: &Telemetry) -> Vec<Measure> {
             ],
         ),
         counter(
+            "spantap.links",
+            "Spans whose parent was found, by how.",
+            "{span}",
+            t.links.made().map(|(method, n)| (vec![("method", text(method))], n)).collect(),
+        ),
+        counter(
+            "spantap.links.none",
+            "Spans whose parent was not found, by why.",
+            "{span}",
+            t.links.none().map(|(reason, n)| (vec![("reason", text(reason))], n)).collect(),
+        ),
+        counter(
             "spantap.config.reloads",
             "Configurations read again, by result.",
             "{reload}",

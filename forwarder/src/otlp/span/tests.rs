@@ -215,6 +215,7 @@ fn unix_sockets() {
         socket: crate::model::SocketId(1),
         endpoints: Endpoints::Unix { path: Some("/run/app.sock".into()) },
         network_namespace: 0,
+        tie: crate::model::Tie::Unknown,
     });
     let found = attributes(&span(&e).attributes);
     assert_eq!(found["network.transport"], "unix");
