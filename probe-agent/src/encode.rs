@@ -118,6 +118,12 @@ impl BatchWriter {
         uint(&mut self.buffer, 6, u64::from(id));
     }
 
+    /// Appends that a process goes on unobserved.
+    pub fn process_unobserved(&mut self, id: u32) {
+        tag(&mut self.buffer, 10, 0);
+        varint(&mut self.buffer, u64::from(id));
+    }
+
     /// Appends a cumulative loss counter.
     pub fn loss(&mut self, reason: v1::LossReason, count: u64) {
         self.message(7, &v1::Loss { reason: reason.into(), count });

@@ -107,6 +107,7 @@ pub struct Probes {
     /// Which processes are observed.
     pub selected: SelectedProcesses,
     control: ControlMap,
+    ports: Array<MapData, u64>,
     losses: PerCpuArray<MapData, u64>,
     features: Vec<v1::Feature>,
     programs: Ebpf,
@@ -201,6 +202,7 @@ impl Probes {
             losses: take(&mut programs, "losses")?,
             selected,
             control,
+            ports,
             features,
             programs,
         })
@@ -274,6 +276,19 @@ impl Probes {
     /// TLS is not read, for this reason.
     pub fn without_tls(&mut self, reason: String) {
         self.features.push(v1::Feature { name: TLS.to_owned(), on: false, reason });
+    }
+
+    /// From now on watches every new program until it is judged, if `provisional_exec`, and who begins to listen on one of
+    /// `ports` ([`Setup::ports`]).
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn watch(&mut self, provisional_exec: bool, ports: &[u64]) -> Result<(), ProbeError> {
+        for (word, bits) in (0u32..).zip(ports) {
+            self.ports.set(word, *bits, 0).map_err(other)?;
+        }
+        self.control.now.provisional_exec = provisional_exec.into();
+        self.control.write()
     }
 
     /// Features beyond the required ones, on or off.

@@ -202,6 +202,15 @@ impl Table {
         self.ended.insert(process, at);
     }
 
+    /// A process goes on, and nothing more of it is told. What is complete is reported, what it has open is counted.
+    pub fn process_unobserved<S: Sink>(&mut self, process: ProcessId, sink: &mut S) {
+        let of = self.entries.iter().filter(|(_, entry)| entry.connection.process == process);
+        let theirs: Vec<usize> = of.map(|(at, _)| at).collect();
+        for at in theirs {
+            self.remove(at, Some(Reason::ResponseNotObserved), sink);
+        }
+    }
+
     /// The time is `now`, on the clock of the events; to be called about every 100 ms. Time limits are kept from tick
     /// to tick, so that a batch that comes late is not taken for silence.
     pub fn tick<S: Sink>(&mut self, now: MonotonicNs, sink: &mut S) {

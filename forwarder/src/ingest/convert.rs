@@ -40,6 +40,8 @@ pub struct Batch {
     pub events: Events,
     /// What processes use.
     pub usages: Vec<Usage>,
+    /// Processes that go on and are observed no more.
+    pub unobserved: Vec<ProcessId>,
     /// Processes that have ended.
     pub ended: Vec<ProcessId>,
     /// Cumulative losses of the agent.
@@ -100,6 +102,7 @@ impl Batch {
             bytes: bytes.len(),
             events: Events::new(bytes),
             usages: wire.usages.into_iter().map(Into::into).collect(),
+            unobserved: wire.unobserved_processes.into_iter().map(ProcessId).collect(),
             ended: wire.ended_processes.into_iter().map(ProcessId).collect(),
             losses,
             status: wire.status,

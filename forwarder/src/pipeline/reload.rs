@@ -17,29 +17,16 @@ use super::{
 use crate::{console::Console, export::Exporter, serve::Reply};
 
 /// Keys in which `new` differs from `running` and that a running forwarder cannot change, each with why. Their values in
-/// `new` become those that run.
+/// `new` become those that run. What concerns the agent alone is the agent's to tell, which reads its file itself.
 pub fn fixed(running: &Config, new: &mut Config) -> Vec<(&'static str, &'static str)> {
     const RESTART: &str = "that takes a restart of Spantap";
     const LISTENING: &str = "a confined process cannot listen anew; restart Spantap";
-    const AGENT: &str = "spantap-agent reads it when it starts; restart that, or Spantap as a whole";
     let mut found = Vec::new();
     let mut differ = |key, differs: bool, why| {
         if differs {
             found.push((key, why));
         }
     };
-    // The agent may have been restarted by then; this is said once for each change.
-    differ("discovery", running.discovery != new.discovery, AGENT);
-    differ("spantap.ring_buffer_size", running.agent.ring_buffer_bytes != new.agent.ring_buffer_bytes, AGENT);
-    differ("spantap.agent_queue_size", running.agent.queue_bytes != new.agent.queue_bytes, AGENT);
-    differ("spantap.head_size", running.agent.head_bytes != new.agent.head_bytes, AGENT);
-    differ(
-        "processes.interval, features: application_process",
-        running.agent.usage_interval != new.agent.usage_interval,
-        AGENT,
-    );
-    differ("spantap.tls", running.agent.tls != new.agent.tls, AGENT);
-    differ("spantap.forwarder_uids", running.agent.forwarder_uids != new.agent.forwarder_uids, AGENT);
     differ("spantap.socket", running.socket != new.socket, LISTENING);
     differ("spantap.admin", running.admin != new.admin, LISTENING);
     differ("spantap.user", running.forwarder.user != new.forwarder.user, RESTART);

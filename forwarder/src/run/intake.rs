@@ -162,6 +162,10 @@ impl Intake {
                 None => tracing::debug!(process = usage.process.0, "usage of a process that is not known"),
             }
         }
+        for id in batch.unobserved {
+            let mut out = Out { pipeline, losses: &self.losses, clock: self.clock };
+            self.table.process_unobserved(id, &mut out);
+        }
         for id in batch.ended {
             self.table.process_ended(id, self.clock.monotonic);
             self.forget(id);
