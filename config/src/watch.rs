@@ -53,6 +53,17 @@ impl Watch {
         self.paths.iter().map(|path| FileState::of(path)).collect()
     }
 
+    /// Looks at `paths` from now on. What was read of those that it looked at already stays read.
+    pub fn look_at(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
+        let mut next = Self::new(paths);
+        for (path, read) in next.paths.iter().zip(&mut next.read) {
+            if let Some((_, known)) = self.paths.iter().zip(&self.read).find(|(known, _)| *known == path) {
+                *read = *known;
+            }
+        }
+        *self = next;
+    }
+
     /// Whether any of the files has changed, and all were left alone since the last call. A file that is not there is no
     /// change: it is about to be written, or what was read of it goes on. To be asked about once a second.
     pub fn has_changed(&mut self) -> bool {

@@ -102,6 +102,11 @@ impl Exporter {
         self.queue.push(requests.into_iter().map(|(body, items)| Batch { body, items, sealed }).collect());
     }
 
+    /// What this one cannot deliver until its end is `next`'s to deliver: the same destination as it is configured now.
+    pub fn succeeded_by(&self, next: &Self) {
+        self.queue.set_successor(&next.queue);
+    }
+
     /// Sends what waits; what is not delivered in time goes to the spool, and what is in neither by `deadline` is counted as
     /// lost. Then the spool is let go of: another exporter that was given a clone of it goes on with it.
     pub async fn drain(mut self, deadline: Instant) {

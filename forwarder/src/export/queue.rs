@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -49,6 +49,8 @@ pub struct Queue {
     stop: watch::Sender<Option<Instant>>,
     limits: Limits,
     spool: Option<Spool>,
+    /// Where goes what could not be delivered from here: the queue before the same destination, as it is configured now.
+    successor: OnceLock<Arc<Queue>>,
     /// Whether the destination takes nothing, so that nothing is to wait here that can be spooled.
     away: AtomicBool,
     books: Arc<Destination>,
@@ -73,6 +75,8 @@ struct State {
     items: u64,
     bytes: usize,
     on_its_way: Option<Batch>,
+    /// Nobody takes anything from here any more.
+    abandoned: bool,
     /// Items and bytes that stand in the books.
     booked: (u64, u64),
 }
@@ -112,6 +116,7 @@ impl Queue {
             stop: watch::Sender::default(),
             limits,
             spool,
+            successor: OnceLock::new(),
             away: AtomicBool::new(false),
             books,
         }
@@ -240,6 +245,56 @@ impl Queue {
         }
     }
 
+    /// What is left here at the end, or cannot be delivered with these credentials, is `next`'s.
+    pub fn set_successor(&self, next: &Arc<Queue>) {
+        // There is one reload that replaces an exporter, and so one successor.
+        let _ = self.successor.set(next.clone());
+    }
+
+    /// Hands everything to the successor, what is on its way included; false if there is none.
+    pub fn pass_on(&self) -> bool {
+        let Some(next) = self.successor.get() else { return false };
+        let left = self.take_all();
+        next.adopt(left);
+        true
+    }
+
+    fn take_all(&self) -> Vec<Batch> {
+        let mut state = self.state();
+        let current = state.on_its_way.take();
+        let left = current.into_iter().chain(state.waiting.drain(..)).collect();
+        (state.items, state.bytes) = (0, 0);
+        self.book(&mut state);
+        left
+    }
+
+    /// Takes batches that are older than all that is here.
+    fn adopt(&self, older: Vec<Batch>) {
+        let mut state = self.state();
+        if state.abandoned {
+            drop(state);
+            return match self.successor.get() {
+                Some(next) => next.adopt(older),
+                None => older.iter().for_each(|batch| self.books.lost(Reason::ExportAtStop, batch.items)),
+            };
+        }
+        let newer = !state.waiting.is_empty() || state.on_its_way.is_some();
+        for batch in older.into_iter().rev() {
+            if newer && self.limits.keep == Keep::Latest {
+                self.books.superseded.add(batch.items);
+            } else if self.is_full(&state, &batch) {
+                self.books.lost(Reason::ExportQueueFull, batch.items);
+            } else {
+                state.add(&batch);
+                state.waiting.push_front(batch);
+            }
+        }
+        self.spill(&mut state, 0, 0);
+        self.book(&mut state);
+        drop(state);
+        self.changed.notify_one();
+    }
+
     /// Books what became of the batch that is on its way.
     pub fn settle(&self, settlement: Settlement) {
         let mut state = self.state();
@@ -282,22 +337,20 @@ impl Queue {
         sleep_until(self.closed().await).await;
     }
 
-    /// Hands what is left to the spool, and counts what that does not take until `deadline` as not sent before the stop.
+    /// Hands what is left to the spool, then to the successor, and counts what neither takes until `deadline` as not sent
+    /// before the stop.
     pub async fn abandon(&self, deadline: Instant) {
-        let mut left: Vec<Batch> = {
-            let mut state = self.state();
-            let current = state.on_its_way.take();
-            let left = current.into_iter().chain(state.waiting.drain(..)).collect();
-            (state.items, state.bytes) = (0, 0);
-            left
-        };
+        self.state().abandoned = true;
+        let mut left = self.take_all();
         if let Some(spool) = &self.spool {
             left = left.into_iter().filter_map(|batch| spool.offer(batch, true).err()).collect();
             spool.flush(deadline).await;
             left.extend(spool.take_returned());
         }
-        left.iter().for_each(|batch| self.books.lost(Reason::ExportAtStop, batch.items));
-        self.book(&mut self.state());
+        match self.successor.get() {
+            Some(next) => next.adopt(left),
+            None => left.iter().for_each(|batch| self.books.lost(Reason::ExportAtStop, batch.items)),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     admin,
     console::Console,
-    endpoints::{self, EndpointError, Endpoints},
+    endpoints::{EndpointError, Endpoints},
     export::{
         Delivery, Exporter, POINT_QUEUE_BYTES, SPAN_QUEUE_BYTES,
         client::{Client, ClientError},
@@ -214,9 +214,6 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     }
     if let Some(metrics) = &config.metrics {
         Client::new(&metrics.otlp).map_err(StartError::Metrics)?;
-    }
-    if let Some(prometheus) = &config.prometheus {
-        endpoints::guard(&prometheus.scrape).map_err(EndpointError::Tls)?;
     }
     Ok(())
 }

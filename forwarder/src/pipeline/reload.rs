@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use spantap_config::{Config, Console as ConsoleMode};
+use spantap_config::{Config, Console as ConsoleMode, Otlp, Scrape};
 use tokio::time::Instant;
 
 use super::{
@@ -14,7 +14,12 @@ use super::{
     collector::Collector,
     wall_clock,
 };
-use crate::{console::Console, export::Exporter, serve::Reply};
+use crate::{
+    console::Console,
+    endpoints::{self, EndpointError},
+    export::Exporter,
+    serve::{Guard, Reply},
+};
 
 /// Keys in which `new` differs from `running` and that a running forwarder cannot change, each with why. Their values in
 /// `new` become those that run. What concerns the agent alone is the agent's to tell, which reads its file itself.
@@ -37,23 +42,31 @@ pub fn fixed(running: &Config, new: &mut Config) -> Vec<(&'static str, &'static 
     let port = |config: &Config| config.prometheus.as_ref().map(|of| of.port);
     let moved = port(new).is_some() && port(new) != port(running);
     differ("prometheus_export.port", moved, LISTENING);
-    let guard =
-        |config: &Config| config.prometheus.as_ref().map(|of| (of.scrape.basic_auth.clone(), of.scrape.tls.clone()));
-    let guarded_anew = guard(new).is_some() && guard(running).is_some() && guard(new) != guard(running);
-    differ("spantap.prometheus", guarded_anew, RESTART);
 
     new.socket.clone_from(&running.socket);
     new.spool.clone_from(&running.spool);
     (new.admin, new.log, new.forwarder) = (running.admin, running.log, running.forwarder.clone());
     match (&mut new.prometheus, &running.prometheus) {
-        (Some(new), Some(running)) => {
-            new.port = running.port;
-            (new.scrape.basic_auth, new.scrape.tls) = (running.scrape.basic_auth.clone(), running.scrape.tls.clone());
-        }
+        (Some(new), Some(running)) => new.port = running.port,
         (place @ Some(_), None) => *place = None,
         (None, _) => {}
     }
     found
+}
+
+/// Who may scrape from now on, if that changes: the files of certificate and key may not be readable any more.
+fn changed_guard(running: &Config, new: &Config) -> Result<Option<Guard>, StartError> {
+    let Some(new) = new.prometheus.as_ref().map(|of| &of.scrape) else { return Ok(None) };
+    let of = |scrape: &Scrape| (scrape.basic_auth.clone(), scrape.tls.clone(), scrape.tls_files.clone());
+    if running.prometheus.as_ref().is_some_and(|running| of(&running.scrape) == of(new)) {
+        return Ok(None);
+    }
+    Ok(Some(endpoints::guard(new).map_err(EndpointError::Tls)?))
+}
+
+/// Whether what one could not deliver is the other's to deliver.
+fn same_place(one: &Otlp, other: &Otlp) -> bool {
+    (&one.endpoint, &one.socket, one.signal) == (&other.endpoint, &other.socket, other.signal)
 }
 
 impl Pipeline {
@@ -65,6 +78,7 @@ impl Pipeline {
     pub fn reload(&mut self, running: &Config, new: &Config) -> Result<(), StartError> {
         // Whatever can fail comes first.
         build::check(new)?;
+        let guard = changed_guard(running, new)?;
         let deadline = Instant::now() + running.shutdown_timeout;
         self.flush_spans();
         self.reload_traces(running, new, deadline)?;
@@ -74,6 +88,9 @@ impl Pipeline {
         self.reload_links(new.links);
         self.processes.reconfigure(new, &self.registries, Instant::now());
         self.reload_metrics(running, new, deadline)?;
+        if let (Some(scrape), Some(guard)) = (&self.scrape, guard) {
+            scrape.server.set_guard(guard);
+        }
         self.reload_console(new.console);
         Ok(())
     }
@@ -84,7 +101,12 @@ impl Pipeline {
         }
         let started =
             new.traces.as_ref().map(|of| build::start_traces(of, &mut self.spools, &self.telemetry)).transpose()?;
+        let stays = running.traces.as_ref().zip(new.traces.as_ref());
+        let stays = stays.is_some_and(|(running, new)| same_place(&running.otlp, &new.otlp));
         if let Some(old) = std::mem::replace(&mut self.traces, started) {
+            if let Some(new) = self.traces.as_ref().filter(|_| stays) {
+                old.exporter.succeeded_by(&new.exporter);
+            }
             self.retire(old.exporter, deadline);
         }
         Ok(())
@@ -106,11 +128,11 @@ impl Pipeline {
                     let plan = build::otlp_plan(of, new);
                     let registry = build::registry(&mut self.registries, plan, of.ttl, &telemetry);
                     // The temporality decides what waits for the destination and what is replaced.
-                    let same_place = running.metrics.as_ref().is_some_and(|running| {
+                    let same_exporter = running.metrics.as_ref().is_some_and(|running| {
                         running.otlp == of.otlp && running.aggregation.temporality == of.aggregation.temporality
                     });
                     let (collector, exporter) = match old {
-                        Some(mut old) if same_place => {
+                        Some(mut old) if same_exporter => {
                             if !Arc::ptr_eq(old.collector.registry(), &registry) {
                                 self.last_collection(&mut old);
                             }
@@ -119,6 +141,12 @@ impl Pipeline {
                         Some(mut old) => {
                             let exporter = build::export_metrics(of, &mut self.spools, &telemetry)?;
                             self.last_collection(&mut old);
+                            if running.metrics.as_ref().is_some_and(|running| {
+                                same_place(&running.otlp, &of.otlp)
+                                    && running.aggregation.temporality == of.aggregation.temporality
+                            }) {
+                                old.exporter.succeeded_by(&exporter);
+                            }
                             self.retire(old.exporter, deadline);
                             (Some(old.collector), exporter)
                         }

@@ -15,16 +15,18 @@ use crate::pipeline::{self, Pipeline};
 pub(super) struct Reloader {
     flag: Option<PathBuf>,
     environment: Environment,
+    source: Option<PathBuf>,
     watch: Watch,
     running: Config,
 }
 
 impl Reloader {
-    /// `config` runs; it was read from `source` as `flag` and `environment` say. To be made by the user that goes on.
+    /// `config` runs; it was read from `source` and `files` as `flag` and `environment` say. To be made by the user that goes on.
     pub(super) fn new(
         flag: Option<PathBuf>,
         environment: Environment,
         source: Option<PathBuf>,
+        files: Vec<PathBuf>,
         config: Config,
     ) -> Self {
         if let Some(path) = &source
@@ -36,7 +38,8 @@ impl Reloader {
                 path.display()
             );
         }
-        Self { flag, environment, watch: Watch::new(source), running: config }
+        let watch = Watch::new(source.iter().cloned().chain(files));
+        Self { flag, environment, source, watch, running: config }
     }
 
     /// The configuration that runs.
@@ -44,7 +47,7 @@ impl Reloader {
         &self.running
     }
 
-    /// Whether the file has changed, and was left alone since the last call. To be asked about once a second.
+    /// Whether the file has changed, or one that it names, and was left alone since the last call. To be asked about once a second.
     pub(super) fn has_changed(&mut self) -> bool {
         self.watch.has_changed()
     }
@@ -67,6 +70,7 @@ impl Reloader {
 
     fn take(&mut self, pipeline: &mut Pipeline) -> Result<(), Box<dyn std::error::Error>> {
         let loaded = Config::load(self.flag.as_deref(), &self.environment)?;
+        self.watch.look_at(self.source.iter().cloned().chain(loaded.files));
         let mut config = loaded.config;
         let fixed = pipeline::fixed(&self.running, &mut config);
         choose_exporter(&mut config);

@@ -84,6 +84,7 @@ pub fn otlp(endpoint: String) -> Otlp {
         compression: Compression::None,
         certificate: None,
         client_identity: None,
+        tls_files: Vec::new(),
         insecure_skip_verify: false,
     }
 }

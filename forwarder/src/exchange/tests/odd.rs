@@ -67,7 +67,12 @@ fn a_peer_that_is_known_late_counts_once() {
     let peer = || {
         let at = |port| (std::net::Ipv4Addr::LOCALHOST.into(), port);
         let endpoints = Endpoints::Tcp { local: at(443), peer: at(50_000) };
-        ConnectionRef::new(Connection { socket: SocketId(7), endpoints, network_namespace: 0 })
+        ConnectionRef::new(Connection {
+            socket: SocketId(7),
+            endpoints,
+            network_namespace: 0,
+            tie: crate::model::Tie::Unknown,
+        })
     };
     for (told_after, expected) in [(0, None), (1, None), (2, Some(1)), (4, Some(1))] {
         let mut s = Socket::new();
