@@ -1,9 +1,8 @@
 //! Every name that Spantap sends is one of the OpenTelemetry semantic conventions of the version that its schema URL names, with
 //! their unit and instrument; or it is of a namespace of its own and documented; or Beyla and the Collector's connectors gave it.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
 #[path = "support/receiver.rs"]
-#[allow(dead_code)]
 mod receiver;
 #[path = "support/sample.rs"]
 mod sample;

@@ -1,7 +1,9 @@
 //! The queue before a destination: bounded in items and bytes, what is on its way included.
 //!
-//! In: groups of batches. Out: batches one at a time, each settled by the worker; what has waited for longest to the spool,
+//! In: groups of batches. Out: batches one at a time and, where that is too slow, some beside ([`lanes`]), each settled by the worker; what has waited for longest to the spool,
 //! where there is one, before the room is over; overflow is counted.
+
+mod lanes;
 
 use std::{
     collections::VecDeque,
@@ -17,6 +19,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use self::lanes::Elsewhere;
 use super::spool::Spool;
 use crate::{loss::Reason, telemetry::destination::Destination};
 
@@ -51,6 +54,9 @@ pub struct Queue {
     spool: Option<Spool>,
     /// Whether the destination takes nothing, so that nothing is to wait here that can be spooled.
     away: AtomicBool,
+    /// Whether the last answer was that a request was taken.
+    well: AtomicBool,
+    room_in_lanes: Notify,
     books: Arc<Destination>,
 }
 
@@ -69,10 +75,11 @@ pub struct Limits {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Batch>,
-    /// Of all batches that are waiting or on their way.
+    /// Of all batches that are waiting or on the worker's way.
     items: u64,
     bytes: usize,
     on_its_way: Option<Batch>,
+    elsewhere: Elsewhere,
     /// Items and bytes that stand in the books.
     booked: (u64, u64),
 }
@@ -113,6 +120,8 @@ impl Queue {
             limits,
             spool,
             away: AtomicBool::new(false),
+            well: AtomicBool::new(false),
+            room_in_lanes: Notify::new(),
             books,
         }
     }
@@ -123,10 +132,11 @@ impl Queue {
 
     /// Brings the books up to date. By differences: after a change of configuration the old queue drains beside the new.
     fn book(&self, state: &mut State) {
-        let (items, bytes) = std::mem::replace(&mut state.booked, (state.items, state.bytes as u64));
-        self.books.queued.add(state.items);
+        let all = (state.items + state.elsewhere.items, (state.bytes + state.elsewhere.bytes) as u64);
+        let (items, bytes) = std::mem::replace(&mut state.booked, all);
+        self.books.queued.add(all.0);
         self.books.queued.sub(items);
-        self.books.queued_bytes.add(state.bytes as u64);
+        self.books.queued_bytes.add(all.1);
         self.books.queued_bytes.sub(bytes);
     }
 
@@ -154,11 +164,13 @@ impl Queue {
         self.book(&mut state);
         drop(state);
         self.changed.notify_one();
+        self.room_in_lanes.notify_one();
     }
 
     fn is_full(&self, state: &State, batch: &Batch) -> bool {
         let Limits { items, bytes, .. } = self.limits;
-        state.items > 0 && (state.items + batch.items > items || state.bytes + batch.body.len() > bytes)
+        let held = (state.items + state.elsewhere.items, state.bytes + state.elsewhere.bytes);
+        held.0 > 0 && (held.0 + batch.items > items || held.1 + batch.body.len() > bytes)
     }
 
     /// Hands what has waited for longest to the spool: all while the destination is away, else what is above half of the
@@ -213,6 +225,8 @@ impl Queue {
         let mut state = self.state();
         let batch = state.waiting.pop_front()?;
         state.on_its_way = Some(batch.clone());
+        drop(state);
+        self.room_in_lanes.notify_one();
         Some(batch)
     }
 
@@ -286,6 +300,7 @@ impl Queue {
     pub async fn abandon(&self, deadline: Instant) {
         let mut left: Vec<Batch> = {
             let mut state = self.state();
+            Self::reclaim(&mut state);
             let current = state.on_its_way.take();
             let left = current.into_iter().chain(state.waiting.drain(..)).collect();
             (state.items, state.bytes) = (0, 0);
