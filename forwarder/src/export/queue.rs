@@ -1,7 +1,9 @@
 //! The queue before a destination: bounded in items and bytes, what is on its way included.
 //!
-//! In: groups of batches. Out: batches one at a time, each settled by the worker; what has waited for longest to the spool,
+//! In: groups of batches. Out: batches one at a time and, where that is too slow, some beside ([`lanes`]), each settled by the worker; what has waited for longest to the spool,
 //! where there is one, before the room is over; overflow is counted.
+
+mod lanes;
 
 use std::{
     collections::VecDeque,
@@ -17,6 +19,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use self::lanes::Elsewhere;
 use super::spool::Spool;
 use crate::{loss::Reason, telemetry::destination::Destination};
 
@@ -53,6 +56,9 @@ pub struct Queue {
     successor: OnceLock<Arc<Queue>>,
     /// Whether the destination takes nothing, so that nothing is to wait here that can be spooled.
     away: AtomicBool,
+    /// Whether the last answer was that a request was taken.
+    well: AtomicBool,
+    room_in_lanes: Notify,
     books: Arc<Destination>,
 }
 
@@ -71,12 +77,13 @@ pub struct Limits {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Batch>,
-    /// Of all batches that are waiting or on their way.
+    /// Of all batches that are waiting or on the worker's way.
     items: u64,
     bytes: usize,
     on_its_way: Option<Batch>,
     /// Nobody takes anything from here any more.
     abandoned: bool,
+    elsewhere: Elsewhere,
     /// Items and bytes that stand in the books.
     booked: (u64, u64),
 }
@@ -118,6 +125,8 @@ impl Queue {
             spool,
             successor: OnceLock::new(),
             away: AtomicBool::new(false),
+            well: AtomicBool::new(false),
+            room_in_lanes: Notify::new(),
             books,
         }
     }
@@ -128,10 +137,11 @@ impl Queue {
 
     /// Brings the books up to date. By differences: after a change of configuration the old queue drains beside the new.
     fn book(&self, state: &mut State) {
-        let (items, bytes) = std::mem::replace(&mut state.booked, (state.items, state.bytes as u64));
-        self.books.queued.add(state.items);
+        let all = (state.items + state.elsewhere.items, (state.bytes + state.elsewhere.bytes) as u64);
+        let (items, bytes) = std::mem::replace(&mut state.booked, all);
+        self.books.queued.add(all.0);
         self.books.queued.sub(items);
-        self.books.queued_bytes.add(state.bytes as u64);
+        self.books.queued_bytes.add(all.1);
         self.books.queued_bytes.sub(bytes);
     }
 
@@ -159,11 +169,13 @@ impl Queue {
         self.book(&mut state);
         drop(state);
         self.changed.notify_one();
+        self.room_in_lanes.notify_one();
     }
 
     fn is_full(&self, state: &State, batch: &Batch) -> bool {
         let Limits { items, bytes, .. } = self.limits;
-        state.items > 0 && (state.items + batch.items > items || state.bytes + batch.body.len() > bytes)
+        let held = (state.items + state.elsewhere.items, state.bytes + state.elsewhere.bytes);
+        held.0 > 0 && (held.0 + batch.items > items || held.1 + batch.body.len() > bytes)
     }
 
     /// Hands what has waited for longest to the spool: all while the destination is away, else what is above half of the
@@ -218,6 +230,8 @@ impl Queue {
         let mut state = self.state();
         let batch = state.waiting.pop_front()?;
         state.on_its_way = Some(batch.clone());
+        drop(state);
+        self.room_in_lanes.notify_one();
         Some(batch)
     }
 
@@ -254,17 +268,17 @@ impl Queue {
     /// Hands everything to the successor, what is on its way included; false if there is none.
     pub fn pass_on(&self) -> bool {
         let Some(next) = self.successor.get() else { return false };
-        let left = self.take_all();
+        let left = self.take_all(&mut self.state());
         next.adopt(left);
         true
     }
 
-    fn take_all(&self) -> Vec<Batch> {
-        let mut state = self.state();
+    /// All but what lanes have on their way.
+    fn take_all(&self, state: &mut State) -> Vec<Batch> {
         let current = state.on_its_way.take();
         let left = current.into_iter().chain(state.waiting.drain(..)).collect();
         (state.items, state.bytes) = (0, 0);
-        self.book(&mut state);
+        self.book(state);
         left
     }
 
@@ -340,8 +354,12 @@ impl Queue {
     /// Hands what is left to the spool, then to the successor, and counts what neither takes until `deadline` as not sent
     /// before the stop.
     pub async fn abandon(&self, deadline: Instant) {
-        self.state().abandoned = true;
-        let mut left = self.take_all();
+        let mut left = {
+            let mut state = self.state();
+            state.abandoned = true;
+            Self::reclaim(&mut state);
+            self.take_all(&mut state)
+        };
         if let Some(spool) = &self.spool {
             left = left.into_iter().filter_map(|batch| spool.offer(batch, true).err()).collect();
             spool.flush(deadline).await;

@@ -28,7 +28,7 @@ pub(super) struct Worker {
     pub(super) spool: Option<Spool>,
     /// Whether what is in the spool is older than all that comes, and has to arrive before it.
     pub(super) spool_first: bool,
-    pub(super) client: Client,
+    pub(super) client: Arc<Client>,
     pub(super) backoff: Backoff,
     pub(super) books: Arc<Destination>,
 }
@@ -92,7 +92,8 @@ impl Worker {
             {
                 return Some(Work::Spooled(spool.clone(), loan));
             }
-            if closed {
+            // What a lane has may come back.
+            if closed && !self.queue.lanes_are_busy() {
                 return None;
             }
             match &self.spool {
@@ -123,6 +124,7 @@ impl Worker {
                 // Nobody answers; what is here is safe.
                 _ = self.queue.closed(), if loan.is_some() && self.queue.is_away() => return Outcome::Kept,
             };
+            self.queue.set_well(matches!(answer, Answer::Taken { .. }));
             match answer {
                 Answer::Taken { rejected, message } => {
                     self.books.requests_ok.add(1);
