@@ -40,6 +40,7 @@ const OWN: &[Key] = &[
     served("spantap.ring_buffer_size", "SPANTAP_RING_BUFFER_SIZE"),
     served("spantap.agent_queue_size", "SPANTAP_AGENT_QUEUE_SIZE"),
     served("spantap.head_size", "SPANTAP_HEAD_SIZE"),
+    served("spantap.hooks", "SPANTAP_HOOKS"),
     served("spantap.tls", "SPANTAP_TLS"),
     served("spantap.forwarder_uids", "SPANTAP_FORWARDER_UIDS"),
     served("spantap.agent_uids", "SPANTAP_AGENT_UIDS"),

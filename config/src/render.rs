@@ -228,6 +228,7 @@ fn program(out: &mut Lines, config: &Config) {
     out.line(1, &format!("ring_buffer_size: {}", config.agent.ring_buffer_bytes));
     out.line(1, &format!("agent_queue_size: {}", config.agent.queue_bytes));
     out.line(1, &format!("head_size: {}", config.agent.head_bytes));
+    out.line(1, &format!("hooks: {}", config.agent.hooks.word()));
     out.line(1, &format!("tls: {}", if config.agent.tls { "auto" } else { "off" }));
     list(out, 1, "forwarder_uids", config.agent.forwarder_uids.iter().map(u32::to_string));
     list(out, 1, "agent_uids", config.forwarder.agent_uids.iter().map(u32::to_string));

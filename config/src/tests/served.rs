@@ -96,6 +96,7 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("spantap.ring_buffer_size", "16MiB", "16MiB"),
     ("spantap.agent_queue_size", "1048576", "1048576"),
     ("spantap.head_size", "16KiB", "16KiB"),
+    ("spantap.hooks", "tracepoint", "tracepoint"),
     ("spantap.tls", "off", "off"),
     ("spantap.forwarder_uids", "[1000, 1001]", "1000,1001"),
     ("spantap.agent_uids", "[1000, 1001]", "1000,1001"),

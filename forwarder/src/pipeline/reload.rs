@@ -38,6 +38,7 @@ pub fn fixed(running: &Config, new: &mut Config) -> Vec<(&'static str, &'static 
         running.agent.usage_interval != new.agent.usage_interval,
         AGENT,
     );
+    differ("spantap.hooks", running.agent.hooks != new.agent.hooks, AGENT);
     differ("spantap.tls", running.agent.tls != new.agent.tls, AGENT);
     differ("spantap.forwarder_uids", running.agent.forwarder_uids != new.agent.forwarder_uids, AGENT);
     differ("spantap.socket", running.socket != new.socket, LISTENING);
