@@ -71,8 +71,11 @@ pub struct Program {
 /// A way to hook sends and receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookSet {
-    /// Entry and return of the functions that every send and receive goes through.
+    /// Entries of the functions that every send and receive goes through, and BTF tracepoints of Linux 6.3 that tell how it
+    /// ended: also of a call that was under way when they were attached.
     Fentry,
+    /// Entry and return of those functions. A trampoline does not see the return of a call that was under way.
+    FentryReturns,
     /// The same for Linux 5.10, whose programs cannot keep state with a socket.
     FentryTable,
     /// BTF tracepoints, Linux 6.3 and later.
@@ -108,31 +111,33 @@ const PROCESSES: &[Program] = &[
     tracepoint("sched_process_exit"),
 ];
 
-/// Returns before entries: whoever is between the two when they are attached is told by the return alone, as with a
-/// connection that was open before the start.
-const FENTRY: &[Program] = &[
-    exit("inet_recvmsg_exit", "inet_recvmsg", Need::Required),
+const ENTRIES: &[Program] = &[
     entry("inet_recvmsg_enter", "inet_recvmsg", Need::Required),
-    exit("inet_sendmsg_exit", "inet_sendmsg", Need::Required),
     entry("inet_sendmsg_enter", "inet_sendmsg", Need::Required),
-    exit("inet6_recvmsg_exit", "inet6_recvmsg", IPV6),
     entry("inet6_recvmsg_enter", "inet6_recvmsg", IPV6),
-    exit("inet6_sendmsg_exit", "inet6_sendmsg", IPV6),
     entry("inet6_sendmsg_enter", "inet6_sendmsg", IPV6),
-    exit("unix_stream_recvmsg_exit", "unix_stream_recvmsg", UNIX),
     entry("unix_stream_recvmsg_enter", "unix_stream_recvmsg", UNIX),
-    exit("unix_stream_sendmsg_exit", "unix_stream_sendmsg", UNIX),
     entry("unix_stream_sendmsg_enter", "unix_stream_sendmsg", UNIX),
+];
+
+/// Attached before the entries: what is between the two then is told by its return alone.
+const RETURNS: &[Program] = &[
+    exit("inet_recvmsg_exit", "inet_recvmsg", Need::Required),
+    exit("inet_sendmsg_exit", "inet_sendmsg", Need::Required),
+    exit("inet6_recvmsg_exit", "inet6_recvmsg", IPV6),
+    exit("inet6_sendmsg_exit", "inet6_sendmsg", IPV6),
+    exit("unix_stream_recvmsg_exit", "unix_stream_recvmsg", UNIX),
+    exit("unix_stream_sendmsg_exit", "unix_stream_sendmsg", UNIX),
     exit("inet_sendpage_exit", "inet_sendpage", Need::IfThere),
     entry("inet_sendpage_enter", "inet_sendpage", Need::IfThere),
 ];
+
+const ENDS: &[Program] = &[tracepoint("sock_recv_length"), tracepoint("sock_send_length")];
 
 const TABLE_OF_TCP: &[Program] = &[tracepoint("tcp_destroy_sock")];
 const TABLE_OF_UNIX: &[Program] = &[entry("unix_release_enter", "unix_release", UNIX)];
 
 const TRACEPOINT: &[Program] = &[
-    tracepoint("sock_recv_length"),
-    tracepoint("sock_send_length"),
     Program {
         need: Need::Optional {
             feature: "send-start",
@@ -160,14 +165,14 @@ const KPROBE: &[Program] = &[
 ];
 
 impl HookSet {
-    /// All, best first. Kernels that take the second but not the first lack trampolines; then they lack the third as well.
-    pub const ALL: [Self; 4] = [Self::Fentry, Self::Tracepoint, Self::FentryTable, Self::Kprobe];
+    /// All, best first. Kernels that take the third but not the first two lack trampolines; then they lack the fourth as well.
+    pub const ALL: [Self; 5] = [Self::Fentry, Self::FentryReturns, Self::Tracepoint, Self::FentryTable, Self::Kprobe];
 
     /// Those to try, best first.
     pub fn wanted(hooks: Hooks) -> &'static [Self] {
         match hooks {
             Hooks::Auto => &Self::ALL,
-            Hooks::Fentry => &[Self::Fentry, Self::FentryTable],
+            Hooks::Fentry => &[Self::Fentry, Self::FentryReturns, Self::FentryTable],
             Hooks::Tracepoint => &[Self::Tracepoint],
             Hooks::Kprobe => &[Self::Kprobe],
         }
@@ -177,6 +182,7 @@ impl HookSet {
     pub fn name(self) -> &'static str {
         match self {
             Self::Fentry => "fentry",
+            Self::FentryReturns => "fentry-returns",
             Self::FentryTable => "fentry-table",
             Self::Tracepoint => "tracepoint",
             Self::Kprobe => "kprobe",
@@ -186,7 +192,8 @@ impl HookSet {
     /// What it takes.
     pub fn takes(self) -> &'static str {
         match self {
-            Self::Fentry => "fentry: BPF trampolines (x86-64 or, from 6.4 on, arm64) and Linux 5.11",
+            Self::Fentry => "fentry: BPF trampolines and Linux 6.3",
+            Self::FentryReturns => "fentry: BPF trampolines (x86-64 or, from 6.4 on, arm64) and Linux 5.11",
             Self::FentryTable => "fentry: BPF trampolines and Linux 5.8",
             Self::Tracepoint => "tracepoint: Linux 6.3",
             Self::Kprobe => "kprobe: CONFIG_KPROBES and Linux 5.8",
@@ -196,7 +203,7 @@ impl HookSet {
     /// The object that holds its programs.
     pub fn object(self) -> Object {
         match self {
-            Self::Fentry | Self::Tracepoint => Object::Typed,
+            Self::Fentry | Self::FentryReturns | Self::Tracepoint => Object::Typed,
             Self::FentryTable | Self::Kprobe => Object::Table,
         }
     }
@@ -204,9 +211,10 @@ impl HookSet {
     /// Its programs, in the order in which they are attached.
     pub fn programs(self) -> Vec<Program> {
         let own: &[&[Program]] = match self {
-            Self::Fentry => &[FENTRY],
-            Self::FentryTable => &[TABLE_OF_TCP, TABLE_OF_UNIX, FENTRY],
-            Self::Tracepoint => &[TRACEPOINT],
+            Self::Fentry => &[ENDS, ENTRIES],
+            Self::FentryReturns => &[RETURNS, ENTRIES],
+            Self::FentryTable => &[TABLE_OF_TCP, TABLE_OF_UNIX, RETURNS, ENTRIES],
+            Self::Tracepoint => &[ENDS, TRACEPOINT],
             Self::Kprobe => &[TABLE_OF_TCP, KPROBE],
         };
         [own, &[PROCESSES]].concat().concat()
@@ -232,7 +240,11 @@ impl HookSet {
                 "unix-sockets",
                 "kprobes do not tell what a send or receive of a Unix socket moved: they are not seen",
             )],
-            _ => &[],
+            Self::FentryReturns | Self::FentryTable => &[(
+                "calls-under-way",
+                "a send or receive that waits while the agent starts is not seen; the next one on the same connection is",
+            )],
+            Self::Fentry | Self::Tracepoint => &[],
         }
     }
 
