@@ -75,7 +75,7 @@ pub struct Config {
 /// Ways to hook sends and receives in the kernel (`spantap.hooks`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Hooks {
-    /// The best that the kernel takes: in the order of the others.
+    /// The best that the kernel takes of `fentry` and `tracepoint`.
     #[default]
     Auto,
     /// Entry and return of kernel functions, by BPF trampolines.
