@@ -67,7 +67,8 @@ struct socket_state {
 	__u64 sent;
 	__u32 received_seq;      /* TCP sequence numbers that belong to these offsets */
 	__u32 sent_seq;
-	/* A send that is under way (tcp_sendmsg_locked) until it completes (sock_send_length). */
+	/* A send that was seen to begin, until it completes. */
+	__u64 send_thread;       /* thread and process */
 	__u64 send_began;        /* ns of CLOCK_MONOTONIC; 0: none under way */
 	__u64 send_last;
 	__u64 send_data;         /* user address, or kernel address of the iovecs */
@@ -87,16 +88,37 @@ struct socket_state {
 	__u8 tls_told;           /* told as encrypted */
 	__u8 pad;
 	__u32 tls_pid;           /* process that spoke TLS on it first */
+	/* Receive that was seen to begin. */
+	__u32 receive_flags;
+	__u64 receive_thread;    /* thread and process; 0: none */
+	__u64 receive_data;      /* as send_data, send_skip, send_segments */
+	__u64 receive_skip;
+	__u32 receive_segments;
+	__u32 receive_from;      /* TCP sequence number where it began */
+	__u32 send_from;
 	__u32 pad2;
 	__u64 tls_plain;         /* cookie that its plaintext is told with, if its ciphertext tied it; 0: its own */
 };
 
+#ifdef SPANTAP_TABLE
+/*
+ * By address of the socket, removed when it is destroyed. LRU, so that one whose end was missed goes some time; a live one
+ * that was pushed out begins anew, as a connection that was open before the start. As many as the forwarder's connections.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, struct socket_state);
+} socket_states SEC(".maps");
+#else
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct socket_state);
 } socket_states SEC(".maps");
+#endif
 
 /*
  * Room to build one record. A program is never re-entered on a CPU (the kernel skips the second run), but it can
@@ -143,6 +165,8 @@ struct {
 	__type(key, __u32);
 	__type(value, struct scratch);
 } scratches SEC(".maps");
+
+#ifndef SPANTAP_TABLE
 
 /*
  * The call of a TLS library that a thread is in. With room for a record of its own: programs on user space's functions can
@@ -246,5 +270,7 @@ struct {
 	__type(key, __u64);
 	__type(value, struct socket_event);
 } io_uring_pending SEC(".maps");
+
+#endif /* SPANTAP_TABLE */
 
 #endif

@@ -138,6 +138,23 @@ struct msghdr {
 	struct iov_iter msg_iter;
 };
 
+/* Linux 5.10 to 5.13, and to 6.3. What stands behind ___ is not part of the name that is looked for. */
+struct iov_iter___510 {
+	unsigned int type;
+};
+
+struct msghdr___510 {
+	struct iov_iter___510 msg_iter;
+};
+
+struct iov_iter___63 {
+	const struct iovec *iov;
+};
+
+struct msghdr___63 {
+	struct iov_iter___63 msg_iter;
+};
+
 /* What user space passes to sendmsg and recvmsg (include/linux/socket.h). */
 struct user_msghdr {
 	void *msg_name;

@@ -40,6 +40,7 @@ const OWN: &[Key] = &[
     served("spantap.ring_buffer_size", "SPANTAP_RING_BUFFER_SIZE"),
     served("spantap.agent_queue_size", "SPANTAP_AGENT_QUEUE_SIZE"),
     served("spantap.head_size", "SPANTAP_HEAD_SIZE"),
+    served("spantap.hooks", "SPANTAP_HOOKS"),
     served("spantap.tls", "SPANTAP_TLS"),
     served("spantap.links", "SPANTAP_LINKS"),
     served("spantap.exclude_instrumented_metrics", "SPANTAP_EXCLUDE_INSTRUMENTED_METRICS"),

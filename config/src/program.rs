@@ -7,7 +7,7 @@ use crate::{
     otel,
     otlp::{resource_attributes, usage_interval},
     settings::Settings,
-    types::{Agent, ExcludeInstrumented, Forwarder, Log, LogFormat, LogLevel, Spool},
+    types::{Agent, ExcludeInstrumented, Forwarder, Hooks, Log, LogFormat, LogLevel, Spool},
 };
 
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -136,6 +136,14 @@ pub(crate) fn agent(settings: &Settings<'_>) -> Result<Agent, ConfigError> {
         }
     };
     let forwarder_uids = uids(settings, "spantap.forwarder_uids")?;
+    let hooks = match settings.get("spantap.hooks") {
+        None => Hooks::Auto,
+        Some(given) => {
+            let text = given.text()?.trim().to_ascii_lowercase();
+            let known = Hooks::WORDS.iter().find(|(word, _)| *word == text);
+            known.map(|(_, hooks)| *hooks).ok_or_else(|| given.invalid("auto, fentry, tracepoint or kprobe"))?
+        }
+    };
     let tls = match settings.get("spantap.tls") {
         None => true,
         Some(given) => match given.text()?.trim().to_ascii_lowercase().as_str() {
@@ -146,7 +154,7 @@ pub(crate) fn agent(settings: &Settings<'_>) -> Result<Agent, ConfigError> {
         },
     };
     let usage_interval = usage_interval(settings)?;
-    Ok(Agent { ring_buffer_bytes, queue_bytes, head_bytes, forwarder_uids, tls, usage_interval })
+    Ok(Agent { ring_buffer_bytes, queue_bytes, head_bytes, forwarder_uids, hooks, tls, usage_interval })
 }
 
 /// Whether spans are linked beyond what headers say.

@@ -229,6 +229,7 @@ fn program(out: &mut Lines, config: &Config) {
     out.line(1, &format!("ring_buffer_size: {}", config.agent.ring_buffer_bytes));
     out.line(1, &format!("agent_queue_size: {}", config.agent.queue_bytes));
     out.line(1, &format!("head_size: {}", config.agent.head_bytes));
+    out.line(1, &format!("hooks: {}", config.agent.hooks.word()));
     out.line(1, &format!("tls: {}", if config.agent.tls { "auto" } else { "off" }));
     out.line(1, &format!("links: {}", if config.links { "auto" } else { "off" }));
     out.line(1, &format!("exclude_instrumented_metrics: {}", config.exclude_instrumented.metrics));

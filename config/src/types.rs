@@ -76,6 +76,31 @@ pub struct Config {
     pub log: Log,
 }
 
+/// Ways to hook sends and receives in the kernel (`spantap.hooks`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Hooks {
+    /// The best that the kernel takes of `fentry` and `tracepoint`.
+    #[default]
+    Auto,
+    /// Entry and return of kernel functions, by BPF trampolines.
+    Fentry,
+    /// BTF tracepoints, Linux 6.3 and later.
+    Tracepoint,
+    /// Kprobes on entries of kernel functions.
+    Kprobe,
+}
+
+impl Hooks {
+    /// All, with their words in the configuration.
+    pub const WORDS: [(&'static str, Self); 4] =
+        [("auto", Self::Auto), ("fentry", Self::Fentry), ("tracepoint", Self::Tracepoint), ("kprobe", Self::Kprobe)];
+
+    /// Its word in the configuration.
+    pub fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, hooks)| *hooks == self).map_or("auto", |(word, _)| word)
+    }
+}
+
 /// What concerns the agent alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Agent {
@@ -87,6 +112,8 @@ pub struct Agent {
     pub head_bytes: u32,
     /// Users (numeric ids) that the forwarder may run as, beside the agent's own user and root (`spantap.forwarder_uids`; any if empty).
     pub forwarder_uids: Vec<u32>,
+    /// How sends and receives are hooked (`spantap.hooks`).
+    pub hooks: Hooks,
     /// Whether TLS libraries are read (`spantap.tls`: `auto`, the default, or `off`).
     pub tls: bool,
     /// How often CPU, memory and disk of the observed processes are read (`processes.interval`; 5 s); `None` if no exporter asks

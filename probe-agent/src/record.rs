@@ -165,7 +165,13 @@ mod tests {
 
     #[test]
     fn the_layout_is_that_of_the_c_compiler() {
-        let object = object::File::parse(crate::probes::OBJECT).unwrap();
+        for object in [crate::probes::Object::Typed, crate::probes::Object::Table] {
+            the_layout_is_that_of(object.bytes());
+        }
+    }
+
+    fn the_layout_is_that_of(object: &[u8]) {
+        let object = object::File::parse(object).unwrap();
         let section = object.section_by_name("layout").unwrap();
         let laid_out: Vec<usize> = section
             .data()

@@ -98,6 +98,7 @@ fn fixed(running: &Config, new: &mut Config) -> Vec<&'static str> {
         ("spantap.ring_buffer_size", old.ring_buffer_bytes != now.ring_buffer_bytes),
         ("spantap.agent_queue_size", old.queue_bytes != now.queue_bytes),
         ("spantap.head_size", old.head_bytes != now.head_bytes),
+        ("spantap.hooks", old.hooks != now.hooks),
         ("spantap.tls", old.tls != now.tls),
         ("spantap.forwarder_uids", old.forwarder_uids != now.forwarder_uids),
     ];
@@ -121,8 +122,8 @@ mod tests {
     #[test]
     fn what_can_not_change_is_named_and_stays() {
         let running = config("spantap: {head_size: 1024}\nprocesses: {interval: 7s}\n");
-        let mut new = config("spantap: {head_size: 2048, tls: 'off'}\ndiscovery: {instrument: [{open_ports: 80}]}\n");
-        assert_eq!(fixed(&running, &mut new), ["spantap.head_size", "spantap.tls"]);
+        let mut new = config("spantap: {head_size: 2048, hooks: fentry, tls: 'off'}\ndiscovery: {instrument: [{open_ports: 80}]}\n");
+        assert_eq!(fixed(&running, &mut new), ["spantap.head_size", "spantap.hooks", "spantap.tls"]);
         assert_eq!((new.agent.head_bytes, new.agent.tls), (1024, true));
         assert_eq!(new.discovery.instrument.len(), 1, "which can");
         assert_eq!(fixed(&running.clone(), &mut running.clone()), [""; 0]);

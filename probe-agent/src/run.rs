@@ -32,7 +32,7 @@ use crate::{
     encode::BatchWriter,
     failure::Failure,
     health, memory, privilege,
-    probes::{HOOK_SET, Probes, Setup},
+    probes::{Probes, Setup},
     queue::Queue,
     reload::Reloader,
     seccomp,
@@ -96,13 +96,13 @@ fn attach(config: &Config, exclude: &[u32]) -> Result<(Probes, Processes, Option
     for pid in exclude.iter().copied() {
         processes.ignore(pid);
     }
-    let mut probes = Probes::load(Setup {
+    let mut probes = Probes::start(Setup {
+        hooks: config.agent.hooks,
         ring_buffer_bytes: config.agent.ring_buffer_bytes,
         head_bytes: config.agent.head_bytes.min(crate::record::HEAD_MAX as u32),
         provisional_exec: provisional_exec(&config.discovery),
         ports: interesting_ports(&config.discovery).words(),
     })?;
-    probes.attach()?;
     let helper = attach_tls(config.agent.tls, &mut probes)?;
     if let Some(helper) = &helper {
         processes.ignore(helper.pid);
@@ -137,7 +137,10 @@ fn attach_tls(wanted: bool, probes: &mut Probes) -> Result<Option<Helper>, Failu
 }
 
 fn announce(probes: &Probes, kept: &[String]) {
-    tracing::info!(hook_set = HOOK_SET, version = env!("CARGO_PKG_VERSION"), "probes are attached");
+    for reason in probes.passed_over() {
+        tracing::info!(reason, "a better hook set was not taken");
+    }
+    tracing::info!(hook_set = probes.hook_set(), version = env!("CARGO_PKG_VERSION"), "probes are attached");
     for feature in probes.features() {
         if feature.on {
             tracing::info!(feature = feature.name, "on");
@@ -158,7 +161,7 @@ async fn run(
 ) -> Result<(), Failure> {
     let config = reloader.running();
     let shared = Rc::new(Shared::new(Queue::new(config.agent.queue_bytes)));
-    let hello = hello(probes.features().to_vec());
+    let hello = hello(probes.hook_set(), probes.features().to_vec());
     let stop = stop_requests(stop_with_stdin)?;
     let mut hangup = signal(SignalKind::hangup())?;
     let destination = destination(config);
@@ -331,7 +334,7 @@ fn destination(config: &Config) -> Destination {
     Destination::new(config.socket.clone(), config.agent.forwarder_uids.clone())
 }
 
-fn hello(features: Vec<v1::Feature>) -> impl Fn() -> v1::Hello {
+fn hello(hook_set: &'static str, features: Vec<v1::Feature>) -> impl Fn() -> v1::Hello {
     let system = rustix::system::uname();
     let kernel_release = system.release().to_string_lossy().into_owned();
     let host_name = system.nodename().to_string_lossy().into_owned();
@@ -342,7 +345,7 @@ fn hello(features: Vec<v1::Feature>) -> impl Fn() -> v1::Hello {
         protocol_version: PROTOCOL_VERSION,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel_release: kernel_release.clone(),
-        hook_set: HOOK_SET.to_owned(),
+        hook_set: hook_set.to_owned(),
         features: features.clone(),
         clock: Some(clock::anchor()),
         agent_run,

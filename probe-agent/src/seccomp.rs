@@ -114,6 +114,8 @@ const FATAL: &[c_long] = &[c::SYS_execve, c::SYS_execveat, c::SYS_ptrace, c::SYS
 /// # Errors
 /// See [`FilterError`].
 pub fn install() -> Result<(), FilterError> {
+    // rustix asks for the start parameters once; before Linux 6.4 by open(), which is not allowed from here on.
+    let _ = rustix::param::clock_ticks_per_second();
     system_calls::install(LISTS)
 }
 

@@ -226,6 +226,7 @@ impl Collector {
     /// # Errors
     /// After `limit`, with the last error of `look`: what was still missing.
     pub fn wait_until<T>(&mut self, limit: Duration, mut look: impl FnMut(&Telemetry) -> Result<T>) -> Result<T> {
+        let limit = host::patient(limit);
         let end = Instant::now() + limit;
         loop {
             match look(self.telemetry()?) {
@@ -245,6 +246,7 @@ impl Collector {
     /// # Errors
     /// When what it wrote is no OTLP/JSON.
     pub fn settle(&mut self, quiet: Duration, limit: Duration) -> Result<()> {
+        let (quiet, limit) = (host::patient(quiet), host::patient(limit));
         let end = Instant::now() + limit;
         let (mut seen, mut since) = (self.telemetry()?.spans.len(), Instant::now());
         while since.elapsed() < quiet && Instant::now() < end {

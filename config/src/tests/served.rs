@@ -97,6 +97,7 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("spantap.ring_buffer_size", "16MiB", "16MiB"),
     ("spantap.agent_queue_size", "1048576", "1048576"),
     ("spantap.head_size", "16KiB", "16KiB"),
+    ("spantap.hooks", "tracepoint", "tracepoint"),
     ("spantap.tls", "off", "off"),
     ("spantap.links", "off", "off"),
     ("spantap.exclude_instrumented_metrics", "true", "true"),
