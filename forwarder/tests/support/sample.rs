@@ -140,6 +140,7 @@ pub fn config() -> Config {
             queue_bytes: 4 << 20,
             head_bytes: 4096,
             forwarder_uids: vec![],
+            hooks: spantap_config::Hooks::Auto,
             tls: true,
             usage_interval: None,
         },
