@@ -122,7 +122,9 @@ mod tests {
     #[test]
     fn what_can_not_change_is_named_and_stays() {
         let running = config("spantap: {head_size: 1024}\nprocesses: {interval: 7s}\n");
-        let mut new = config("spantap: {head_size: 2048, hooks: fentry, tls: 'off'}\ndiscovery: {instrument: [{open_ports: 80}]}\n");
+        let mut new = config(
+            "spantap: {head_size: 2048, hooks: fentry, tls: 'off'}\ndiscovery: {instrument: [{open_ports: 80}]}\n",
+        );
         assert_eq!(fixed(&running, &mut new), ["spantap.head_size", "spantap.hooks", "spantap.tls"]);
         assert_eq!((new.agent.head_bytes, new.agent.tls), (1024, true));
         assert_eq!(new.discovery.instrument.len(), 1, "which can");
