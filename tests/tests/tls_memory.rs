@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -107,7 +107,7 @@ fn start() -> Result<Memory> {
         format!("{{exe_path: \"{}\"}}", at.join("python").display()),
     ];
     let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
-    let spantap = Setup::observing(&entries, &collector).start()?;
+    let spantap = Setup::observing(&entries, &collector).environment("OTEL_EBPF_LOG_LEVEL", "debug").start()?;
     host::wait_for("TLS of the servers to be read", ARRIVAL, || {
         let text = spantap.own_metrics().ok()?;
         let read = |name: &str| text.lines().any(|line| line.contains("state=\"read\"") && line.contains(name));
@@ -272,7 +272,7 @@ fn resumed(memory: &mut Memory) -> Result<()> {
 fn clients(memory: &mut Memory, how: &str) -> Result<()> {
     let before = memory.spantap.losses()?;
     let prefix = format!("/{how}");
-    let ports = [memory.port("node"), memory.port("pool")];
+    let ports = [memory.port("node"), memory.port("asyncio")];
     let at = memory.folder.path();
     let mut command = if how == "asyncio" {
         let prefix = Command::new(python()?).args(["-c", "import sys; print(sys.base_prefix)"]).output()?.stdout;
@@ -284,7 +284,17 @@ fn clients(memory: &mut Memory, how: &str) -> Result<()> {
         command.arg(subject("client.js")).arg(how);
         command
     };
-    succeeds(command.arg(&prefix).args(["8", "12"]).args(ports.map(|port| port.to_string())))?;
+    command.arg(&prefix).args(["8", "12"]).args(ports.map(|port| port.to_string()));
+    let mut client = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    // It asks when its standard input ends. What it asks before it is known to work in memory would have no peer.
+    let told = format!("its TLS library works in memory pid={}", client.id());
+    let known = host::wait_for(&told, ARRIVAL, || {
+        memory.spantap.forwarder().log().lines().any(|line| line.ends_with(&told)).then_some(())
+    });
+    drop(client.stdin.take());
+    let output = client.wait_with_output()?;
+    known?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     for port in ports {
         own_peer(&memory.spans(Kind::Client, port, &prefix, 48)?)?;
         memory.spans(Kind::Server, port, &prefix, 48)?;

@@ -1,5 +1,5 @@
 """asyncio as client, several connections at once in one thread. In: prefix, connections, requests on each, ports.
-Asks /PREFIX/<port that is asked>/<connection>/<number>."""
+Begins when standard input ends. Asks /PREFIX/<port that is asked>/<connection>/<number>."""
 import asyncio, ssl, sys
 
 prefix, connections, requests, *ports = sys.argv[1], *map(int, sys.argv[2:])
@@ -22,4 +22,5 @@ async def main():
     await asyncio.gather(*map(run, range(connections)))
 
 
+sys.stdin.read()
 asyncio.run(main())

@@ -1,5 +1,5 @@
 // Node as client, several connections at once in one thread. In: https | fetch, prefix, connections, requests on each, ports.
-// Asks /PREFIX/<port that is asked>/<connection>/<number>.
+// Begins when standard input ends. Asks /PREFIX/<port that is asked>/<connection>/<number>.
 process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0';
 const https = require('https');
 const [how, prefix, connections, requests, ...ports] = process.argv.slice(2);
@@ -18,6 +18,7 @@ const run = async (connection) => {
   }
   agent.destroy();
 };
+require('fs').readFileSync(0);
 Promise.all([...Array(Number(connections)).keys()].map(run)).then(() => process.exit(0), (error) => {
   console.error(error);
   process.exit(1);
