@@ -22,6 +22,7 @@
 #include "io_uring.h"
 #include "process.h"
 #include "tls.h"
+#include "tls_go.h"
 #include "layout.h"
 
 /* Hook set "btf-tracepoints": Linux 6.3 and later. */
@@ -121,6 +122,38 @@ SEC("uprobe")
 int tls_forget(struct pt_regs *regs)
 {
 	return tls_forgotten(regs);
+}
+
+/* Attached to methods of Go's *tls.Conn. */
+
+SEC("uprobe")
+int tls_go_read(struct pt_regs *regs)
+{
+	return tls_go_entered(regs, RECORD_RECEIVE);
+}
+
+SEC("uprobe")
+int tls_go_write(struct pt_regs *regs)
+{
+	return tls_go_entered(regs, RECORD_SEND);
+}
+
+SEC("uprobe")
+int tls_go_return(struct pt_regs *regs)
+{
+	return tls_go_left(regs);
+}
+
+SEC("uprobe")
+int tls_go_start(struct pt_regs *regs)
+{
+	return tls_go_begins();
+}
+
+SEC("uprobe")
+int tls_go_close(struct pt_regs *regs)
+{
+	return tls_session_over(GO_ARGUMENT1(regs));
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

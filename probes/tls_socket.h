@@ -38,6 +38,8 @@ static __always_inline void tls_unread(struct sock *sk, struct socket_state *sta
 	submit(sk, state, scratch, control, false);
 }
 
+#include "tls_go_socket.h"
+
 /* The agent looks for the TLS library of a process when it hears that it speaks TLS. */
 static __always_inline void tls_tell_process(struct task_struct *task)
 {
@@ -84,9 +86,11 @@ static __always_inline void tls_moved(struct sock *sk, struct socket_state *stat
 		/* Told before, it was forgotten. */
 		if (!state->tls_tied || state->announced != control->announce)
 			state->announced = announce(sk, state, scratch, control) ? control->announce : control->announce - 1;
-		state->tls_tied = 1;
+		state->tls_tied = TIED_BY_CALL;
 		return;
 	}
+	if (tls_go_moved(sk, state, scratch, control))
+		return;
 	if (!state->tls_tied && !state->tls_told && state->turn >= TLS_TURNS_UNTIED)
 		tls_unread(sk, state, scratch, control);
 }
@@ -104,21 +108,24 @@ static __always_inline void tls_begins(struct sock *sk, struct socket_state *sta
 static __always_inline void tls_state_changed(struct sock *sk, struct socket_state *state, struct scratch *scratch,
 					      struct control *control, bool over)
 {
-	struct socket_state *plain = tls_plain(state);
 	bool local = scratch->event.kind == RECORD_LOCAL_CLOSED;
 	__u64 cookie = state->cookie;
+	struct socket_state *plain;
 
+	tls_go_tie(state);
+	plain = tls_plain(state);
 	if (plain) {
 		scratch->event.flags = FLAG_TLS;
 		scratch->event.turn = plain->turn;
 		scratch->event.offset = local ? plain->sent : plain->received;
 		scratch->event.opposite_offset = local ? plain->received : plain->sent;
 		submit(sk, state, scratch, control, false);
-		if (over)
-			bpf_map_delete_elem(&tls_sockets, &cookie);
 	} else if (over && !state->tls_tied && !state->tls_told && state->turn >= TLS_TURNS_AT_END) {
 		tls_unread(sk, state, scratch, control);
 	}
+	/* Of Go it is there before anything is tied. */
+	if (over)
+		bpf_map_delete_elem(&tls_sockets, &cookie);
 }
 
 #endif

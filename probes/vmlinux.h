@@ -46,6 +46,10 @@ enum bpf_map_type {
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+typedef struct {
+	__s64 counter;
+} atomic64_t;
+
 struct in6_addr {
 	union {
 		__u8 u6_addr8[16];
@@ -73,6 +77,7 @@ struct sock_common {
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
+	atomic64_t skc_cookie;
 };
 
 struct sock {
@@ -144,13 +149,16 @@ struct user_msghdr {
 };
 
 struct pt_regs {
+	unsigned long r14;
 	unsigned long r10;
+	unsigned long bx;
 	unsigned long ax;
 	unsigned long cx;
 	unsigned long di;
 	unsigned long si;
 	unsigned long dx;
 	unsigned long orig_ax;
+	unsigned long sp;
 };
 
 typedef struct {
@@ -173,6 +181,7 @@ struct task_struct {
 	struct task_struct *group_leader;
 	__u64 start_boottime;
 	struct mm_struct *mm;
+	struct files_struct *files;
 	struct signal_struct *signal;
 };
 
@@ -184,8 +193,22 @@ struct socket {
 	struct sock *sk;
 };
 
+struct inode {
+	__u16 i_mode;
+};
+
 struct file {
+	struct inode *f_inode;
 	void *private_data;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
 };
 
 /* io_uring/net.c and io_uring/rw.c: what a request holds for RECV, SEND, RECVMSG, SENDMSG and READ, WRITE. */

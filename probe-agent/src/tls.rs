@@ -1,14 +1,15 @@
 //! Reading TLS: the libraries of selected processes, and probes on their functions.
 //!
 //! In: which processes are selected, and what the kernel side saw of their TLS. Out: probes attached to libraries with
-//! OpenSSL's interface; what is not read, and why.
+//! OpenSSL's interface and to programs with Go's `crypto/tls`; what is not read, and why.
 //!
 //! `keeper` is the thread that knows processes and libraries · `mapped` finds libraries in a memory map · `library` looks at
-//! one file, `symbols` finds its functions · `helper` and `attacher` are the two ends of the process that may attach, `order`
+//! one file, `symbols` finds its functions, `go` those of Go's own library · `helper` and `attacher` are the two ends of the process that may attach, `order`
 //! is what they say · `filter` is what is left to that process · `report` says what is not read.
 
 mod attacher;
 mod filter;
+mod go;
 mod helper;
 mod keeper;
 mod library;

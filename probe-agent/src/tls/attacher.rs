@@ -117,7 +117,7 @@ impl Attacher {
         // Entries first: a return whose entry was not seen would count as a loss.
         let plan = [false, true].into_iter().flat_map(|leave| places.iter().map(move |place| (leave, *place)));
         for (leave, (function, offset)) in plan {
-            if leave && function == Function::Forget {
+            if leave && !function.has_return() {
                 continue;
             }
             let place = if leave { LEAVE } else { function.program() };

@@ -157,7 +157,7 @@ impl Keeper {
             }
         }
         let name = self.processes.get(&pid).map(|watched| watched.executable.clone()).unwrap_or_default();
-        self.uses(pid, key, name, || readable.ok_or(Unreadable::Symbols));
+        self.uses(pid, key, name, || readable.unwrap_or(Err(Unreadable::Symbols)));
     }
 
     /// The process uses a library; attaches to it if nobody used it before.

@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::{
+    go::{self, Unusable},
     mapped::Mapped,
     order::{Function, OPENSSL, reads},
     symbols,
@@ -33,6 +34,9 @@ pub(super) enum Unreadable {
     /// The kernel refuses to attach.
     #[error("attaching is refused: {0}")]
     Refused(String),
+    /// Go's functions are not as they have to be.
+    #[error("its crypto/tls of Go is not read: {0}")]
+    Go(#[from] Unusable),
     /// More than are looked at.
     #[error("too many TLS libraries at once")]
     Many,
@@ -57,10 +61,19 @@ pub(super) fn mapped(procfs: &ProcFs, pid: u32, mapped: &Mapped) -> Result<Reada
     if reads(&places) { Ok((file, places)) } else { Err(Unreadable::Symbols) }
 }
 
-/// The program's own file, if a library with symbols is linked into it.
-pub(super) fn executable(file: File) -> Option<Readable> {
-    let places = places(&file);
-    reads(&places).then_some((file, places))
+/// The program's own file, if a library with symbols is linked into it, or Go's.
+pub(super) fn executable(file: File) -> Option<Result<Readable, Unreadable>> {
+    let mut places = places(&file);
+    let openssl = reads(&places);
+    if !openssl {
+        places.clear();
+    }
+    match go::find(&file) {
+        Some(Ok(go)) => places.extend(go),
+        Some(Err(unusable)) if !openssl => return Some(Err(unusable.into())),
+        _ => {}
+    }
+    (!places.is_empty()).then_some(Ok((file, places)))
 }
 
 /// The program's own file.

@@ -5,14 +5,26 @@
 /// What the attaching process says first. No message is empty: that is the end.
 pub(super) const READY: &[u8] = b".";
 /// Functions of one library at most.
-const MAX_PLACES: usize = 32;
+pub(super) const MAX_PLACES: usize = 48;
 /// Longest message.
 pub(super) const MAX_BYTES: usize = 1024;
 
 /// Programs of the kernel side that are attached to functions: one for each [`Function`] in their order, where it is entered,
 /// and one where they are left.
-pub const PROGRAMS: [&str; 7] =
-    ["tls_read", "tls_read_ex", "tls_write", "tls_write_ex", "tls_other", "tls_forget", "tls_return"];
+pub const PROGRAMS: [&str; 12] = [
+    "tls_read",
+    "tls_read_ex",
+    "tls_write",
+    "tls_write_ex",
+    "tls_other",
+    "tls_forget",
+    "tls_go_read",
+    "tls_go_write",
+    "tls_go_close",
+    "tls_go_start",
+    "tls_go_return",
+    "tls_return",
+];
 
 /// What a function does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,10 +41,37 @@ pub(super) enum Function {
     Other = 5,
     /// Ends a session.
     Forget = 6,
+    /// Go's `(*tls.Conn).Read`.
+    GoRead = 7,
+    /// Go's `(*tls.Conn).Write`.
+    GoWrite = 8,
+    /// Go's `(*tls.Conn).Close`.
+    GoClose = 9,
+    /// Begins a connection of Go's.
+    GoHandshake = 10,
+    /// An instruction by which one of the first two returns.
+    GoReturn = 11,
 }
 
 impl Function {
-    const ALL: [Self; 6] = [Self::Read, Self::ReadEx, Self::Write, Self::WriteEx, Self::Other, Self::Forget];
+    const ALL: [Self; 11] = [
+        Self::Read,
+        Self::ReadEx,
+        Self::Write,
+        Self::WriteEx,
+        Self::Other,
+        Self::Forget,
+        Self::GoRead,
+        Self::GoWrite,
+        Self::GoClose,
+        Self::GoHandshake,
+        Self::GoReturn,
+    ];
+
+    /// Whether the kernel is to stop where the function returns. Never in Go: its stacks move, with the return address.
+    pub(super) fn has_return(self) -> bool {
+        self.program() < Self::Forget.program()
+    }
 
     /// Place of its program in [`PROGRAMS`].
     pub(super) fn program(self) -> usize {
@@ -117,6 +156,19 @@ mod tests {
         }
     }
 
+    /// The kernel cuts longer ones off, and programs are found by them.
+    #[test]
+    fn names_of_programs_are_short_enough() {
+        assert!(PROGRAMS.iter().all(|name| name.len() <= 15), "{PROGRAMS:?}");
+    }
+
+    #[test]
+    fn the_most_there_can_be_fits() {
+        let order = Order::Attach(1, vec![(Function::GoReturn, u64::MAX); MAX_PLACES]);
+        assert!(order.encode().len() <= MAX_BYTES);
+        assert_eq!(Order::decode(&order.encode()), Some(order));
+    }
+
     #[test]
     fn anything_else_is_refused() {
         for bytes in [
@@ -124,7 +176,7 @@ mod tests {
             b"\x01",
             b"\x02\0\0\0\0",
             b"\0\0\0\0\0x",
-            b"\x01\0\0\0\0\x09\0\0\0\0\0\0\0\0",
+            b"\x01\0\0\0\0\x0c\0\0\0\0\0\0\0\0",
             b"\x01\0\0\0\0\x01\0",
         ] {
             assert_eq!(Order::decode(bytes), None, "{bytes:?}");
