@@ -1,5 +1,5 @@
 # What people type. Each target is one clear command; `make help` lists them.
-#   make run CONFIG=f.yml      make demo FOR=20      make bench ROUNDS=5 SECONDS=10 MARKDOWN=1
+#   make run CONFIG=f.yml      make demo FOR=20      make bench ROUNDS=5 SECONDS=10 MARKDOWN=1      make chaos MINUTES=3
 SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 CARGO ?= cargo
@@ -8,8 +8,12 @@ FOR ?= 0
 ROUNDS ?= 5
 SECONDS ?= 10
 MARKDOWN ?=
+MINUTES ?= 0.1
+PACE ?= 2000
 ADVISORIES ?=
 STANDINS ?=
+KERNELS ?=
+CASES ?=
 # The engine of tools/engine.sh has compose as a program of its own.
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
@@ -17,11 +21,11 @@ COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose 
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || { sudo -n true 2>/dev/null && echo sudo -E env PATH=$$PATH; })
 
-.PHONY: help setup build run demo test images up fuzz bench lint deny dist fmt clean
+.PHONY: help setup build run demo test chaos test-kernels images up fuzz bench lint deny dist fmt clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
 
 setup: ## install what building, testing and benchmarking need (Debian packages)
 	@tools/setup.sh all
@@ -49,6 +53,18 @@ test: ## everything: unit tests, then end to end with a real Collector
 	    $(CARGO) test -p spantap-tests --no-fail-fast || status=$$?; \
 	if [ -s "$$skips" ]; then echo "skipped: $$(wc -l <"$$skips")"; sort "$$skips" | uniq -c; fi; \
 	exit $$status
+
+chaos: ## a Collector that is away, kill -9, a full disk, a spoilt spool, under load; MINUTES=3 PACE=2000 requests a second
+	@tools/setup.sh test
+	$(CARGO) build --workspace --bins
+	@tools/collector.sh >/dev/null
+	@$(if $(AS_ROOT),CARGO_TARGET_$(HOST)_RUNNER='$(AS_ROOT)') MINUTES=$(MINUTES) PACE=$(PACE) \
+	    $(CARGO) test -p spantap-tests --test chaos -- --test-threads 1
+
+test-kernels: ## the end-to-end tests on stock kernels under QEMU; KERNELS="6.1 6.12:tracepoint" CASES=keep_alive,ipv6
+	@tools/setup.sh kernels
+	$(CARGO) build --workspace --bins
+	@CASES=$(CASES) tools/kernels.sh $(KERNELS) || { code=$$?; [ $$code = 3 ] && echo "skipped, see above" || exit $$code; }
 
 images: ## build the container images; STANDINS=1 where no image registry can be reached
 	@$(if $(STANDINS),tools/base-images.sh)

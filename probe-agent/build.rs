@@ -1,13 +1,15 @@
-//! Compiles `probes/spantap.bpf.c` with clang; the object is embedded in the agent.
+//! Compiles `probes/spantap.bpf.c` with clang, twice; the objects are embedded in the agent.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, bail};
 
 fn main() -> anyhow::Result<()> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    let object = out.join("spantap.bpf.o");
-    let dependencies = out.join("spantap.bpf.d");
     let probes = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../probes");
     let clang = env::var("SPANTAP_CLANG").unwrap_or_else(|_| "clang".to_owned());
     println!("cargo:rerun-if-env-changed=SPANTAP_CLANG");
@@ -16,12 +18,25 @@ fn main() -> anyhow::Result<()> {
         "x86_64" => "x86",
         other => bail!("the probes do not support the processor {other} yet"),
     };
-    let status = Command::new(&clang)
+    compile(&clang, &probes, &out.join("spantap.bpf"), &[&format!("-D__TARGET_ARCH_{architecture}")])?;
+    // The same sources for kernels and kinds of programs that keep no state with a socket: see access.h.
+    compile(
+        &clang,
+        &probes,
+        &out.join("spantap-table.bpf"),
+        &[&format!("-D__TARGET_ARCH_{architecture}"), "-DSPANTAP_TABLE"],
+    )
+}
+
+/// Compiles the kernel side to `out`.o with these definitions, and has it compiled again when a header changes.
+fn compile(clang: &str, probes: &Path, out: &Path, definitions: &[&str]) -> anyhow::Result<()> {
+    let (object, dependencies) = (out.with_extension("bpf.o"), out.with_extension("bpf.d"));
+    let status = Command::new(clang)
         .args(["-g", "-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror"])
         // No path of this machine in the object, which is embedded: the same sources give the same agent anywhere.
         .arg("-ffile-compilation-dir=.")
         .arg(format!("-ffile-prefix-map={}=probes", probes.display()))
-        .arg(format!("-D__TARGET_ARCH_{architecture}"))
+        .args(definitions)
         .arg("-MD")
         .arg("-MF")
         .arg(&dependencies)

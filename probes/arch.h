@@ -10,9 +10,10 @@
 #define SYSCALL_NUMBER(regs) ((regs)->orig_ax)
 #define ARGUMENT2(regs) ((regs)->si)
 #define ARGUMENT3(regs) ((regs)->dx)
-/* Arguments and result of a function of user space (System V ABI, AMD64, section 3.2.3). */
+/* Arguments and result of a function, of user space or the kernel (System V ABI, AMD64, section 3.2.3). */
 #define FUNCTION_ARGUMENT1(regs) ((regs)->di)
 #define FUNCTION_ARGUMENT2(regs) ((regs)->si)
+#define FUNCTION_ARGUMENT3(regs) ((regs)->dx)
 #define FUNCTION_ARGUMENT4(regs) ((regs)->cx)
 #define FUNCTION_RESULT(regs) ((regs)->ax)
 /* The same of Go since 1.17 (ABIInternal, src/cmd/compile/abi-internal.md): the goroutine has a register of its own. */

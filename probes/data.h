@@ -2,7 +2,7 @@
 /*
  * Where the bytes of a send or receive lie in user memory, and copying the head and tail of them.
  *
- * In: a struct data (from the saved registers of the system call, or from the iterator of tcp_sendmsg_locked).
+ * In: a struct data (from the kernel's iterator, or from the saved registers of the system call).
  * Out: bytes in the scratch record.
  */
 #ifndef SPANTAP_DATA_H
@@ -11,12 +11,55 @@
 /* Segments of one call that are looked at; most calls have one to three. */
 #define SEGMENTS_MAX 12
 
+#define PF_IO_WORKER 0x10
+
 struct data {
 	__u64 address;    /* the data, or the array of iovecs */
 	__u64 skip;       /* bytes of the first segment to skip */
 	__u32 segments;   /* 0: cannot be read; 1: address is the data; n + 1: address is an array of n iovecs */
 	bool kernel_array; /* the array of iovecs is the kernel's copy */
 };
+
+/* Where the data of a message lies, from the iterator that the kernel made for it; segments stay 0 for pages. */
+static __always_inline void data_of_iterator(struct data *data, const struct msghdr *msg)
+{
+	__u32 type;
+
+	data->kernel_array = true;
+	data->skip = FIELD(msg, msg_iter.iov_offset);
+	/* Until 5.13 the kind and the direction stood in one field. */
+	if (bpf_core_field_exists(struct iov_iter, iter_type))
+		type = FIELD(msg, msg_iter.iter_type);
+	else
+		type = FIELD((const struct msghdr___510 *)msg, msg_iter.type) & ~1u;
+	/* From 6.0 on one segment has a kind of its own. */
+	if (bpf_core_enum_value_exists(enum iter_type, ITER_UBUF)) {
+		if (type == bpf_core_enum_value(enum iter_type, ITER_UBUF)) {
+			data->address = (__u64)FIELD(msg, msg_iter.ubuf);
+			data->segments = 1;
+			return;
+		}
+	}
+	if (type == bpf_core_enum_value(enum iter_type, ITER_IOVEC)) {
+		__u64 count = FIELD(msg, msg_iter.nr_segs);
+
+		if (bpf_core_field_exists(struct iov_iter, __iov))
+			data->address = (__u64)FIELD(msg, msg_iter.__iov);
+		else
+			data->address = (__u64)FIELD((const struct msghdr___63 *)msg, msg_iter.iov);
+		data->segments = count < 1024 ? (__u32)count + 1 : 0;
+	}
+}
+
+#ifdef SPANTAP_TABLE
+
+/* The registers of the system call are not to be had on 5.10. */
+static __always_inline bool data_of_current(struct data *data, struct task_struct *task)
+{
+	return false;
+}
+
+#else
 
 static __always_inline void data_of_user_msghdr(struct data *data, __u64 address)
 {
@@ -66,12 +109,20 @@ static __always_inline bool data_of_system_call(struct data *data, struct task_s
 	return false;
 }
 
+/* The data of the call that `task` is in, where it was not seen to begin. Returns true if io_uring makes it. */
+static __always_inline bool data_of_current(struct data *data, struct task_struct *task)
+{
+	return task->flags & PF_IO_WORKER || data_of_system_call(data, task);
+}
+
+#endif
+
 /*
  * Copies the head and tail of data that lies in several segments, as scratch->walk says. A function of its own, not
  * inlined, so that the verifier looks at the loop once, and with its state in the map value, not in registers, so that
  * each pass looks the same to it.
  */
-__noinline int copy_segments(struct scratch *scratch)
+NOT_INLINED int copy_segments(struct scratch *scratch)
 {
 	struct walk *walk;
 
@@ -104,17 +155,15 @@ __noinline int copy_segments(struct scratch *scratch)
 
 			if (part > bytes)
 				part = bytes;
-			if (part > HEAD_MAX)
-				part = HEAD_MAX;
-			if (!bpf_probe_read_user(&scratch->head[got], part, (void *)base))
+			if (!bpf_probe_read_user(&scratch->head[got], BOUND(part, HEAD_MAX), (void *)base))
 				walk->got = got + part;
 		}
 		walk->position = position + bytes;
 		if (position + bytes == walk->length) {
 			__u32 tail = walk->tail;
 
-			if (tail && tail <= TAIL_BYTES && bytes >= tail &&
-			    !bpf_probe_read_user(scratch->event.tail, tail, (void *)(base + bytes - tail)))
+			if (tail && bytes >= tail &&
+			    !bpf_probe_read_user(scratch->event.tail, BOUND(tail, TAIL_BYTES), (void *)(base + bytes - tail)))
 				scratch->event.tail_length = tail;
 			break;
 		}
@@ -138,11 +187,13 @@ static __always_inline int copy_data(struct scratch *scratch, const struct data 
 		tail = length - want < TAIL_BYTES ? length - want : TAIL_BYTES;
 
 	if (data->segments == 1) {
-		if (want && bpf_probe_read_user(scratch->head, want, (void *)(data->address + data->skip)))
+		const void *place = (const void *)(data->address + data->skip);
+
+		if (want && bpf_probe_read_user(scratch->head, BOUND(want, HEAD_MAX), place))
 			return -1;
 		event->head_length = want;
-		if (tail && !bpf_probe_read_user(event->tail, tail,
-						 (void *)(data->address + data->skip + length - tail)))
+		place += length - tail;
+		if (tail && !bpf_probe_read_user(event->tail, BOUND(tail, TAIL_BYTES), place))
 			event->tail_length = tail;
 		return 0;
 	}

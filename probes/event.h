@@ -25,6 +25,7 @@ enum record_kind {
 	RECORD_EXIT = 18,
 	RECORD_LISTEN = 19,
 	RECORD_TLS = 20,          /* a socket of the process speaks TLS */
+	RECORD_TLS_IN_MEMORY = 21, /* its TLS library works in memory: no call moves bytes of a socket */
 };
 
 enum record_flags {
@@ -32,6 +33,7 @@ enum record_flags {
 	FLAG_OPAQUE = 2,     /* last data record of this socket: it does not speak HTTP */
 	FLAG_TLS = 4,        /* what a TLS library was given or gave: offsets and turns count plaintext */
 	FLAG_ENCRYPTED = 8,  /* this socket speaks TLS, and no call of a TLS library that is read belongs to it */
+	FLAG_BLOCKING = 32,  /* receive: the call would have waited for data, so its thread does nothing else meanwhile */
 	FLAG_UNTIED = 16,    /* with FLAG_ENCRYPTED: but its process makes calls that belong to no socket */
 };
 
@@ -74,7 +76,11 @@ struct connection_event {
 	__u8 peer_address[16];
 	__u16 local_port;       /* host order */
 	__u16 peer_port;        /* host order */
+	/* TCP: sequence numbers of the bytes at stream offset 0. What one end sends has the same numbers as what the other receives. */
+	__u32 received_base;
+	__u32 sent_base;
 	__u32 pad;
+	__u64 peer_socket;      /* AF_UNIX: cookie of the other end; 0: not known (yet) */
 	__u8 path[PATH_BYTES];
 	__u32 pad2;
 };

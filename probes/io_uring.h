@@ -27,8 +27,8 @@ static __always_inline int io_uring_completed(struct io_kiocb *request)
 	struct control *control;
 	struct data data = {};
 	struct socket *socket;
+	__u64 key, flags;
 	__u8 opcode;
-	__u64 key;
 
 	if (!request || !is_selected(pid))
 		return 0;
@@ -85,11 +85,9 @@ static __always_inline int io_uring_completed(struct io_kiocb *request)
 		scratch->event.flags |= FLAG_UNREADABLE;
 		count_loss(LOSS_HEAD_UNREADABLE);
 	}
-	size = scratch->event.head_length;
-	if (size > HEAD_MAX)
-		size = HEAD_MAX;
-	size += sizeof(scratch->event);
-	if (bpf_ringbuf_output(&socket_events, scratch, size, wake_flags(scratch, control, size)))
+	size = sizeof(scratch->event) + scratch->event.head_length;
+	flags = wake_flags(scratch, control, size);
+	if (bpf_ringbuf_output(&socket_events, scratch, BOUND(size, sizeof(scratch->event) + HEAD_MAX), flags))
 		count_loss(LOSS_RING_FULL_OTHER);
 	return 0;
 }

@@ -72,7 +72,8 @@ struct socket_state {
 	__u64 sent;
 	__u32 received_seq;      /* TCP sequence numbers that belong to these offsets */
 	__u32 sent_seq;
-	/* A send that is under way (tcp_sendmsg_locked) until it completes (sock_send_length). */
+	/* A send that was seen to begin, until it completes. */
+	__u64 send_thread;       /* thread and process */
 	__u64 send_began;        /* ns of CLOCK_MONOTONIC; 0: none under way */
 	__u64 send_last;
 	union {
@@ -98,15 +99,37 @@ struct socket_state {
 	__u8 tls_told;           /* told as encrypted */
 	__u8 pad;
 	__u32 tls_pid;           /* process that spoke TLS on it first */
+	/* Receive that was seen to begin. */
+	__u32 receive_flags;
+	__u64 receive_thread;    /* thread and process; 0: none */
+	__u64 receive_data;      /* as send_data, send_skip, send_segments */
+	__u64 receive_skip;
+	__u32 receive_segments;
+	__u32 receive_from;      /* TCP sequence number where it began */
+	__u32 send_from;
 	__u32 send_length;       /* plaintext of Go: bytes of the write under way */
+	__u64 tls_plain;         /* cookie that its plaintext is told with, if its ciphertext tied it; 0: its own */
 };
 
+#ifdef SPANTAP_TABLE
+/*
+ * By address of the socket, removed when it is destroyed. LRU, so that one whose end was missed goes some time; a live one
+ * that was pushed out begins anew, as a connection that was open before the start. As many as the forwarder's connections.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, struct socket_state);
+} socket_states SEC(".maps");
+#else
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct socket_state);
 } socket_states SEC(".maps");
+#endif
 
 /*
  * Room to build one record. A program is never re-entered on a CPU (the kernel skips the second run), but it can
@@ -154,6 +177,8 @@ struct {
 	__type(value, struct scratch);
 } scratches SEC(".maps");
 
+#ifndef SPANTAP_TABLE
+
 /*
  * The call of a TLS library that a thread is in. With room for a record of its own: programs on user space's functions can
  * be preempted by another thread in the same program, so nothing of one CPU's is safe in them. 9 KB for each thread that
@@ -188,8 +213,10 @@ struct tls_session {
 /*
  * Which socket a session was last seen to use, for calls that find their bytes in the library. LRU: a tie that was pushed
  * out, or that nobody removed, is learned anew with the session's next call that moves bytes; a stale one leads to a socket
- * that is closed, which has no state below.
+ * that is closed, which has no state below. The value is the cookie that the plaintext is told with.
  */
+#define TIE_BY_CIPHER (1ULL << 62) /* learned by its ciphertext (tls_cipher.h) */
+#define TIE_WAITS (1ULL << 61)     /* not tied: marks the session whose ciphertext is looked for */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
@@ -213,6 +240,23 @@ struct {
 	__type(key, struct tls_session);
 	__type(value, struct socket_state);
 } tls_untied SEC(".maps");
+
+/*
+ * First bytes of what sessions have written and no socket has sent yet, see tls_cipher.h. A connection needs one entry, from
+ * the writing to the sending of its first flight. LRU: a session whose entry was pushed out is tied by its next record.
+ */
+#define CIPHER_BYTES 32
+struct tls_cipher {
+	struct tls_session session;
+	__u64 mark;              /* what the session's tie is while it waits; 0: two sessions wrote these bytes */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u8[CIPHER_BYTES]);
+	__type(value, struct tls_cipher);
+} tls_ciphers SEC(".maps");
 
 struct tls_process {
 	__u64 told;              /* when it was last told to speak TLS: not for each connection */
@@ -267,5 +311,7 @@ struct {
 	__type(key, __u64);
 	__type(value, struct socket_event);
 } io_uring_pending SEC(".maps");
+
+#endif /* SPANTAP_TABLE */
 
 #endif

@@ -14,7 +14,7 @@ static __always_inline void select_now(__u32 pid)
 	__u32 word = pid >> 6;
 	__u64 *bits = bpf_map_lookup_elem(&selected, &word);
 	if (bits)
-		__sync_fetch_and_or(bits, 1ULL << (pid & 63));
+		SET_BIT(bits, 1ULL << (pid & 63));
 }
 
 static __always_inline void deselect_now(__u32 pid)
@@ -22,7 +22,7 @@ static __always_inline void deselect_now(__u32 pid)
 	__u32 word = pid >> 6;
 	__u64 *bits = bpf_map_lookup_elem(&selected, &word);
 	if (bits)
-		__sync_fetch_and_and(bits, ~(1ULL << (pid & 63)));
+		CLEAR_BIT(bits, 1ULL << (pid & 63));
 }
 
 static __always_inline struct process_event *new_process_event(__u8 kind, __u32 pid, __u64 start)
@@ -90,7 +90,9 @@ static __always_inline int exited(struct task_struct *task)
 	if (!is_selected(pid) || BPF_CORE_READ(task, signal, live.counter) != 0)
 		return 0;
 	deselect_now(pid);
+#ifndef SPANTAP_TABLE
 	bpf_map_delete_elem(&tls_processes, &pid);
+#endif
 	event = new_process_event(RECORD_EXIT, pid, task->group_leader->start_boottime);
 	if (event)
 		bpf_ringbuf_submit(event, BPF_RB_FORCE_WAKEUP);
@@ -100,15 +102,15 @@ static __always_inline int exited(struct task_struct *task)
 /* A socket begins to listen, in the process that called listen(). */
 static __always_inline int listening(struct sock *sk)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	__u32 port = sk->__sk_common.skc_num, word = port >> 6;
+	struct task_struct *task = current_task();
+	__u32 pid = bpf_get_current_pid_tgid() >> 32, port = FIELD(sk, __sk_common.skc_num), word = port >> 6;
 	__u64 *bits = bpf_map_lookup_elem(&ports, &word);
 	struct process_event *event;
 
 	if (!bits || !((*bits >> (port & 63)) & 1))
 		return 0;
-	select_now(task->tgid);
-	event = new_process_event(RECORD_LISTEN, task->tgid, task->group_leader->start_boottime);
+	select_now(pid);
+	event = new_process_event(RECORD_LISTEN, pid, FIELD2(task, group_leader, start_boottime));
 	if (!event)
 		return 0;
 	event->port = port;

@@ -16,10 +16,10 @@
 #define MSG_OOB 0x1
 #define MSG_PEEK 0x2
 #define MSG_TRUNC 0x20
+#define MSG_DONTWAIT 0x40
 #define MSG_ERRQUEUE 0x2000
 #define RCV_SHUTDOWN 1
 #define SEND_SHUTDOWN 2
-#define PF_IO_WORKER 0x10
 
 /* Captured of each call, however much of its turn has been captured before: where a message begins, and chunk sizes. */
 #define GLANCE_BYTES 16
@@ -66,12 +66,18 @@ static __always_inline __u64 wake_flags(struct scratch *scratch, struct control 
 
 static __always_inline bool is_stream(struct sock *sk, bool *tcp)
 {
-	__u16 family = sk->__sk_common.skc_family;
+	__u16 family = FIELD(sk, __sk_common.skc_family);
 
 	*tcp = family != AF_UNIX;
 	if (family == AF_UNIX)
-		return sk->sk_type == SOCK_STREAM;
-	return (family == AF_INET || family == AF_INET6) && sk->sk_protocol == IPPROTO_TCP;
+		return FIELD(sk, sk_type) == SOCK_STREAM;
+	return (family == AF_INET || family == AF_INET6) && FIELD(sk, sk_protocol) == IPPROTO_TCP;
+}
+
+/* 1 if the peer's FIN has been read, together with the last data: it counts as one in copied_seq, but is no byte. */
+static __always_inline __u32 fin_was_read(struct sock *sk, struct tcp_sock *tp)
+{
+	return FIELD(sk, sk_shutdown) & RCV_SHUTDOWN && FIELD(tp, copied_seq) == FIELD(tp, rcv_nxt);
 }
 
 /* Tells the addresses of a socket. Returns false if there was no room. */
@@ -83,37 +89,46 @@ static __always_inline bool announce(struct sock *sk, struct socket_state *state
 
 	__builtin_memset(event, 0, offsetof(struct connection_event, path));
 	event->kind = RECORD_CONNECTION;
-	event->family = sk->__sk_common.skc_family;
-	event->socket = state->cookie;
+	event->family = FIELD(sk, __sk_common.skc_family);
+	event->socket = state->tls_plain ? state->tls_plain : state->cookie;
 	event->network_namespace = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
 	if (event->family == AF_INET) {
-		__builtin_memcpy(event->local_address, &sk->__sk_common.skc_rcv_saddr, 4);
-		__builtin_memcpy(event->peer_address, &sk->__sk_common.skc_daddr, 4);
+		__be32 local = FIELD(sk, __sk_common.skc_rcv_saddr), peer = FIELD(sk, __sk_common.skc_daddr);
+
+		__builtin_memcpy(event->local_address, &local, 4);
+		__builtin_memcpy(event->peer_address, &peer, 4);
 	} else if (event->family == AF_INET6) {
 		BPF_CORE_READ_INTO(&event->local_address, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr8);
 		BPF_CORE_READ_INTO(&event->peer_address, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
 	} else {
 		/* A server's socket carries the path it listens on, a client's only its peer's. */
 		struct unix_sock *end = (struct unix_sock *)sk;
+		struct unix_sock *peer = (struct unix_sock *)BPF_CORE_READ(end, peer);
 		struct unix_address *address = BPF_CORE_READ(end, addr);
 		int length;
 
-		if (!address) {
-			struct unix_sock *peer = (struct unix_sock *)BPF_CORE_READ(end, peer);
+		if (!address)
 			address = peer ? BPF_CORE_READ(peer, addr) : NULL;
-		}
+		event->peer_socket = peer ? BPF_CORE_READ((struct sock *)peer, __sk_common.skc_cookie.counter) : 0;
 		length = address ? BPF_CORE_READ(address, len) - 2 : 0;
 		if (length > 0) {
+			const void *path = (const void *)address + bpf_core_field_offset(struct unix_address, name) + 2;
+
 			if (length > PATH_BYTES)
 				length = PATH_BYTES;
-			if (!bpf_probe_read_kernel(event->path, length,
-						   (void *)address + bpf_core_field_offset(struct unix_address, name) + 2))
+			if (!bpf_probe_read_kernel(event->path, BOUND(length, PATH_BYTES), path))
 				event->path_length = length;
 		}
 		size = sizeof(*event);
 	}
-	event->local_port = sk->__sk_common.skc_num;
-	event->peer_port = bpf_ntohs(sk->__sk_common.skc_dport);
+	if (state->tcp) {
+		struct tcp_sock *tp = tcp_of(sk);
+
+		event->received_base = state->received_seq - (__u32)state->received - (tp ? fin_was_read(sk, tp) : 0);
+		event->sent_base = state->sent_seq - (__u32)state->sent;
+	}
+	event->local_port = FIELD(sk, __sk_common.skc_num);
+	event->peer_port = bpf_ntohs(FIELD(sk, __sk_common.skc_dport));
 	return !bpf_ringbuf_output(&socket_events, event, size, wake_flags(scratch, control, size));
 }
 
@@ -121,43 +136,35 @@ static __always_inline bool announce(struct sock *sk, struct socket_state *state
 static __always_inline void submit(struct sock *sk, struct socket_state *state, struct scratch *scratch,
 				   struct control *control, bool begins_turn)
 {
-	__u32 length = scratch->event.head_length;
-	__u32 size;
+	__u32 size = sizeof(scratch->event) + scratch->event.head_length;
+	__u64 flags;
 
 	/* Plaintext of TLS comes without a socket: that was announced when its bytes moved. */
 	if (sk && state->announced != control->announce && announce(sk, state, scratch, control))
 		state->announced = control->announce;
-	if (length > HEAD_MAX)
-		length = HEAD_MAX;
-	size = sizeof(scratch->event) + length;
-	if (bpf_ringbuf_output(&socket_events, scratch, size, wake_flags(scratch, control, size)))
+	flags = wake_flags(scratch, control, size);
+	if (bpf_ringbuf_output(&socket_events, scratch, BOUND(size, sizeof(scratch->event) + HEAD_MAX), flags))
 		count_loss(begins_turn ? LOSS_RING_FULL_TURN : LOSS_RING_FULL_OTHER);
-}
-
-/* 1 if the peer's FIN has been read, together with the last data: it counts as one in copied_seq, but is no byte. */
-static __always_inline __u32 fin_was_read(struct sock *sk, struct tcp_sock *tp)
-{
-	return sk->sk_shutdown & RCV_SHUTDOWN && tp->copied_seq == tp->rcv_nxt;
 }
 
 /* State of a socket, made on first use: `already` bytes of this direction have just been moved. */
 static __always_inline struct socket_state *the_state(struct sock *sk, bool tcp, __u8 direction, __u32 already)
 {
-	struct socket_state *state = bpf_sk_storage_get(&socket_states, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	struct socket_state *state = make_state(sk);
 
 	if (!state) {
 		count_loss(LOSS_NO_SOCKET_STATE);
 		return NULL;
 	}
 	if (!state->cookie) {
-		state->cookie = bpf_get_socket_cookie(sk);
+		state->cookie = cookie_of(sk);
 		state->tcp = tcp;
 		if (tcp) {
-			struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+			struct tcp_sock *tp = tcp_of(sk);
 			if (!tp)
 				return NULL;
-			state->received_seq = tp->copied_seq;
-			state->sent_seq = tp->write_seq;
+			state->received_seq = FIELD(tp, copied_seq);
+			state->sent_seq = FIELD(tp, write_seq);
 			if (direction == RECORD_RECEIVE)
 				state->received_seq -= already + fin_was_read(sk, tp);
 			else
@@ -223,9 +230,9 @@ static __always_inline void judge(struct socket_state *state, struct scratch *sc
  */
 static __always_inline __u64 queued_for(struct tcp_sock *tp, __u64 now, struct control *control)
 {
-	__u64 stamp = tp->tcp_mstamp * 1000;
+	__u64 stamp = FIELD(tp, tcp_mstamp) * 1000;
 	__u64 queued = stamp && now > stamp ? now - stamp : 0;
-	__u32 jiffies = (__u32)bpf_jiffies64() - tp->inet_conn.icsk_ack.lrcvtime;
+	__u32 jiffies = (__u32)bpf_jiffies64() - FIELD(tp, inet_conn.icsk_ack.lrcvtime);
 
 	/* A wait of more than an hour is a stale stamp. */
 	if (control->tick && jiffies >= 2 && jiffies < 1000 * 3600) {
@@ -243,7 +250,7 @@ static __always_inline void describe(struct socket_event *event, struct task_str
 	event->kind = kind;
 	event->pid = pid_tgid >> 32;
 	event->thread = (__u32)pid_tgid;
-	event->process_start = task->group_leader->start_boottime;
+	event->process_start = FIELD2(task, group_leader, start_boottime);
 	event->socket = state->cookie;
 	event->time = time;
 	event->turn = state->turn;
@@ -296,295 +303,6 @@ static __always_inline void capture_and_submit(struct sock *sk, struct socket_st
 		event->flags |= FLAG_UNREADABLE;
 	}
 	submit(sk, state, scratch, control, begins_turn);
-}
-
-/*
- * io_uring's requests carry the address of their data, and only the completion leads to the request: the record
- * waits for it. One that is still waiting when the next comes goes out without its data.
- */
-static __always_inline void defer(struct sock *sk, struct socket_state *state, struct scratch *scratch,
-				  struct control *control)
-{
-	__u64 key = (__u64)sk + scratch->event.kind;
-	struct socket_event *waiting = bpf_map_lookup_elem(&io_uring_pending, &key);
-
-	if (state->announced != control->announce && announce(sk, state, scratch, control))
-		state->announced = control->announce;
-	if (waiting) {
-		count_loss(LOSS_HEAD_UNREADABLE);
-		waiting->flags |= FLAG_UNREADABLE;
-		if (bpf_ringbuf_output(&socket_events, waiting, sizeof(*waiting), wake_flags(scratch, control, sizeof(*waiting))))
-			count_loss(LOSS_RING_FULL_OTHER);
-	}
-	bpf_map_update_elem(&io_uring_pending, &key, &scratch->event, BPF_ANY);
-}
-
-#include "tls_socket.h"
-
-/* A receive has completed with `ret` bytes. */
-static __always_inline int received(struct sock *sk, int ret, int flags)
-{
-	__u64 pid_tgid = bpf_get_current_pid_tgid();
-	__u32 owner = SCRATCH_RECEIVE;
-	struct socket_state *state;
-	struct task_struct *task;
-	struct scratch *scratch;
-	struct control *control;
-	struct tcp_sock *tp = NULL;
-	struct data data = {};
-	bool tcp, begins_turn, io_uring;
-	__u64 now, offset;
-
-	if (!is_selected(pid_tgid >> 32))
-		return 0;
-	if (ret < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB) || !is_stream(sk, &tcp))
-		return 0;
-	control = the_control();
-	scratch = bpf_map_lookup_elem(&scratches, &owner);
-	if (!control || !scratch)
-		return 0;
-	if (ret == 0 && !(sk->sk_shutdown & RCV_SHUTDOWN))
-		return 0;
-	state = the_state(sk, tcp, RECORD_RECEIVE, ret);
-	if (!state || state->mode == MODE_OPAQUE)
-		return 0;
-
-	now = bpf_ktime_get_ns();
-	task = bpf_get_current_task_btf();
-	offset = state->received;
-	if (tcp) {
-		tp = bpf_skc_to_tcp_sock(sk);
-		if (!tp)
-			return 0;
-		if (ret) {
-			/* What the sequence numbers moved beyond `ret` went past us: splice, zero copy, a skipped run. */
-			__u32 moved = tp->copied_seq - state->received_seq;
-			moved -= fin_was_read(sk, tp);
-			if (moved > ret && moved < 1u << 31)
-				offset += moved - ret;
-		}
-		state->received_seq = tp->copied_seq;
-	}
-	if (ret == 0) {
-		if (state->mode == MODE_TLS) {
-			struct socket_state *plain = tls_plain(state);
-
-			if (!plain)
-				return 0;
-			describe(&scratch->event, task, pid_tgid, plain, RECORD_END_OF_STREAM, now);
-			scratch->event.flags = FLAG_TLS;
-			scratch->event.offset = plain->received;
-			scratch->event.opposite_offset = plain->sent;
-			submit(sk, state, scratch, control, false);
-			return 0;
-		}
-		describe(&scratch->event, task, pid_tgid, state, RECORD_END_OF_STREAM, now);
-		scratch->event.offset = offset;
-		scratch->event.opposite_offset = state->sent;
-		submit(sk, state, scratch, control, false);
-		return 0;
-	}
-	state->received = offset + ret;
-	begins_turn = turn_to(state, RECORD_RECEIVE);
-	describe(&scratch->event, task, pid_tgid, state, RECORD_RECEIVE, now);
-	scratch->event.offset = offset;
-	scratch->event.length = ret;
-	scratch->event.opposite_offset = state->sent;
-	if (tp) {
-		/* Bytes that another thread is sending and has not told yet; our FIN counts as one, but is none. */
-		if (!(sk->sk_shutdown & SEND_SHUTDOWN))
-			scratch->event.opposite_offset += tp->write_seq - state->sent_seq;
-		if (begins_turn)
-			scratch->event.queued = queued_for(tp, now, control);
-	}
-	if (state->mode == MODE_TLS) {
-		tls_moved(sk, state, scratch, control, task);
-		return 0;
-	}
-	io_uring = task->flags & PF_IO_WORKER;
-	if (!io_uring && !(flags & MSG_TRUNC))
-		io_uring = data_of_system_call(&data, task);
-	if (io_uring)
-		defer(sk, state, scratch, control);
-	else
-		capture_and_submit(sk, state, scratch, control, &data, begins_turn);
-	if (state->mode == MODE_TLS)
-		tls_begins(sk, state, scratch, control, task);
-	return 0;
-}
-
-/* A send of TCP is about to move bytes; called again for each piece of the same call. */
-static __always_inline int sending(struct sock *sk, const struct msghdr *msg)
-{
-	__u64 pid_tgid = bpf_get_current_pid_tgid();
-	struct socket_state *state;
-	__u64 now;
-
-	if (!is_selected(pid_tgid >> 32))
-		return 0;
-	state = the_state(sk, true, RECORD_SEND, 0);
-	if (!state || state->mode == MODE_OPAQUE)
-		return 0;
-	now = bpf_ktime_get_ns();
-	state->send_last = now;
-	if (state->send_began)
-		return 0;
-	state->send_began = now;
-	state->send_begins_turn = turn_to(state, RECORD_SEND);
-	state->send_turn = state->turn;
-	state->send_segments = 0;
-	state->send_skip = msg->msg_iter.iov_offset;
-	if (msg->msg_iter.iter_type == bpf_core_enum_value(enum iter_type, ITER_UBUF)) {
-		state->send_data = (__u64)msg->msg_iter.ubuf;
-		state->send_segments = 1;
-	} else if (msg->msg_iter.iter_type == bpf_core_enum_value(enum iter_type, ITER_IOVEC)) {
-		state->send_data = (__u64)msg->msg_iter.__iov;
-		state->send_segments = msg->msg_iter.nr_segs < 1024 ? (__u32)msg->msg_iter.nr_segs + 1 : 0;
-	}
-	return 0;
-}
-
-/* A send has completed with `ret` bytes. */
-static __always_inline int sent(struct sock *sk, int ret)
-{
-	__u64 pid_tgid = bpf_get_current_pid_tgid();
-	__u32 owner = SCRATCH_SEND;
-	struct socket_state *state;
-	struct task_struct *task;
-	struct scratch *scratch;
-	struct control *control;
-	struct data data = {};
-	bool tcp, begins_turn, io_uring = false;
-	__u64 began, time, offset;
-
-	if (!is_selected(pid_tgid >> 32) || !is_stream(sk, &tcp))
-		return 0;
-	control = the_control();
-	scratch = bpf_map_lookup_elem(&scratches, &owner);
-	if (!control || !scratch)
-		return 0;
-	state = the_state(sk, tcp, RECORD_SEND, ret > 0 ? ret : 0);
-	if (!state || state->mode == MODE_OPAQUE)
-		return 0;
-	began = state->send_began;
-	state->send_began = 0;
-	if (ret <= 0) {
-		/* Nothing was moved (the peer has gone, the buffer is full): there is no such turn, and none is missed. */
-		if (began && state->send_begins_turn && state->turn == state->send_turn) {
-			state->turn--;
-			state->direction = state->turn ? RECORD_RECEIVE : 0;
-		}
-		return 0;
-	}
-
-	task = bpf_get_current_task_btf();
-	offset = state->sent;
-	if (began) {
-		/* Began its turn if no other send of this turn was told before. */
-		time = state->send_last;
-		begins_turn = state->captured_sent == 0;
-		data.address = state->send_data;
-		data.skip = state->send_skip;
-		data.segments = state->send_segments;
-		data.kernel_array = true;
-	} else {
-		time = bpf_ktime_get_ns();
-		began = time;
-		begins_turn = turn_to(state, RECORD_SEND);
-		state->send_turn = state->turn;
-		io_uring = task->flags & PF_IO_WORKER || data_of_system_call(&data, task);
-	}
-	describe(&scratch->event, task, pid_tgid, state, RECORD_SEND, time);
-	scratch->event.turn = state->send_turn;
-	scratch->event.opposite_offset = state->received;
-	if (tcp) {
-		struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-		__u32 moved;
-
-		if (!tp)
-			return 0;
-		moved = tp->write_seq - state->sent_seq;
-		if (moved > ret && moved < 1u << 31)
-			offset += moved - ret;
-		state->sent_seq = tp->write_seq;
-		moved = tp->copied_seq - state->received_seq;
-		if (moved < 1u << 31)
-			scratch->event.opposite_offset += moved;
-	}
-	state->sent = offset + ret;
-	scratch->event.offset = offset;
-	scratch->event.length = ret;
-	if (time > began)
-		scratch->event.began_before = time - began < 0xffffffff ? time - began : 0xffffffff;
-	if (state->mode == MODE_TLS) {
-		tls_moved(sk, state, scratch, control, task);
-		return 0;
-	}
-	if (io_uring)
-		defer(sk, state, scratch, control);
-	else
-		capture_and_submit(sk, state, scratch, control, &data, begins_turn);
-	if (state->mode == MODE_TLS)
-		tls_begins(sk, state, scratch, control, task);
-	return 0;
-}
-
-#define TCP_ESTABLISHED 1
-#define TCP_FIN_WAIT1 4
-#define TCP_TIME_WAIT 6
-#define TCP_CLOSE 7
-#define TCP_CLOSE_WAIT 8
-#define TCP_LAST_ACK 9
-#define TCP_LISTEN 10
-
-/* A TCP socket that we know has changed its state. Runs in whatever context the packet or call came. */
-static __always_inline int state_changed(struct sock *sk, int old, int new)
-{
-	__u32 owner = SCRATCH_STATE;
-	struct socket_state *state;
-	struct scratch *scratch;
-	struct control *control;
-	__u8 kind;
-
-	switch (new) {
-	case TCP_CLOSE_WAIT:
-		kind = RECORD_PEER_CLOSED;
-		break;
-	case TCP_FIN_WAIT1:
-	case TCP_LAST_ACK:
-		kind = RECORD_LOCAL_CLOSED;
-		break;
-	case TCP_CLOSE:
-		kind = old == TCP_ESTABLISHED || old == TCP_CLOSE_WAIT || sk->sk_err ? RECORD_RESET : RECORD_CLOSED;
-		break;
-	default:
-		return 0;
-	}
-	state = bpf_sk_storage_get(&socket_states, sk, NULL, 0);
-	if (!state || !state->cookie || state->mode == MODE_OPAQUE)
-		return 0;
-	control = the_control();
-	scratch = bpf_map_lookup_elem(&scratches, &owner);
-	if (!control || !scratch)
-		return 0;
-	/* The caller may be anybody, an interrupt too: the forwarder knows whose socket it is. */
-	__builtin_memset(&scratch->event, 0, sizeof(scratch->event));
-	scratch->event.kind = kind;
-	scratch->event.socket = state->cookie;
-	scratch->event.time = bpf_ktime_get_ns();
-	scratch->event.turn = state->turn;
-	/* A send under way may itself have met the end, on the loopback: its turn is told when it has completed. */
-	if (state->send_began && state->send_begins_turn && state->turn == state->send_turn)
-		scratch->event.turn--;
-	if (state->mode == MODE_TLS) {
-		tls_state_changed(sk, state, scratch, control, new == TCP_CLOSE);
-		return 0;
-	}
-	/* Of the direction that has ended. */
-	scratch->event.offset = kind == RECORD_LOCAL_CLOSED ? state->sent : state->received;
-	scratch->event.opposite_offset = kind == RECORD_LOCAL_CLOSED ? state->received : state->sent;
-	submit(sk, state, scratch, control, false);
-	return 0;
 }
 
 #endif

@@ -4,8 +4,9 @@
  *
  * In: entry and return of these functions, in any process that uses the library; unselected ones cost one look-up.
  * Out: struct socket_event with FLAG_TLS, as of the socket whose bytes the same thread moved between entry and return. A
- * call that found its bytes in the library belongs to the socket that the same session used before. If neither is known,
- * the record has a cookie of its own, and no connection is ever told for it: nothing is guessed.
+ * call that found its bytes in the library belongs to the socket that the same session used before. If the library works in
+ * memory, the session's ciphertext leads to its socket (tls_cipher.h). If nothing is known, the record has a cookie of its
+ * own, and no connection is told for it unless its ciphertext is seen on one: nothing is guessed.
  */
 #ifndef SPANTAP_TLS_H
 #define SPANTAP_TLS_H
@@ -80,16 +81,10 @@ static __always_inline struct socket_state *tls_state_of(__u64 cookie)
 static __always_inline struct socket_state *tls_state_without_socket(struct tls_session *session)
 {
 	struct socket_state fresh = {}, *state = bpf_map_lookup_elem(&tls_untied, session);
-	struct tls_process untied = { .untied = 1 }, *process;
-	__u32 pid = session->pid;
 
 	if (state)
 		return state;
-	process = bpf_map_lookup_elem(&tls_processes, &pid);
-	if (process)
-		process->untied = 1;
-	else
-		bpf_map_update_elem(&tls_processes, &pid, &untied, BPF_NOEXIST);
+	tls_works_in_memory(bpf_get_current_task_btf());
 	/* The kernel counts cookies up from 1: with the highest bit, none is this. */
 	fresh.cookie = 1ULL << 63 | (bpf_ktime_get_ns() << 10 | (bpf_get_smp_processor_id() & 1023)) >> 1;
 	bpf_map_update_elem(&tls_untied, session, &fresh, BPF_NOEXIST);
@@ -97,20 +92,32 @@ static __always_inline struct socket_state *tls_state_without_socket(struct tls_
 }
 
 /* The state of the plaintext of a call that has ended. */
-static __always_inline struct socket_state *tls_state_of_call(struct tls_call *call, struct tls_session *session)
+static __always_inline struct socket_state *tls_state_of_call(struct tls_call *call, struct tls_session *session,
+							      __s32 result)
 {
 	__u64 *tie = bpf_map_lookup_elem(&tls_ties, session), cookie;
 	struct socket_state *state;
 
+	if (tie && *tie & TIE_BY_CIPHER) {
+		cookie = *tie & ~TIE_BY_CIPHER;
+		state = bpf_map_lookup_elem(&tls_sockets, &cookie);
+		/* Its socket is closed, and what it still writes goes nowhere; unless it has another one now. */
+		if (state || !call->socket)
+			return call->direction ? state : NULL;
+	}
 	if (call->socket && !call->ambiguous) {
 		cookie = call->socket;
 		if (!tie || *tie != cookie)
 			bpf_map_update_elem(&tls_ties, session, &cookie, BPF_ANY);
 		return call->direction ? tls_state_of(cookie) : NULL;
 	}
-	if (!call->direction)
+	if (!call->direction) {
+		/* A handshake that ended without a socket. */
+		if (result == 1 && !call->socket && (!tie || *tie & TIE_WAITS))
+			tls_works_in_memory(bpf_get_current_task_btf());
 		return NULL;
-	if (tie && !call->ambiguous) {
+	}
+	if (tie && !(*tie & TIE_WAITS) && !call->ambiguous) {
 		cookie = *tie;
 		state = bpf_map_lookup_elem(&tls_sockets, &cookie);
 		if (state)
@@ -152,7 +159,7 @@ static __always_inline int tls_returned(struct pt_regs *regs)
 	length = call->direction ? tls_bytes(regs, call) : 0;
 	if (call->direction && !length)
 		call->direction = 0;
-	state = tls_state_of_call(call, &session);
+	state = tls_state_of_call(call, &session, (__s32)FUNCTION_RESULT(regs));
 	if (!state || !length || state->mode == MODE_OPAQUE)
 		return 0;
 	kind = call->direction;

@@ -49,7 +49,7 @@ static __always_inline bool tls_go_moved(struct sock *sk, struct socket_state *s
 	if (scratch->event.kind == RECORD_SEND) {
 		plain->send_last = scratch->event.time;
 	} else {
-		struct tcp_sock *tp = state->tcp ? bpf_skc_to_tcp_sock(sk) : NULL;
+		struct tcp_sock *tp = state->tcp ? tcp_of(sk) : NULL;
 		plain->arrived = scratch->event.time - (tp ? queued_for(tp, scratch->event.time, control) : 0);
 	}
 	if (!state->tls_tied && plain->turn)

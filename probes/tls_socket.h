@@ -13,14 +13,23 @@
 #define TLS_TURNS_UNTIED 6
 /* The same where the connection ends: a handshake that failed has lost nothing. */
 #define TLS_TURNS_AT_END 4
+/* The same in a process whose sessions are tied by their ciphertext: one that was open before takes some records. */
+#define TLS_TURNS_IN_MEMORY 64
 /* A process is told to speak TLS once in so long, ns. */
 #define TLS_TELL_AGAIN 1000000000ULL
 
 /* The state of the plaintext of a socket; NULL if none was moved. */
 static __always_inline struct socket_state *tls_plain(struct socket_state *state)
 {
-	__u64 cookie = state->cookie;
+	__u64 cookie = state->tls_plain ? state->tls_plain : state->cookie;
 	return state->tls_tied ? bpf_map_lookup_elem(&tls_sockets, &cookie) : NULL;
+}
+
+/* Whether the process has sessions that no call ties to a socket. */
+static __always_inline bool tls_in_memory(__u32 pid)
+{
+	struct tls_process *process = bpf_map_lookup_elem(&tls_processes, &pid);
+	return process && process->untied;
 }
 
 /* Tells that nobody reads this socket. */
@@ -28,13 +37,12 @@ static __always_inline void tls_unread(struct sock *sk, struct socket_state *sta
 				       struct control *control)
 {
 	__u32 pid = state->tls_pid;
-	struct tls_process *process = bpf_map_lookup_elem(&tls_processes, &pid);
 
 	state->tls_told = 1;
 	scratch->event.pad = pid;
 	scratch->event.head_length = 0;
 	scratch->event.tail_length = 0;
-	scratch->event.flags = FLAG_ENCRYPTED | FLAG_UNREADABLE | (process && process->untied ? FLAG_UNTIED : 0);
+	scratch->event.flags = FLAG_ENCRYPTED | FLAG_UNREADABLE | (tls_in_memory(pid) ? FLAG_UNTIED : 0);
 	submit(sk, state, scratch, control, false);
 }
 
@@ -91,7 +99,11 @@ static __always_inline void tls_moved(struct sock *sk, struct socket_state *stat
 	}
 	if (tls_go_moved(sk, state, scratch, control))
 		return;
-	if (!state->tls_tied && !state->tls_told && state->turn >= TLS_TURNS_UNTIED)
+	/* Tied by its ciphertext: told again to a forwarder that has forgotten it. */
+	if (state->tls_plain && state->announced != control->announce && announce(sk, state, scratch, control))
+		state->announced = control->announce;
+	if (!state->tls_tied && !state->tls_told && state->turn >= TLS_TURNS_UNTIED &&
+	    (state->turn >= TLS_TURNS_IN_MEMORY || !tls_in_memory(state->tls_pid)))
 		tls_unread(sk, state, scratch, control);
 }
 
@@ -115,6 +127,8 @@ static __always_inline void tls_state_changed(struct sock *sk, struct socket_sta
 	tls_go_tie(state);
 	plain = tls_plain(state);
 	if (plain) {
+		cookie = plain->cookie;
+		scratch->event.socket = cookie;
 		scratch->event.flags = FLAG_TLS;
 		scratch->event.turn = plain->turn;
 		scratch->event.offset = local ? plain->sent : plain->received;
@@ -123,9 +137,12 @@ static __always_inline void tls_state_changed(struct sock *sk, struct socket_sta
 	} else if (over && !state->tls_tied && !state->tls_told && state->turn >= TLS_TURNS_AT_END) {
 		tls_unread(sk, state, scratch, control);
 	}
+	if (!over)
+		return;
+	bpf_map_delete_elem(&tls_sockets, &cookie);
 	/* Of Go it is there before anything is tied. */
-	if (over)
-		bpf_map_delete_elem(&tls_sockets, &cookie);
+	cookie = state->cookie;
+	bpf_map_delete_elem(&tls_sockets, &cookie);
 }
 
 #endif

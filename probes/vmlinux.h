@@ -46,10 +46,6 @@ enum bpf_map_type {
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-typedef struct {
-	__s64 counter;
-} atomic64_t;
-
 struct in6_addr {
 	union {
 		__u8 u6_addr8[16];
@@ -75,9 +71,11 @@ struct sock_common {
 	__u16 skc_num;
 	unsigned short skc_family;
 	possible_net_t skc_net;
+	struct {
+		long counter;
+	} skc_cookie;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
-	atomic64_t skc_cookie;
 };
 
 struct sock {
@@ -138,6 +136,23 @@ struct iov_iter {
 
 struct msghdr {
 	struct iov_iter msg_iter;
+};
+
+/* Linux 5.10 to 5.13, and to 6.3. What stands behind ___ is not part of the name that is looked for. */
+struct iov_iter___510 {
+	unsigned int type;
+};
+
+struct msghdr___510 {
+	struct iov_iter___510 msg_iter;
+};
+
+struct iov_iter___63 {
+	const struct iovec *iov;
+};
+
+struct msghdr___63 {
+	struct iov_iter___63 msg_iter;
 };
 
 /* What user space passes to sendmsg and recvmsg (include/linux/socket.h). */

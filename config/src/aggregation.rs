@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::{
+    FileState,
     error::{ConfigError, Place},
     otel,
     settings::Settings,
@@ -80,7 +81,10 @@ pub(crate) fn scrape(settings: &mut Settings<'_>) -> Result<Scrape, ConfigError>
             "the password crosses the network in clear without spantap.prometheus.tls_certificate and tls_key";
         settings.warn(given.place(), message);
     }
-    Ok(Scrape { exemplars: exemplars.unwrap_or(ExemplarFilter::AlwaysOff), build_info: !disabled, basic_auth, tls })
+    let tls_files =
+        tls.iter().flat_map(|(certificate, key)| [certificate, key]).map(|path| FileState::of(path)).collect();
+    let exemplars = exemplars.unwrap_or(ExemplarFilter::AlwaysOff);
+    Ok(Scrape { exemplars, build_info: !disabled, basic_auth, tls, tls_files })
 }
 
 /// One of some words: by the variable of the specification, where what is not known is reported and ignored; by one of

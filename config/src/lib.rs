@@ -7,7 +7,7 @@
 //! # Layout
 //! `environment`, `yaml`, `secret_file` take in what there is · `keys` knows every name · `settings`, `given`, `values`, `otel` give the value
 //! of a key as the type it needs · `discovery`, `otlp`, `exports`, `attributes`, `routes`, `sampling`, `capture`, `program` read one subject
-//! each · `load` puts them together · `render` shows the result.
+//! each · `load` puts them together · `render` shows the result · `watch` tells when a file has changed.
 
 mod aggregation;
 mod attributes;
@@ -32,6 +32,7 @@ mod settings;
 mod suggest;
 pub mod types;
 mod values;
+mod watch;
 mod words;
 mod yaml;
 
@@ -39,6 +40,7 @@ pub use environment::Environment;
 pub use error::{ConfigError, Place, Warning};
 pub use load::Loaded;
 pub use types::*;
+pub use watch::{FileState, Watch};
 pub use words::words;
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::{
     otlp::{destinations, exporters},
     program, routes, sampling,
     settings::Settings,
-    types::{Config, Console},
+    types::{Config, Console, Otlp},
     yaml,
 };
 
@@ -35,6 +35,8 @@ pub struct Loaded {
     pub warnings: Vec<Warning>,
     /// The file that was read, if any.
     pub source: Option<PathBuf>,
+    /// Files beside it that have a part in it: secrets, certificates, keys.
+    pub files: Vec<PathBuf>,
 }
 
 impl Config {
@@ -57,6 +59,14 @@ impl Config {
     /// Whether anything is exported: by OTLP, for Prometheus or on the console. If not, [`Config::fallback`] says what may be.
     pub fn has_exporter(&self) -> bool {
         self.traces.is_some() || self.metrics.is_some() || self.prometheus.is_some() || self.console != Console::Off
+    }
+
+    /// Files that the configuration names: headers, certificates, keys.
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let traces = self.traces.iter().map(|of| &of.otlp);
+        let destinations = traces.chain(self.metrics.iter().map(|of| &of.otlp));
+        let scrape = self.prometheus.iter().flat_map(|of| of.scrape.tls.iter().flat_map(|(one, two)| [one, two]));
+        destinations.flat_map(Otlp::files).chain(scrape)
     }
 
     fn read(file: Option<(&Path, &str)>, env: &Environment) -> Result<Loaded, ConfigError> {
@@ -88,7 +98,9 @@ impl Config {
             settings.warn(warning.place, warning.message);
         }
         let config = assemble(&mut settings)?;
-        Ok(Loaded { config, warnings: settings.into_warnings(), source })
+        let mut files = settings.secret_files.clone();
+        files.extend(config.files().filter(|path| !settings.secret_files.iter().any(|known| known == *path)).cloned());
+        Ok(Loaded { config, warnings: settings.into_warnings(), source, files })
     }
 }
 
@@ -120,6 +132,8 @@ fn assemble(settings: &mut Settings<'_>) -> Result<Config, ConfigError> {
         attributes: attributes(settings)?,
         sampler: sampling::sampler(settings)?,
         keep: sampling::keep(settings)?,
+        links: program::links(settings)?,
+        exclude_instrumented: program::exclude_instrumented(settings)?,
         service_name: names.service_name,
         service_namespace: names.service_namespace,
         resource_attributes: names.resource_attributes,

@@ -7,7 +7,7 @@ use crate::{
     otel,
     otlp::{resource_attributes, usage_interval},
     settings::Settings,
-    types::{Agent, Forwarder, Log, LogFormat, LogLevel, Spool},
+    types::{Agent, ExcludeInstrumented, Forwarder, Hooks, Log, LogFormat, LogLevel, Spool},
 };
 
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -136,6 +136,14 @@ pub(crate) fn agent(settings: &Settings<'_>) -> Result<Agent, ConfigError> {
         }
     };
     let forwarder_uids = uids(settings, "spantap.forwarder_uids")?;
+    let hooks = match settings.get("spantap.hooks") {
+        None => Hooks::Auto,
+        Some(given) => {
+            let text = given.text()?.trim().to_ascii_lowercase();
+            let known = Hooks::WORDS.iter().find(|(word, _)| *word == text);
+            known.map(|(_, hooks)| *hooks).ok_or_else(|| given.invalid("auto, fentry, tracepoint or kprobe"))?
+        }
+    };
     let tls = match settings.get("spantap.tls") {
         None => true,
         Some(given) => match given.text()?.trim().to_ascii_lowercase().as_str() {
@@ -146,7 +154,37 @@ pub(crate) fn agent(settings: &Settings<'_>) -> Result<Agent, ConfigError> {
         },
     };
     let usage_interval = usage_interval(settings)?;
-    Ok(Agent { ring_buffer_bytes, queue_bytes, head_bytes, forwarder_uids, tls, usage_interval })
+    Ok(Agent { ring_buffer_bytes, queue_bytes, head_bytes, forwarder_uids, hooks, tls, usage_interval })
+}
+
+/// Whether spans are linked beyond what headers say.
+pub(crate) fn links(settings: &Settings<'_>) -> Result<bool, ConfigError> {
+    let Some(given) = settings.get("spantap.links") else { return Ok(true) };
+    match given.text()?.trim().to_ascii_lowercase().as_str() {
+        "auto" => Ok(true),
+        // YAML 1.1 calls `off` a truth value; people write `false` for it.
+        "off" | "false" => Ok(false),
+        _ => Err(given.invalid("auto (spans are linked where a rule is proven) or off")),
+    }
+}
+
+/// What is left out of programs that export telemetry of their own. Metrics need the general switch to be on.
+pub(crate) fn exclude_instrumented(settings: &mut Settings<'_>) -> Result<ExcludeInstrumented, ConfigError> {
+    let spans = match settings.get("discovery.exclude_otel_instrumented_services") {
+        Some(given) => given.boolean()?,
+        None => true,
+    };
+    let mut metrics = false;
+    if let Some(given) = settings.get("spantap.exclude_instrumented_metrics") {
+        metrics = given.boolean()?;
+        if metrics && !spans {
+            settings.warn(
+                given.place(),
+                "spantap.exclude_instrumented_metrics has no effect where discovery.exclude_otel_instrumented_services is false",
+            );
+        }
+    }
+    Ok(ExcludeInstrumented { spans, metrics: metrics && spans })
 }
 
 /// Whom the forwarder runs as and takes for the agent.

@@ -90,6 +90,7 @@ fn discovery(out: &mut Lines, config: &Config) {
         config.discovery.exclude.iter().for_each(|selector| entry(out, selector, false));
     }
     out.line(1, &format!("poll_interval: {}", duration(config.discovery.poll_interval)));
+    out.line(1, &format!("exclude_otel_instrumented_services: {}", config.exclude_instrumented.spans));
 }
 
 fn entry(out: &mut Lines, selector: &Selector, exports: bool) {
@@ -228,7 +229,10 @@ fn program(out: &mut Lines, config: &Config) {
     out.line(1, &format!("ring_buffer_size: {}", config.agent.ring_buffer_bytes));
     out.line(1, &format!("agent_queue_size: {}", config.agent.queue_bytes));
     out.line(1, &format!("head_size: {}", config.agent.head_bytes));
+    out.line(1, &format!("hooks: {}", config.agent.hooks.word()));
     out.line(1, &format!("tls: {}", if config.agent.tls { "auto" } else { "off" }));
+    out.line(1, &format!("links: {}", if config.links { "auto" } else { "off" }));
+    out.line(1, &format!("exclude_instrumented_metrics: {}", config.exclude_instrumented.metrics));
     list(out, 1, "forwarder_uids", config.agent.forwarder_uids.iter().map(u32::to_string));
     list(out, 1, "agent_uids", config.forwarder.agent_uids.iter().map(u32::to_string));
     spans(out, config);

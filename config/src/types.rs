@@ -56,6 +56,10 @@ pub struct Config {
     pub sampler: Sampler,
     /// What is kept whatever the sampler says.
     pub keep: KeepSpans,
+    /// Whether spans are linked across programs and inside of them (`spantap.links`: `auto`, the default, or `off`).
+    pub links: bool,
+    /// What is left out of programs that export telemetry of their own.
+    pub exclude_instrumented: ExcludeInstrumented,
     /// Name that overrides that of every service (`service_name`, `OTEL_SERVICE_NAME` of Spantap's own environment).
     pub service_name: Option<String>,
     /// Namespace for every service.
@@ -72,6 +76,31 @@ pub struct Config {
     pub log: Log,
 }
 
+/// Ways to hook sends and receives in the kernel (`spantap.hooks`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Hooks {
+    /// The best that the kernel takes of `fentry` and `tracepoint`.
+    #[default]
+    Auto,
+    /// Entry and return of kernel functions, by BPF trampolines.
+    Fentry,
+    /// BTF tracepoints, Linux 6.3 and later.
+    Tracepoint,
+    /// Kprobes on entries of kernel functions.
+    Kprobe,
+}
+
+impl Hooks {
+    /// All, with their words in the configuration.
+    pub const WORDS: [(&'static str, Self); 4] =
+        [("auto", Self::Auto), ("fentry", Self::Fentry), ("tracepoint", Self::Tracepoint), ("kprobe", Self::Kprobe)];
+
+    /// Its word in the configuration.
+    pub fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, hooks)| *hooks == self).map_or("auto", |(word, _)| word)
+    }
+}
+
 /// What concerns the agent alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Agent {
@@ -83,6 +112,8 @@ pub struct Agent {
     pub head_bytes: u32,
     /// Users (numeric ids) that the forwarder may run as, beside the agent's own user and root (`spantap.forwarder_uids`; any if empty).
     pub forwarder_uids: Vec<u32>,
+    /// How sends and receives are hooked (`spantap.hooks`).
+    pub hooks: Hooks,
     /// Whether TLS libraries are read (`spantap.tls`: `auto`, the default, or `off`).
     pub tls: bool,
     /// How often CPU, memory and disk of the observed processes are read (`processes.interval`; 5 s); `None` if no exporter asks
@@ -98,6 +129,15 @@ pub struct Forwarder {
     pub user: Option<String>,
     /// Users (numeric ids) that the agent may run as, beside root and the forwarder's own (`spantap.agent_uids`).
     pub agent_uids: Vec<u32>,
+}
+
+/// What is left out of programs that were seen to export the same signal by OTLP themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExcludeInstrumented {
+    /// Spans (`discovery.exclude_otel_instrumented_services`; true).
+    pub spans: bool,
+    /// Metrics (`spantap.exclude_instrumented_metrics`; false).
+    pub metrics: bool,
 }
 
 /// A folder for what a destination cannot take.

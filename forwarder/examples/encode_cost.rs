@@ -60,7 +60,7 @@ fn generated(seen: &Observation<'_>, id: &SpanIdentity) -> Span {
         text(key::NETWORK_PEER_ADDRESS, &host(&seen.peer)),
         int(key::NETWORK_PEER_PORT, seen.peer_port.unwrap_or_default().into()),
         text(key::NETWORK_PROTOCOL_VERSION, seen.version),
-        int(key::THREAD_ID, seen.exchange.thread.into()),
+        int(key::SPANTAP_THREAD_ID, seen.exchange.thread.into()),
         int(key::HTTP_RESPONSE_STATUS_CODE, seen.status.unwrap_or_default().into()),
         int(key::HTTP_RESPONSE_BODY_SIZE, 1234),
     ];

@@ -11,6 +11,7 @@ mod destinations;
 mod diagnosis;
 mod ports;
 mod socket;
+mod spool;
 mod user;
 
 use std::{
@@ -49,9 +50,11 @@ fn look(loaded: &Loaded) -> (Vec<Check>, Option<Listener>) {
     let (socket, listener) = socket::look(&config.socket);
     checks.push(socket);
     checks.extend(ports::look(config));
+    let spool = spool::look(config);
     let user = user::become_forwarder(config.forwarder.user.as_deref());
     let as_forwarder = user.as_ref().is_none_or(|check| check.exit_code.is_none());
     checks.extend(user);
+    checks.extend(spool);
     checks.extend(destinations::look(config, as_forwarder));
     (checks, listener)
 }

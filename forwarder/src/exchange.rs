@@ -130,9 +130,38 @@ pub struct Response {
     pub captured: Captured,
 }
 
+/// A request that begins. It becomes an [`Exchange`] or is abandoned.
+#[derive(Debug, Clone, Copy)]
+pub struct Opened<'a> {
+    /// Names the request, never reused by a [`Table`].
+    pub serial: u64,
+    /// Which side was observed.
+    pub side: Side,
+    /// Process that did the I/O.
+    pub process: &'a ProcessRef,
+    /// Connection it goes over.
+    pub connection: &'a ConnectionRef,
+    /// It goes through TLS.
+    pub tls: bool,
+    /// Thread that moved its first byte.
+    pub thread: u32,
+    /// Server: that was a call that waits for data.
+    pub blocking: bool,
+    /// When that call began to move bytes.
+    pub began: MonotonicNs,
+    /// When that call had moved them.
+    pub time: MonotonicNs,
+    /// Stream offset of its first byte.
+    pub offset: u64,
+    /// Its head.
+    pub request: &'a Request,
+}
+
 /// A request and what became of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exchange {
+    /// Names the request as in [`Opened`]; 0: it was never told to begin.
+    pub serial: u64,
     /// Which side was observed.
     pub side: Side,
     /// Process that did the I/O of the request.

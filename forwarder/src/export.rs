@@ -1,13 +1,14 @@
 //! OTLP over HTTP and gRPC: encoded requests in, deliveries and counted losses out.
 //!
-//! Each destination has a bounded [`queue::Queue`] and one worker that sends a request at a time, retries what may be
-//! retried, and books every item (rules: OTLP specification 1.11 and the exporter specification).
+//! Each destination has a bounded [`queue::Queue`] and one worker that sends a request at a time, with a few lanes beside it for
+//! spans while all goes well, retries what may be retried, and books every item (rules: OTLP specification 1.11 and the exporter specification).
 //! A destination that is slow or away never holds up another, nor the pipeline.
 
 mod address;
 pub mod client;
 mod credentials;
 pub mod grpc;
+mod lane;
 mod log;
 mod pack;
 pub mod queue;
@@ -19,7 +20,7 @@ mod worker;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use spantap_config::{Backoff, Otlp};
+use spantap_config::{Backoff, Otlp, OtlpProtocol};
 use tokio::{task::JoinHandle, time::Instant};
 
 use self::{
@@ -39,11 +40,17 @@ pub const POINT_QUEUE_BYTES: usize = 64 << 20;
 /// At a stop this much of the time, or a quarter of it, is kept for what goes to the spool.
 const SPOOL_RESERVE: Duration = Duration::from_secs(1);
 
+/// Requests of spans on their way at once, where the destination is well: 4,096 spans for each time that an answer takes are too
+/// few beyond some 100 ms. JSON takes three times the bytes, so there are two of them.
+const REQUESTS_AT_ONCE: usize = 4;
+const JSON_AT_ONCE: usize = 2;
+
 /// One OTLP destination with its worker.
 #[derive(Debug)]
 pub struct Exporter {
     queue: Arc<Queue>,
     worker: JoinHandle<()>,
+    lanes: Vec<JoinHandle<()>>,
     /// Moves batches when the spool has room, or could not write.
     mover: Option<JoinHandle<()>>,
 }
@@ -72,7 +79,7 @@ impl Exporter {
         spool: Option<Spool>,
         books: Arc<Destination>,
     ) -> Result<Self, ClientError> {
-        let client = Client::new(otlp)?;
+        let client = Arc::new(Client::new(otlp)?);
         books.capacity.set(delivery.max_items);
         let limits = Limits { items: delivery.max_items, bytes: delivery.max_bytes, keep: delivery.keep };
         let queue = Arc::new(Queue::new(limits, spool.clone(), books.clone()));
@@ -85,6 +92,13 @@ impl Exporter {
                 }
             })
         });
+        let at_once = match (delivery.keep, otlp.protocol) {
+            (Keep::Latest, _) => 1,
+            (Keep::All, OtlpProtocol::HttpJson) => JSON_AT_ONCE,
+            (Keep::All, _) => REQUESTS_AT_ONCE,
+        };
+        let lane = |_| tokio::spawn(lane::run(queue.clone(), client.clone(), books.clone()));
+        let lanes = (1..at_once).map(lane).collect();
         let worker = tokio::spawn(worker::run(worker::Worker {
             queue: queue.clone(),
             spool,
@@ -93,13 +107,18 @@ impl Exporter {
             backoff: delivery.backoff,
             books,
         }));
-        Ok(Self { queue, worker, mover })
+        Ok(Self { queue, worker, lanes, mover })
     }
 
     /// Hands over encoded requests that belong together; items that find no room are counted as lost.
     pub fn push(&self, requests: Vec<(Bytes, u64)>) {
         let sealed = Instant::now();
         self.queue.push(requests.into_iter().map(|(body, items)| Batch { body, items, sealed }).collect());
+    }
+
+    /// What this one cannot deliver until its end is `next`'s to deliver: the same destination as it is configured now.
+    pub fn succeeded_by(&self, next: &Self) {
+        self.queue.set_successor(&next.queue);
     }
 
     /// Sends what waits; what is not delivered in time goes to the spool, and what is in neither by `deadline` is counted as
@@ -114,9 +133,9 @@ impl Exporter {
             self.worker.abort();
             let _ = self.worker.await;
         }
-        if let Some(mover) = self.mover {
-            mover.abort();
-            let _ = mover.await;
+        for helper in self.lanes.into_iter().chain(self.mover) {
+            helper.abort();
+            let _ = helper.await;
         }
         self.queue.abandon(deadline).await;
     }

@@ -20,6 +20,7 @@ pub mod exchange;
 pub mod export;
 pub mod health;
 pub mod ingest;
+pub mod link;
 pub mod loss;
 pub mod metric;
 pub mod model;

@@ -44,7 +44,8 @@ reasons! {
     ProtocolUnknown => "protocol_unknown", "connection";
     /// A connection that is encrypted (TLS) and not read.
     Encrypted => "encrypted", "connection";
-    /// A TLS connection whose plaintext is reported, but not as its own: the peer is not told (told by the agent).
+    /// A TLS connection of which exchanges are reported without their peer: all (told by the agent), or those before it was
+    /// known.
     TlsPeerUnknown => "tls_peer_unknown", "connection";
     /// A call of a TLS library whose plaintext was not seen (told by the agent).
     TlsCall => "tls_call_not_seen", "event";

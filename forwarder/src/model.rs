@@ -123,6 +123,23 @@ pub enum Endpoints {
     Unknown,
 }
 
+/// What the two ends of a connection on one host have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tie {
+    /// Nothing is known.
+    #[default]
+    Unknown,
+    /// TCP: sequence numbers of the bytes at stream offset 0.
+    Sequence {
+        /// Of what is received.
+        received: u32,
+        /// Of what is sent.
+        sent: u32,
+    },
+    /// Unix: the socket at the other end.
+    Socket(SocketId),
+}
+
 /// What is known of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
@@ -132,6 +149,8 @@ pub struct Connection {
     pub endpoints: Endpoints,
     /// Inode of its network namespace; 0 if not known.
     pub network_namespace: u32,
+    /// What tells that another socket is its other end.
+    pub tie: Tie,
 }
 
 /// What a socket event tells.
@@ -190,6 +209,8 @@ pub struct SocketEvent {
     pub tls: bool,
     /// The socket speaks TLS and is not read.
     pub encrypted: bool,
+    /// Receive only: the call would have waited for data.
+    pub blocking: bool,
     /// With `encrypted`: it is read, but not known which of the plaintext is its own.
     pub untied: bool,
 }

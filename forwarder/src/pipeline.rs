@@ -6,6 +6,8 @@
 mod batcher;
 mod build;
 mod collector;
+mod instrumented;
+mod linked;
 mod processes;
 mod reload;
 mod services;
@@ -22,11 +24,14 @@ use std::{
 
 use tokio::{task::JoinSet, time::Instant};
 
-use self::{batcher::Batcher, collector::Collector, processes::Processes, spools::Spools};
+use spantap_config::ExcludeInstrumented;
+
+use self::{batcher::Batcher, collector::Collector, instrumented::News, processes::Processes, spools::Spools};
 use crate::{
     console::Console,
     exchange::Exchange,
     export::Exporter,
+    link::{Links, node::NodeRef},
     metric::registry::Registry,
     model::{ClockAnchor, ProcessId, ProcessRef, UnixNs, Usage},
     observation::{Observation, Rules},
@@ -34,7 +39,7 @@ use crate::{
     resource::HostFacts,
     serve::Server,
     telemetry::{Telemetry, report::LossReporter, summary::Summary},
-    trace::Tracer,
+    trace::{Given, Parent, Tracer},
 };
 
 struct Traces {
@@ -52,8 +57,12 @@ pub struct Pipeline {
     rules: Arc<Rules>,
     telemetry: Arc<Telemetry>,
     tracer: Tracer,
+    links: Links,
+    /// Whether anything is linked that no header tells of.
+    links_on: bool,
     encoder: SpanEncoder,
     processes: Processes,
+    exclude: ExcludeInstrumented,
     registries: Vec<Arc<Mutex<Registry>>>,
     traces: Option<Traces>,
     metrics: Option<Metrics>,
@@ -89,8 +98,12 @@ impl Pipeline {
         self.processes.set_host(host);
     }
 
-    /// Reports one exchange. `clock` is the anchor of the batch that its end came with.
+    /// Reports one exchange, which nothing is linked to. `clock` is the anchor of the batch that its end came with.
     pub fn exchange(&mut self, exchange: &Exchange, clock: &ClockAnchor) {
+        self.report(exchange, clock, None);
+    }
+
+    fn report(&mut self, exchange: &Exchange, clock: &ClockAnchor, node: Option<&NodeRef>) {
         let mut seen = Observation::new(exchange, *clock, &self.rules);
         self.telemetry.exchange(exchange.side);
         let replaced = self.processes.is_replaced(&exchange.process);
@@ -100,18 +113,43 @@ impl Pipeline {
         let keeps_any = self.processes.keeps_any();
         let known = self.processes.get(&exchange.process, replaced, &self.registries);
         seen.route = known.service.route(&seen);
+        if let Some(news) = known.own.learn(&seen).filter(|_| self.exclude.spans) {
+            tell(news, &exchange.process, self.exclude);
+        }
+        let left = ExcludeInstrumented {
+            spans: known.own.traces && self.exclude.spans,
+            metrics: known.own.metrics && self.exclude.metrics,
+        };
         let ignored = self.rules.routes.ignored(seen.raw_path);
-        let wanted =
-            !ignored.traces && exchange.process.export_traces && (self.traces.is_some() || self.console.is_some());
+        let wanted = !(ignored.traces || left.spans)
+            && exchange.process.export_traces
+            && (self.traces.is_some() || self.console.is_some());
         let identity = if wanted {
-            let sampler = known.service.sampler.unwrap_or(self.tracer.sampler());
             let surely = keeps_any && known.service.keeps(&seen);
-            self.tracer.start_by(sampler, exchange.side, &exchange.request.headers, surely)
+            let lineage = match node {
+                Some(node) => linked::Deciding {
+                    links: &self.links,
+                    tracer: &mut self.tracer,
+                    processes: &self.processes,
+                    exclude: self.exclude,
+                    counts: &self.telemetry.links,
+                }
+                .lineage(node),
+                None => {
+                    let sampler = linked::sampler(&exchange.process, &self.tracer);
+                    let given = Given::of(&exchange.request.headers);
+                    self.tracer.descend(sampler, Parent::of(exchange.side, given.as_ref()))
+                }
+            };
+            lineage.identity(surely)
         } else {
             None
         };
+        let Some(known) = self.processes.get_known(exchange.process.id) else { return };
         if exchange.process.export_metrics && ignored.metrics {
             self.telemetry.measurements_ignored.add(1);
+        } else if exchange.process.export_metrics && left.metrics {
+            self.telemetry.measurements_instrumented.add(1);
         } else if exchange.process.export_metrics {
             for registry in &self.registries {
                 lock(registry).record(known.key, &known.resource, &seen, identity.as_ref());
@@ -122,6 +160,10 @@ impl Pipeline {
         }
         if ignored.traces {
             self.telemetry.spans_ignored.add(1);
+            return;
+        }
+        if left.spans && exchange.process.export_traces {
+            self.telemetry.spans_instrumented.add(1);
             return;
         }
         let mut full = false;
@@ -161,11 +203,14 @@ impl Pipeline {
 
     /// Says that a process has ended. Exchanges of it may still follow.
     pub fn process_ended(&mut self, process: ProcessId) {
+        self.links.process_ended(process);
         self.processes.end(process, &self.registries, Instant::now());
     }
 
     /// Says that the agent has started anew: all processes it told of are over, their ids may come again.
     pub fn agent_restarted(&mut self) {
+        self.release_links(true);
+        self.links.clear();
         self.flush_spans();
         self.processes.end_all(&self.registries, Instant::now());
     }
@@ -184,6 +229,7 @@ impl Pipeline {
 
     /// Sends, shows and logs what is due. To be called at [`Pipeline::next_tick`], or every 50 ms or so.
     pub fn tick(&mut self) {
+        self.release_links(false);
         let now = Instant::now();
         if self.traces.as_ref().and_then(|t| t.batcher.due()).is_some_and(|due| due <= now) {
             self.flush_spans();
@@ -214,6 +260,7 @@ impl Pipeline {
     /// Sends what is left, until `deadline` at most; counts what could not be sent. The scrape and admin endpoints
     /// answer to the end.
     pub async fn drain(mut self, deadline: Instant) -> Summary {
+        self.release_links(true);
         self.flush_spans();
         let now = Instant::now();
         let traces = self.traces.take().map(|t| t.exporter.drain(deadline));
@@ -250,6 +297,31 @@ impl Pipeline {
                 traces.exporter.push(requests);
             }
         }
+    }
+}
+
+/// Says, once for each process and signal, what is left out.
+fn tell(news: News, process: &ProcessRef, exclude: ExcludeInstrumented) {
+    let (pid, executable) = (process.pid, &process.executable);
+    match news {
+        News::Traces => tracing::info!(
+            pid,
+            executable,
+            "the program exports spans itself; those that Spantap sees of it are left out from now on \
+             (discovery.exclude_otel_instrumented_services: false keeps them)"
+        ),
+        News::Metrics if exclude.metrics => tracing::info!(
+            pid,
+            executable,
+            "the program exports metrics itself; what Spantap measures of it is left out from now on \
+             (spantap.exclude_instrumented_metrics: false keeps it)"
+        ),
+        News::Metrics => {}
+        News::Gateway => tracing::info!(
+            pid,
+            executable,
+            "the program passes on what others export; its own spans and metrics are kept after all"
+        ),
     }
 }
 

@@ -95,7 +95,7 @@ pub fn main() -> Result<(), Failure> {
     };
     privilege::give_up(target.as_ref())?;
     choose_exporter(&mut config);
-    let reloader = Reloader::new(arguments.config, environment, loaded.source, config);
+    let reloader = Reloader::new(arguments.config, environment, loaded.source, loaded.files, config);
     runtime()?.block_on(run(reloader, listener, endpoints, spool, agent))
 }
 

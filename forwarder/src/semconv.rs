@@ -47,7 +47,6 @@ pub mod key {
     pub const TELEMETRY_SDK_LANGUAGE: &str = "telemetry.sdk.language";
     pub const TELEMETRY_SDK_NAME: &str = "telemetry.sdk.name";
     pub const TELEMETRY_SDK_VERSION: &str = "telemetry.sdk.version";
-    pub const THREAD_ID: &str = "thread.id";
     pub const URL_FULL: &str = "url.full";
     pub const URL_PATH: &str = "url.path";
     pub const URL_QUERY: &str = "url.query";
@@ -68,8 +67,12 @@ pub mod key {
 
     /// Spantap's own: the head of the request was longer than what was captured, so fields may be missing. Boolean, only when true.
     pub const SPANTAP_HEAD_TRUNCATED: &str = "spantap.request.head_truncated";
+    /// Spantap's own: how the parent was found where no header tells it: `connection` or `thread`.
+    pub const SPANTAP_LINK_METHOD: &str = "spantap.link.method";
     /// Spantap's own: `aborted` or `no_response`; absent when the exchange was seen to its end.
     pub const SPANTAP_OUTCOME: &str = "spantap.outcome";
     /// Spantap's own: seconds that the request waited in the kernel before the server read it; part of the span's duration.
     pub const SPANTAP_QUEUE_DURATION: &str = "spantap.server.queue.duration";
+    /// Spantap's own: the system's thread that read or wrote the first byte of the request. `thread.id` is a runtime's own number.
+    pub const SPANTAP_THREAD_ID: &str = "spantap.thread.id";
 }

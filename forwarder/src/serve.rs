@@ -8,7 +8,12 @@ pub mod credentials;
 mod patience;
 pub mod tls;
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -153,6 +158,7 @@ fn listen(address: SocketAddr) -> std::io::Result<Listening> {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    guard: Arc<Mutex<Guard>>,
     accepting: JoinHandle<()>,
 }
 
@@ -170,7 +176,13 @@ impl Server {
     pub fn start(on: Listening, handler: Handler) -> Result<Self, ServeError> {
         let Listening { address, listener, guard } = on;
         let listener = TcpListener::from_std(listener).map_err(|source| ServeError { address, source })?;
-        Ok(Self { address, accepting: tokio::spawn(accept(listener, handler, guard)) })
+        let guard = Arc::new(Mutex::new(guard));
+        Ok(Self { address, guard: guard.clone(), accepting: tokio::spawn(accept(listener, handler, guard)) })
+    }
+
+    /// Who is let in from now on; connections that are open stay as they are.
+    pub fn set_guard(&self, guard: Guard) {
+        *self.guard.lock().unwrap_or_else(PoisonError::into_inner) = guard;
     }
 
     /// Where it listens.
@@ -179,7 +191,7 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, handler: Handler, guard: Guard) {
+async fn accept(listener: TcpListener, handler: Handler, guard: Arc<Mutex<Guard>>) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = tokio::task::JoinSet::new();
     loop {
@@ -193,7 +205,8 @@ async fn accept(listener: TcpListener, handler: Handler, guard: Guard) {
                 continue;
             }
         };
-        let (handler, guard) = (handler.clone(), guard.clone());
+        let guard = guard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let handler = handler.clone();
         connections.spawn(async move {
             match &guard.tls {
                 None => serve(stream, handler, guard.credentials).await,

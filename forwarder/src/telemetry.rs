@@ -4,6 +4,7 @@
 //! the log and the summary at stop. Nothing here carries a header value, a body or a URL's query.
 
 pub mod destination;
+pub mod links;
 pub mod report;
 pub mod snapshot;
 pub mod summary;
@@ -13,7 +14,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use self::destination::Destination;
+use self::{destination::Destination, links::LinkCounts};
 use crate::{exchange::Side, loss::Losses};
 
 /// A count that several parts add to.
@@ -127,6 +128,12 @@ pub struct Telemetry {
     pub spans_ignored: Counter,
     /// Exchanges that were not measured because `routes.ignored_patterns` names their path.
     pub measurements_ignored: Counter,
+    /// Exchanges that became no span because their program exports spans itself.
+    pub spans_instrumented: Counter,
+    /// Exchanges that were not measured because their program exports metrics itself.
+    pub measurements_instrumented: Counter,
+    /// Links between spans.
+    pub links: LinkCounts,
     /// Configurations that were read again and taken.
     pub reloads: Counter,
     /// Configurations that were read again and refused.
@@ -159,6 +166,9 @@ impl Telemetry {
             spans_unwanted: Counter::default(),
             spans_ignored: Counter::default(),
             measurements_ignored: Counter::default(),
+            spans_instrumented: Counter::default(),
+            measurements_instrumented: Counter::default(),
+            links: LinkCounts::default(),
             reloads: Counter::default(),
             reloads_refused: Counter::default(),
             metric_overflow: Counter::default(),

@@ -13,7 +13,10 @@ use self::{
     context::{FLAG_RANDOM, FLAG_SAMPLED, TraceContext},
     sampler::{Decision, TraceSampler},
 };
-use crate::exchange::{RequestHeaders, Side};
+use crate::{
+    exchange::{RequestHeaders, Side},
+    link::Method,
+};
 
 /// Identity of a span that is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +33,87 @@ pub struct SpanIdentity {
     pub flags: u8,
     /// Validated `tracestate`, empty if none.
     pub trace_state: String,
+    /// How the parent was found, where no header tells it.
+    pub link: Option<Method>,
+}
+
+/// A context that came or went with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// `traceparent`.
+    pub context: TraceContext,
+    /// Validated `tracestate`, empty if none.
+    pub state: String,
+}
+
+impl Given {
+    /// The context in `headers`; none if there is no valid one.
+    pub fn of(headers: &RequestHeaders) -> Option<Self> {
+        let context = context::parse(&headers.traceparent)?;
+        let state =
+            if headers.tracestate.is_empty() { String::new() } else { context::trace_state(&headers.tracestate) };
+        Some(Self { context, state })
+    }
+}
+
+/// What a span descends from.
+#[derive(Debug, Clone, Copy)]
+pub enum Parent<'a> {
+    /// Nothing that is known.
+    None,
+    /// A context that came or went with the request; second: whether that names a span of another process.
+    Given(&'a Given, bool),
+    /// Another span of ours.
+    Span(&'a Lineage, Method),
+}
+
+impl<'a> Parent<'a> {
+    /// What the header of a request says: it came to a server from elsewhere, and went from the client's own program.
+    pub fn of(side: Side, given: Option<&'a Given>) -> Self {
+        given.map_or(Self::None, |given| Self::Given(given, side == Side::Server))
+    }
+}
+
+/// A span's identity with what its descendants need, whether it is kept or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lineage {
+    trace_id: [u8; 16],
+    span_id: [u8; 8],
+    parent: Option<[u8; 8]>,
+    remote_parent: bool,
+    /// Without the flag that says whether it is sampled.
+    flags: u8,
+    given_state: String,
+    /// Its `tracestate`, if it is kept.
+    kept: Option<String>,
+    link: Option<Method>,
+}
+
+impl Lineage {
+    /// The identity of the span; none if it is not kept. `surely`: it is kept whatever the sampler says, and then stands
+    /// for itself alone.
+    pub fn identity(&self, surely: bool) -> Option<SpanIdentity> {
+        let trace_state = if surely { Some(state::with_threshold(&self.given_state, 0)) } else { self.kept.clone() };
+        Some(SpanIdentity {
+            trace_id: self.trace_id,
+            span_id: self.span_id,
+            parent: self.parent,
+            remote_parent: self.remote_parent,
+            flags: self.flags | FLAG_SAMPLED,
+            trace_state: trace_state?,
+            link: self.link,
+        })
+    }
+
+    /// What a header with this span would say.
+    fn context(&self) -> TraceContext {
+        let sampled = if self.kept.is_some() { FLAG_SAMPLED } else { 0 };
+        TraceContext { trace_id: self.trace_id, span_id: self.span_id, flags: self.flags | sampled }
+    }
+
+    fn state(&self) -> &str {
+        self.kept.as_deref().unwrap_or(&self.given_state)
+    }
 }
 
 /// Gives ids and decides on sampling. Not for secrets: ids are unpredictable enough not to collide, no more.
@@ -56,40 +140,37 @@ impl Tracer {
     /// span of the program's own, or of its library; the client span seen from outside can not have its id, so it
     /// becomes a child of it, in the same process.
     pub fn start(&mut self, side: Side, headers: &RequestHeaders) -> Option<SpanIdentity> {
-        self.start_by(self.sampler, side, headers, false)
+        self.descend(self.sampler, Parent::of(side, Given::of(headers).as_ref())).identity(false)
     }
 
-    /// The same with a sampler of its own; `surely`: the span is kept whatever that says.
-    pub fn start_by(
-        &mut self,
-        sampler: TraceSampler,
-        side: Side,
-        headers: &RequestHeaders,
-        surely: bool,
-    ) -> Option<SpanIdentity> {
-        let parent = context::parse(&headers.traceparent);
-        let (trace_id, mut trace_state) = match &parent {
-            Some(parent) if headers.tracestate.is_empty() => (parent.trace_id, String::new()),
-            Some(parent) => (parent.trace_id, context::trace_state(&headers.tracestate)),
-            None => (self.trace_id(), String::new()),
-        };
-        // The random number of the trace: told explicitly, else the last seven bytes of its id.
-        let random = state::random(&trace_state).unwrap_or(u128::from_be_bytes(trace_id) as u64 & state::MAX);
-        match sampler.decide(parent.as_ref(), random, surely) {
-            Decision::Drop => return None,
-            Decision::Keep { threshold: None } => {}
-            Decision::Keep { threshold: Some(threshold) } => {
-                trace_state = state::with_threshold(&trace_state, threshold);
+    /// What a span is and what descends from it has, kept or not.
+    pub fn descend(&mut self, sampler: TraceSampler, parent: Parent<'_>) -> Lineage {
+        let (context, remote_parent, given_state, link) = match parent {
+            Parent::None => (None, false, "", None),
+            Parent::Given(given, remote) => (Some(given.context), remote, &*given.state, None),
+            Parent::Span(parent, method) => {
+                let remote = method == Method::Connection;
+                (Some(parent.context()), remote, parent.state(), Some(method))
             }
-        }
-        Some(SpanIdentity {
+        };
+        let trace_id = context.map_or_else(|| self.trace_id(), |context| context.trace_id);
+        // The random number of the trace: told explicitly, else the last seven bytes of its id.
+        let random = state::random(given_state).unwrap_or(u128::from_be_bytes(trace_id) as u64 & state::MAX);
+        let kept = match sampler.decide(context.as_ref(), random, false) {
+            Decision::Drop => None,
+            Decision::Keep { threshold: None } => Some(given_state.to_owned()),
+            Decision::Keep { threshold: Some(threshold) } => Some(state::with_threshold(given_state, threshold)),
+        };
+        Lineage {
             trace_id,
             span_id: self.span_id(),
-            remote_parent: parent.is_some() && side == Side::Server,
-            flags: parent.map_or(FLAG_RANDOM, |p| p.flags) | FLAG_SAMPLED,
-            parent: parent.map(|p: TraceContext| p.span_id),
-            trace_state,
-        })
+            parent: context.map(|context| context.span_id),
+            remote_parent,
+            flags: context.map_or(FLAG_RANDOM, |context| context.flags) & !FLAG_SAMPLED,
+            given_state: given_state.to_owned(),
+            kept,
+            link,
+        }
     }
 
     /// The sampler of those that have none of their own.
@@ -177,7 +258,9 @@ mod tests {
             ..Default::default()
         };
         let state = |sampler, headers: &RequestHeaders, surely| {
-            let kept = Tracer::new(sampler).start_by(TraceSampler::new(sampler), Side::Server, headers, surely);
+            let given = Given::of(headers);
+            let parent = Parent::of(Side::Server, given.as_ref());
+            let kept = Tracer::new(sampler).descend(TraceSampler::new(sampler), parent).identity(surely);
             kept.map(|kept| kept.trace_state)
         };
         // The id's last seven bytes are 48eb211c80319c: kept from a share of 0.7153 on.

@@ -117,8 +117,8 @@ async fn a_stop_leaves_in_the_spool_and_the_next_start_sends() {
     assert_eq!(second.telemetry().traces.recovered.get(), 95);
     report(&mut second, "new", 0..7);
     let began = Instant::now();
-    let summary = drain(second, Duration::from_secs(2)).await;
-    assert!(began.elapsed() < Duration::from_secs(3));
+    let summary = drain(second, Duration::from_secs(600)).await;
+    assert!(began.elapsed() < Duration::from_secs(60));
     assert_eq!((summary.traces.recovered, summary.traces.spooled, summary.losses.len()), (95, 102, 0), "{summary}");
     receiver.behave(vec![ok()]);
     let before = requests(&receiver).len();
@@ -183,6 +183,12 @@ async fn one_slow_destination_never_delays_the_other() {
         let mut config = config(to_traces, folder.path());
         config.metrics = Some(sample::otlp_metrics(to_metrics.url("/v1/metrics")));
         config.metrics.as_mut().unwrap().interval = Duration::from_millis(20);
+        let hanging = if traces_hang {
+            &mut config.traces.as_mut().unwrap().otlp
+        } else {
+            &mut config.metrics.as_mut().unwrap().otlp
+        };
+        hanging.timeout = Duration::from_secs(60);
         let mut pipeline = start(&config);
         let mut worst = Duration::ZERO;
         for _ in 0..20 {
@@ -191,8 +197,8 @@ async fn one_slow_destination_never_delays_the_other() {
             ticking(&mut pipeline, "another request", |_| good.received().len() > before).await;
             worst = worst.max(since.elapsed());
         }
-        // The one that hangs is given up after two seconds, again and again.
-        assert!(worst < Duration::from_secs(2), "{worst:?}");
+        // Shorter than the one that hangs is waited for.
+        assert!(worst < Duration::from_secs(30), "{worst:?}");
         let summary = drain(pipeline, Duration::from_secs(2)).await;
         assert!(summary.losses.is_empty(), "{summary}");
         assert_eq!(summary.traces.spooled > 0, traces_hang);

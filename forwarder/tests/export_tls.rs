@@ -9,9 +9,9 @@ mod sample;
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use receiver::{Receiver, ok};
+use receiver::{Receiver, ok, until};
 use spantap::{exchange::Side, pipeline::Pipeline, telemetry::summary::Summary};
-use spantap_config::{Config, Otlp};
+use spantap_config::{Config, Environment, Otlp};
 use tempfile::TempDir;
 use tokio::{io::copy_bidirectional, net::TcpListener, net::TcpStream, time::Instant};
 use tokio_rustls::{
@@ -141,4 +141,39 @@ async fn a_client_certificate_is_shown() {
     })
     .await;
     assert_eq!((with.traces.exported, receiver.received().len()), (1, 1));
+}
+
+/// A file with another authority in the place of the wrong one: the next exporter reads it, and gets what waits.
+#[tokio::test]
+async fn an_authority_that_is_mended_takes_over_what_waits() {
+    let (authority, receiver) = (Authority::new(), Receiver::start(vec![ok()]).await);
+    let url = front(&authority, &receiver, false).await;
+    let stranger = Authority::new();
+    let path = stranger.ca_file();
+    let read = || {
+        let yaml = format!(
+            "otel_traces_export: {{endpoint: '{url}', batch_timeout: 10ms}}\nshutdown_timeout: 300ms\n\
+             spantap: {{otlp: {{certificate: '{}'}}}}\n",
+            path.display()
+        );
+        let loaded = Config::parse("c.yml".as_ref(), &yaml, &Environment::default()).unwrap();
+        assert_eq!(loaded.files, std::slice::from_ref(&path), "is looked at for changes");
+        let config = loaded.config;
+        Config { traces: config.traces, shutdown_timeout: config.shutdown_timeout, ..sample::config() }
+    };
+    let first = read();
+    let mut pipeline = Pipeline::new(&first, Arc::default()).unwrap();
+    pipeline.exchange(&sample::exchange(Side::Server), &sample::clock());
+    until("tried", || {
+        pipeline.tick();
+        pipeline.telemetry().traces.requests_failed.get() > 0
+    })
+    .await;
+    assert!(first.traces == read().traces, "nothing has changed");
+    fs::write(&path, authority.issuer.pem()).unwrap();
+    let second = read();
+    pipeline.reload(&first, &second).unwrap();
+    until("delivered", || pipeline.telemetry().traces.exported.get() == 1).await;
+    let summary = pipeline.drain(Instant::now() + LONG).await;
+    assert!(summary.adds_up() && summary.losses.is_empty(), "{summary:?}");
 }

@@ -65,7 +65,7 @@ async fn tls() {
     let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
     std::fs::write(&certificate, own.cert.pem()).unwrap();
     std::fs::write(&key, own.signing_key.serialize_pem()).unwrap();
-    let (_pipeline, address) = start(Scrape { tls: Some((certificate.clone(), key.clone())), ..credentials() });
+    let (mut pipeline, address) = start(Scrape { tls: Some((certificate.clone(), key.clone())), ..credentials() });
     let root = reqwest::Certificate::from_pem(own.cert.pem().as_bytes()).unwrap();
     let _ = rustls::crypto::ring::default_provider().install_default();
     let trusting = reqwest::Client::builder().no_proxy().tls_certs_only([root]).build().unwrap();
@@ -74,6 +74,25 @@ async fn tls() {
     let answer = trusting.get(&url).basic_auth("scraper", Some("s3cret")).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     assert!(client().get(format!("http://{address}/metrics")).send().await.is_err(), "nothing in clear");
+
+    // Another certificate in the files, and another password, by a reload; the same address.
+    let renewed = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    std::fs::write(&certificate, renewed.cert.pem()).unwrap();
+    std::fs::write(&key, renewed.signing_key.serialize_pem()).unwrap();
+    let files = Some((certificate.clone(), key.clone()));
+    let before = config(Scrape { tls: files.clone(), ..credentials() });
+    let after = config(Scrape {
+        tls: files,
+        tls_files: vec![spantap_config::FileState::of(&certificate)],
+        basic_auth: Some(("scraper".into(), Secret("n3w".into()))),
+        ..Default::default()
+    });
+    pipeline.reload(&before, &after).unwrap();
+    let root = reqwest::Certificate::from_pem(renewed.cert.pem().as_bytes()).unwrap();
+    let trusting = reqwest::Client::builder().no_proxy().tls_certs_only([root]).build().unwrap();
+    let ask = |password: &str| trusting.get(&url).basic_auth("scraper", Some(password)).send();
+    let answers = [ask("s3cret").await.unwrap(), ask("n3w").await.unwrap()].map(|answer| answer.status().as_u16());
+    assert_eq!(answers, [401, 200]);
 
     // Files that do not make a server are named.
     std::fs::write(&key, "no key").unwrap();

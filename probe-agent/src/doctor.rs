@@ -53,7 +53,8 @@ pub fn run(config: Option<&Path>, json: bool, exclude: &[u32]) -> u8 {
 fn look(config: &Config, exclude: &[u32]) -> Vec<Check> {
     let procfs = ProcFs::default();
     let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
-    let trials = programs::tryable(&effective).then(|| programs::try_all(config.agent.ring_buffer_bytes));
+    let trials =
+        programs::tryable(&effective).then(|| programs::try_all(config.agent.hooks, config.agent.ring_buffer_bytes));
     let mut checks = kernel::look(matches!(&trials, Some(Ok(trials)) if programs::complete(trials)));
     checks.extend(place::look(&procfs));
     checks.push(privileges::judge(rustix::process::geteuid().as_raw(), &effective));

@@ -8,11 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use spantap_config::Discovery;
 use spantap_proto::v1;
 
 use crate::{
     clock,
-    discovery::{Change, Processes, Walk},
+    discovery::{Change, Processes, Walk, interesting_ports, provisional_exec},
     encode::BatchWriter,
     probes::Probes,
     record::{ProcessEvent, SocketRecord, flag, kind},
@@ -72,6 +73,22 @@ impl Drain {
             Ok(changes) => self.apply(changes),
             Err(error) => tracing::error!(%error, "processes cannot be listed"),
         }
+    }
+
+    /// Observes by the rules of `discovery` from now on. What was recorded up to now belongs to whom it did.
+    ///
+    /// # Errors
+    /// If the kernel side or `/proc` does not do it; then [`Drain::reconfigure`] with the old rules puts things right.
+    pub fn reconfigure(&mut self, discovery: &Discovery) -> Result<(), String> {
+        self.socket_events();
+        // First: who begins to listen meanwhile is told of, and judged after the walk.
+        let watched = self.probes.watch(provisional_exec(discovery), interesting_ports(discovery).words());
+        watched.map_err(|error| error.to_string())?;
+        let changes = self.processes.reconfigure(discovery);
+        let changes = changes.map_err(|error| format!("processes cannot be listed: {error}"))?;
+        self.apply(changes);
+        // The forwarder has forgotten the connections of those that were not observed for a while.
+        self.probes.announce_again().map_err(|error| error.to_string())
     }
 
     /// Takes all process records. Call before the socket records: they name the processes.
@@ -223,6 +240,10 @@ fn take_process_events(probes: &mut Probes, processes: &mut Processes, tls: &Tls
                 tls.speaks(event.pid);
                 continue;
             }
+            kind::TLS_IN_MEMORY => {
+                tls.in_memory(event.pid);
+                continue;
+            }
             kind::EXIT => processes.exited(event.pid, event.start),
             _ => continue,
         };
@@ -249,10 +270,13 @@ fn apply(changes: Vec<Change>, probes: &Probes, tls: &Tls, untold: &mut BatchWri
                 probes.selected.set(process.pid, true);
                 untold.process(&(&process).into());
             }
-            Change::Deselected { id, pid } => {
+            Change::Deselected { id, pid, goes_on } => {
                 tracing::debug!(pid, id = id.get(), "no longer observed");
                 tls.gone(pid);
                 probes.selected.set(pid, false);
+                if goes_on {
+                    untold.process_unobserved(id.get());
+                }
             }
             Change::Ended { id, pid } => {
                 tracing::debug!(pid, id = id.get(), "forgotten");

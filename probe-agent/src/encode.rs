@@ -88,12 +88,16 @@ impl BatchWriter {
             local_port: u32::from(event.local_port),
             peer_port: u32::from(event.peer_port),
             network_namespace: event.network_namespace,
+            received_base: Some(event.received_base),
+            sent_base: Some(event.sent_base),
             ..Default::default()
         };
         match event.family {
             AF_UNIX => {
+                connection.peer_socket = event.peer_socket;
                 connection.transport = v1::Transport::Unix.into();
                 (connection.local_port, connection.peer_port) = (0, 0);
+                (connection.received_base, connection.sent_base) = (None, None);
                 connection.unix_path = unix_path(path);
             }
             AF_INET6 => {
@@ -116,6 +120,12 @@ impl BatchWriter {
     /// Appends the end of a process.
     pub fn process_ended(&mut self, id: u32) {
         uint(&mut self.buffer, 6, u64::from(id));
+    }
+
+    /// Appends that a process goes on unobserved.
+    pub fn process_unobserved(&mut self, id: u32) {
+        tag(&mut self.buffer, 10, 0);
+        varint(&mut self.buffer, u64::from(id));
     }
 
     /// Appends a cumulative loss counter.
@@ -272,7 +282,10 @@ mod tests {
             peer_address: [0; 16],
             local_port: 80,
             peer_port: 4000,
+            received_base: 0,
+            sent_base: 77,
             pad: 0,
+            peer_socket: 10,
         };
         event.local_address[10..].copy_from_slice(&[0xff, 0xff, 127, 0, 0, 1]);
         event.peer_address[15] = 1;
@@ -284,6 +297,9 @@ mod tests {
         let batch = decode(writer.finish(1, v1::ClockAnchor::default()));
         assert_eq!(batch.connections[0].local_address, [127, 0, 0, 1]);
         assert_eq!(batch.connections[0].peer_address.len(), 16);
+        assert_eq!((batch.connections[0].received_base, batch.connections[0].sent_base), (Some(0), Some(77)));
+        assert_eq!((batch.connections[0].peer_socket, batch.connections[1].peer_socket), (0, 10));
+        assert_eq!(batch.connections[1].received_base, None);
         assert_eq!(batch.connections[1].unix_path, "/run/a.sock");
         assert_eq!(batch.connections[2].unix_path, "@abstract");
     }

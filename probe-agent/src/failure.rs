@@ -55,7 +55,7 @@ impl From<ProbeError> for Failure {
     fn from(error: ProbeError) -> Self {
         match error {
             ProbeError::NoPermission { .. } => Self::Privilege(error.to_string()),
-            ProbeError::NoBtf(_) | ProbeError::Unsupported { .. } | ProbeError::Other(_) => {
+            ProbeError::NoBtf(_) | ProbeError::NoHooks(_) | ProbeError::Unsupported { .. } | ProbeError::Other(_) => {
                 Self::Unavailable(error.to_string())
             }
         }

@@ -19,6 +19,7 @@ mod privilege;
 mod probes;
 mod queue;
 mod record;
+mod reload;
 mod run;
 mod seccomp;
 mod selected;

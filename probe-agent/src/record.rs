@@ -21,6 +21,7 @@ pub mod kind {
     pub const EXIT: u8 = 18;
     pub const LISTEN: u8 = 19;
     pub const TLS: u8 = 20;
+    pub const TLS_IN_MEMORY: u8 = 21;
 }
 
 /// `enum record_flags`, those that the agent looks at.
@@ -68,7 +69,10 @@ pub struct ConnectionEvent {
     pub peer_address: [u8; 16],
     pub local_port: u16,
     pub peer_port: u16,
+    pub received_base: u32,
+    pub sent_base: u32,
     pub pad: u32,
+    pub peer_socket: u64,
 }
 
 /// `struct process_event`.
@@ -161,7 +165,13 @@ mod tests {
 
     #[test]
     fn the_layout_is_that_of_the_c_compiler() {
-        let object = object::File::parse(crate::probes::OBJECT).unwrap();
+        for object in [crate::probes::Object::Typed, crate::probes::Object::Table] {
+            the_layout_is_that_of(object.bytes());
+        }
+    }
+
+    fn the_layout_is_that_of(object: &[u8]) {
+        let object = object::File::parse(object).unwrap();
         let section = object.section_by_name("layout").unwrap();
         let laid_out: Vec<usize> = section
             .data()
@@ -198,6 +208,9 @@ mod tests {
             offset_of!(ConnectionEvent, peer_address),
             offset_of!(ConnectionEvent, local_port),
             offset_of!(ConnectionEvent, peer_port),
+            offset_of!(ConnectionEvent, received_base),
+            offset_of!(ConnectionEvent, sent_base),
+            offset_of!(ConnectionEvent, peer_socket),
             size_of::<ConnectionEvent>(),
             size_of::<ProcessEvent>(),
             offset_of!(ProcessEvent, kind),

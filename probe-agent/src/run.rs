@@ -19,7 +19,7 @@ use tokio::{
     net::unix::pipe,
     signal::unix::{SignalKind, signal},
     task::LocalSet,
-    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+    time::{Instant, Interval, MissedTickBehavior, interval, interval_at, sleep, sleep_until, timeout},
 };
 
 use crate::{
@@ -32,8 +32,9 @@ use crate::{
     encode::BatchWriter,
     failure::Failure,
     health, memory, privilege,
-    probes::{HOOK_SET, Probes, Setup},
+    probes::{Probes, Setup},
     queue::Queue,
+    reload::Reloader,
     seccomp,
     stream::{self, Patience, Shared},
     supervisor,
@@ -66,6 +67,7 @@ pub fn main() -> Result<(), Failure> {
     let loaded = Config::load(arguments.config.as_deref(), &environment)
         .map_err(|error| Failure::Configuration(error.to_string()))?;
     let config = loaded.config;
+    let source = loaded.source;
     spantap_config::log::start(config.log, arguments.log_format.as_deref()).map_err(Failure::Configuration)?;
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
     if arguments.command == Some(Command::Health) {
@@ -76,7 +78,8 @@ pub fn main() -> Result<(), Failure> {
     }
     let (probes, processes, helper) = attach(&config, &arguments.exclude_pid)?;
     let parts = (probes, processes, helper);
-    runtime()?.block_on(LocalSet::new().run_until(run(config, arguments.stop_with_stdin, parts)))
+    let reloader = Reloader::new(arguments.config, environment, source, config);
+    runtime()?.block_on(LocalSet::new().run_until(run(reloader, arguments.stop_with_stdin, parts)))
 }
 
 /// Loads and attaches the probes, then gives up what only that took.
@@ -93,13 +96,13 @@ fn attach(config: &Config, exclude: &[u32]) -> Result<(Probes, Processes, Option
     for pid in exclude.iter().copied() {
         processes.ignore(pid);
     }
-    let mut probes = Probes::load(Setup {
+    let mut probes = Probes::start(Setup {
+        hooks: config.agent.hooks,
         ring_buffer_bytes: config.agent.ring_buffer_bytes,
         head_bytes: config.agent.head_bytes.min(crate::record::HEAD_MAX as u32),
         provisional_exec: provisional_exec(&config.discovery),
         ports: interesting_ports(&config.discovery).words(),
     })?;
-    probes.attach()?;
     let helper = attach_tls(config.agent.tls, &mut probes)?;
     if let Some(helper) = &helper {
         processes.ignore(helper.pid);
@@ -134,7 +137,10 @@ fn attach_tls(wanted: bool, probes: &mut Probes) -> Result<Option<Helper>, Failu
 }
 
 fn announce(probes: &Probes, kept: &[String]) {
-    tracing::info!(hook_set = HOOK_SET, version = env!("CARGO_PKG_VERSION"), "probes are attached");
+    for reason in probes.passed_over() {
+        tracing::info!(reason, "a better hook set was not taken");
+    }
+    tracing::info!(hook_set = probes.hook_set(), version = env!("CARGO_PKG_VERSION"), "probes are attached");
     for feature in probes.features() {
         if feature.on {
             tracing::info!(feature = feature.name, "on");
@@ -149,15 +155,16 @@ fn announce(probes: &Probes, kept: &[String]) {
 }
 
 async fn run(
-    config: Config,
+    mut reloader: Reloader,
     stop_with_stdin: bool,
     (probes, processes, helper): (Probes, Processes, Option<Helper>),
 ) -> Result<(), Failure> {
+    let config = reloader.running();
     let shared = Rc::new(Shared::new(Queue::new(config.agent.queue_bytes)));
-    let hello = hello(probes.features().to_vec());
+    let hello = hello(probes.hook_set(), probes.features().to_vec());
     let stop = stop_requests(stop_with_stdin)?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let destination = destination(&config);
+    let destination = destination(config);
     // All that needs more is done; from here on bytes of other programs are read.
     seccomp::install().map_err(|error| Failure::Unavailable(error.to_string()))?;
     tracing::info!("only the system calls of streaming are allowed from here on");
@@ -183,10 +190,9 @@ async fn run(
 
     let mut fetch = interval(FETCH);
     let mut report = interval(REPORT);
-    let mut scan = interval(config.discovery.poll_interval.max(Duration::from_millis(100)));
-    let mut usage = config.agent.usage_interval.map(|interval| Usage::new(ProcFs::default(), interval));
+    let (mut scan, mut usage) = (walks(config), usage_of(config));
     let mut usage_step = interval(usage::STEP);
-    for timer in [&mut fetch, &mut report, &mut scan, &mut usage_step] {
+    for timer in [&mut fetch, &mut report, &mut usage_step] {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     tokio::pin!(stop);
@@ -195,9 +201,7 @@ async fn run(
         tokio::select! {
             biased;
             () = &mut stop => break,
-            _ = hangup.recv() => tracing::warn!(
-                "SIGHUP: this agent reads its configuration when it starts; for another `discovery` restart it"
-            ),
+            _ = hangup.recv() => reloader.demand(),
             ready = process_fd.readable() => {
                 ready?.clear_ready();
                 drain.borrow_mut().process_events();
@@ -214,7 +218,12 @@ async fn run(
                     drain.borrow_mut().usage(usage);
                 }
             }
-            _ = report.tick() => drain.borrow_mut().report(false),
+            _ = report.tick() => {
+                drain.borrow_mut().report(false);
+                if reloader.is_due() && reloader.reload(&mut drain.borrow_mut()) {
+                    (scan, usage) = (walks(reloader.running()), usage_of(reloader.running()));
+                }
+            }
             ready = socket_fd.readable(), if !full => {
                 ready?.clear_ready();
                 full = drain.borrow_mut().socket_events();
@@ -225,9 +234,21 @@ async fn run(
     }
     calibration.abort();
     tracing::debug!(counts = ?drain.borrow().processes.counts(), "what discovery could not do");
-    finish(&drain, &shared, config.shutdown_timeout, stop_with_stdin).await;
+    finish(&drain, &shared, reloader.running().shutdown_timeout, stop_with_stdin).await;
     stream.abort();
     Ok(())
+}
+
+/// When `/proc` is looked through.
+fn walks(config: &Config) -> Interval {
+    let every = config.discovery.poll_interval.max(Duration::from_millis(100));
+    let mut walks = interval_at(Instant::now() + every, every);
+    walks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    walks
+}
+
+fn usage_of(config: &Config) -> Option<Usage> {
+    config.agent.usage_interval.map(|interval| Usage::new(ProcFs::default(), interval))
 }
 
 /// Resolves at SIGTERM, SIGINT, or (if wanted) when standard input ends.
@@ -313,7 +334,7 @@ fn destination(config: &Config) -> Destination {
     Destination::new(config.socket.clone(), config.agent.forwarder_uids.clone())
 }
 
-fn hello(features: Vec<v1::Feature>) -> impl Fn() -> v1::Hello {
+fn hello(hook_set: &'static str, features: Vec<v1::Feature>) -> impl Fn() -> v1::Hello {
     let system = rustix::system::uname();
     let kernel_release = system.release().to_string_lossy().into_owned();
     let host_name = system.nodename().to_string_lossy().into_owned();
@@ -324,7 +345,7 @@ fn hello(features: Vec<v1::Feature>) -> impl Fn() -> v1::Hello {
         protocol_version: PROTOCOL_VERSION,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel_release: kernel_release.clone(),
-        hook_set: HOOK_SET.to_owned(),
+        hook_set: hook_set.to_owned(),
         features: features.clone(),
         clock: Some(clock::anchor()),
         agent_run,

@@ -14,7 +14,7 @@ use spantap_confinement::system_calls::{
     THREAD, WRITES,
 };
 
-/// Commands of bpf(2) that are in use after attaching: counters of losses and the control record.
+/// Commands of bpf(2) that are in use after attaching: counters of losses, the control record, the ports that a reload asks for.
 const BPF_MAP_LOOKUP_ELEM: u64 = 1;
 const BPF_MAP_UPDATE_ELEM: u64 = 2;
 /// The C library's way to find its own start parameters; rustix asks it once for the kernel's tick.
@@ -52,7 +52,11 @@ const COMMON: &[Call] = &[
     (c::SYS_shutdown, Any, "tokio, end of the stream"),
     (c::SYS_epoll_ctl, Any, "tokio"),
     // The kernel side.
-    (c::SYS_bpf, OneOf(0, &[BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM]), "loss counters, control record; no loading"),
+    (
+        c::SYS_bpf,
+        OneOf(0, &[BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM]),
+        "loss counters, control record, ports of interest; no loading",
+    ),
     // Memory, never executable.
     (c::SYS_mmap, Bits(2, c::PROT_EXEC as u64, 0), "allocator, stacks of threads"),
     (c::SYS_mprotect, Bits(2, c::PROT_EXEC as u64, 0), "allocator, guard pages of threads"),
@@ -110,6 +114,8 @@ const FATAL: &[c_long] = &[c::SYS_execve, c::SYS_execveat, c::SYS_ptrace, c::SYS
 /// # Errors
 /// See [`FilterError`].
 pub fn install() -> Result<(), FilterError> {
+    // rustix asks for the start parameters once; before Linux 6.4 by open(), which is not allowed from here on.
+    let _ = rustix::param::clock_ticks_per_second();
     system_calls::install(LISTS)
 }
 

@@ -4,18 +4,24 @@
 //! OpenSSL's interface and to programs with Go's `crypto/tls`; what is not read, and why.
 //!
 //! `keeper` is the thread that knows processes and libraries · `mapped` finds libraries in a memory map · `library` looks at
-//! one file, `symbols` finds its functions, `go` those of Go's own library · `helper` and `attacher` are the two ends of the process that may attach, `order`
-//! is what they say · `filter` is what is left to that process · `report` says what is not read.
+//! one file, `symbols` finds its functions, `go` those of Go's own library · `stops` chooses where they are stopped at, knowing of
+//! each `instruction` what it does and where functions end (`bounds`) · `cipher` sees to programs whose library works in memory ·
+//! `helper` and `attacher` are the two ends of the process that may attach, `order` is what they say · `filter` is what is left to
+//! that process · `report` says what is not read.
 
 mod attacher;
+mod bounds;
+mod cipher;
 mod filter;
 mod go;
 mod helper;
+mod instruction;
 mod keeper;
 mod library;
 mod mapped;
 mod order;
 mod report;
+mod stops;
 mod symbols;
 
 use std::{
@@ -45,8 +51,15 @@ enum Note {
     Gone { pid: u32 },
     /// A socket of it speaks TLS.
     Speaks { pid: u32 },
+    /// Its TLS library works in memory.
+    InMemory { pid: u32 },
     /// And nobody read it; `untied`: the process makes calls that belong to no socket.
     Unread { pid: u32, untied: bool },
+}
+
+/// Whether Go's `crypto/tls` in this program can be read.
+pub(crate) fn reads_go(file: &std::fs::File) -> bool {
+    matches!(go::find(file), Some(Ok(_)))
 }
 
 /// The running thread; without one nothing is read and nothing told.
@@ -91,6 +104,11 @@ impl Tls {
     /// A socket of the process speaks TLS.
     pub fn speaks(&self, pid: u32) {
         self.note(|| Note::Speaks { pid });
+    }
+
+    /// The TLS library of the process works in memory.
+    pub fn in_memory(&self, pid: u32) {
+        self.note(|| Note::InMemory { pid });
     }
 
     /// A connection of the process was not read.

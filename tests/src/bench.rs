@@ -4,6 +4,7 @@
 //! alternate, because other work on the machine changes by the minute; ratios are medians of pairs. Only the
 //! loopback is used, and everything ends after rounds times seconds.
 
+mod https;
 mod measure;
 mod report;
 mod round;
@@ -74,7 +75,7 @@ fn run(extent: Extent, markdown: bool) -> Result<()> {
         Some((name, server)) => println!("{}", asking(extent, name, &server)?.print(markdown)),
         None => eprintln!("bench: SKIP: a server with a client call: needs Go or Node"),
     }
-    Ok(())
+    https::run(extent, markdown)
 }
 
 /// nginx answers 200, wrk asks; both are observed.
@@ -82,7 +83,7 @@ fn nginx(extent: Extent) -> Result<Report> {
     let nginx = Server::nginx(1, None)?;
     let scene = Scene {
         url: nginx.url("/"),
-        counter: nginx.port,
+        counter: Some(nginx.port),
         watched: vec![measure::children(nginx.process.pid())],
         entries: vec!["exe_path: \"*/nginx\"".to_owned(), "exe_path: \"*/wrk\"".to_owned()],
         spans_per_request: 1,
@@ -107,7 +108,7 @@ fn asking(extent: Extent, name: &str, server: &Server) -> Result<Report> {
     let executable = std::fs::read_link(format!("/proc/{}/exe", server.process.pid()))?;
     let scene = Scene {
         url: server.url(&format!("/call?port={}", nginx.port)),
-        counter: nginx.port,
+        counter: Some(nginx.port),
         watched: vec![vec![server.process.pid()]],
         entries: vec![format!("exe_path: \"{}\"", executable.display())],
         spans_per_request: 1,

@@ -117,16 +117,37 @@ impl Collector {
     /// # Errors
     /// As [`Collector::start`].
     pub fn start_authenticating(address: &str, tls: &Path, password: &str, token: &str) -> Result<Self> {
+        let tls = tls.display().to_string();
+        let environment = [
+            ("COLLECTOR_ADDRESS", address),
+            ("COLLECTOR_TLS", &*tls),
+            ("COLLECTOR_PASSWORD", password),
+            ("COLLECTOR_TOKEN", token),
+        ];
+        Ok(Self { authenticated: true, ..Self::start_configured("authenticating.yaml", &environment)? })
+    }
+
+    /// Starts one with a file of `collector-config/` as it stands, with these variables; its port is 4318.
+    ///
+    /// # Errors
+    /// As [`Collector::start`].
+    pub fn start_configured(file: &str, environment: &[(&str, &str)]) -> Result<Self> {
         let program = program().as_ref().map_err(|error| anyhow!("{error}"))?;
         let folder = host::folder()?;
         let mut command = Command::new(program);
         command.current_dir(folder.path());
-        command.arg("--config").arg(host::repository().join("collector-config/authenticating.yaml"));
-        command.env("COLLECTOR_ADDRESS", address).env("COLLECTOR_TLS", tls);
-        command.env("COLLECTOR_PASSWORD", password).env("COLLECTOR_TOKEN", token);
-        let mut process = Process::start("authenticating", folder.path(), command)?;
+        command.arg("--config").arg(host::repository().join("collector-config").join(file));
+        command.envs(environment.iter().copied());
+        let mut process = Process::start(file, folder.path(), command)?;
         process.wait_ready(Duration::from_secs(20), |process| process.log().contains("Everything is ready"))?;
-        Ok(Self::of(process, folder, 4318, 0, true))
+        let mut collector = Self::of(process, folder, 4318, 0, false);
+        if file == "collector.yaml" {
+            // One file for both signals.
+            let path = collector.folder().join("spantap-telemetry.jsonl");
+            collector.traces.path.clone_from(&path);
+            collector.metrics.path = path;
+        }
+        Ok(collector)
     }
 
     /// Lets the Collector read a file of `collector-config/`, with every variable set that one of them refers to.
@@ -205,6 +226,7 @@ impl Collector {
     /// # Errors
     /// After `limit`, with the last error of `look`: what was still missing.
     pub fn wait_until<T>(&mut self, limit: Duration, mut look: impl FnMut(&Telemetry) -> Result<T>) -> Result<T> {
+        let limit = host::patient(limit);
         let end = Instant::now() + limit;
         loop {
             match look(self.telemetry()?) {
@@ -224,6 +246,7 @@ impl Collector {
     /// # Errors
     /// When what it wrote is no OTLP/JSON.
     pub fn settle(&mut self, quiet: Duration, limit: Duration) -> Result<()> {
+        let (quiet, limit) = (host::patient(quiet), host::patient(limit));
         let end = Instant::now() + limit;
         let (mut seen, mut since) = (self.telemetry()?.spans.len(), Instant::now());
         while since.elapsed() < quiet && Instant::now() < end {

@@ -125,11 +125,18 @@ pub fn folder() -> Result<tempfile::TempDir> {
     Ok(folder)
 }
 
+/// A limit of waiting as long as this machine needs: times `SPANTAP_PATIENCE` (1 to 100), for one that is emulated.
+pub fn patient(limit: Duration) -> Duration {
+    let factor = std::env::var("SPANTAP_PATIENCE").ok().and_then(|factor| factor.parse::<u32>().ok());
+    limit * factor.map_or(1, |factor| factor.clamp(1, 100))
+}
+
 /// Calls `look` until it returns a value; looks again every 20 ms.
 ///
 /// # Errors
 /// After `limit`, naming `what` was waited for.
 pub fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> Result<T> {
+    let limit = patient(limit);
     let end = Instant::now() + limit;
     loop {
         if let Some(value) = look() {

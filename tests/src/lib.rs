@@ -3,14 +3,17 @@
 //! In: the built programs `spantap` and `spantap-agent`, the real Collector, the servers and clients of this machine.
 //! Out: guards that start and stop them, and their telemetry as plain values.
 //!
-//! `process` one guarded child · `collector`, `telemetry` the receiver and what it wrote · `spantap`, `admin` the programs under
+//! `process` one guarded child · `collector`, `telemetry` the receiver and what it wrote, `certificates` for it · `spantap`, `admin` the programs under
 //! test · `place`, `credentials` the same under chosen users, and what the kernel says of them · `servers` subjects that know
-//! nothing of tracing · `namespaces` several hosts on one · `containers` an engine and a compose project · `script`, `play`,
+//! nothing of tracing, `certificate` for those that speak TLS · `namespaces` several hosts on one · `containers` an engine and a
+//! compose project · `script`, `play`,
 //! `pair` byte-exact exchanges between two subjects · `expect` what must come of them · `suite` cases as named tests,
 //! skipped loudly · `bench`, `sink` what Spantap costs.
 
 pub mod admin;
 pub mod bench;
+pub mod certificate;
+pub mod certificates;
 pub mod collector;
 pub mod compiled;
 pub mod containers;

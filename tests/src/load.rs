@@ -10,13 +10,17 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 
 /// A request that is not answered within this has failed.
 const LIMIT: Duration = Duration::from_secs(30);
+
+fn request(port: u16, path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n")
+}
 
 /// A keep-alive connection.
 #[derive(Debug)]
@@ -61,22 +65,27 @@ impl Asking {
     }
 }
 
-/// Makes exactly `requests` requests for `path` over `connections` connections; all of them must be answered with 200.
+/// Makes exactly `requests` requests for `path`, in which `{n}` becomes the number of the request, over `connections`
+/// connections; all of them must be answered with 200.
 ///
 /// # Errors
 /// With the first that was not.
 pub fn make(port: u16, path: &str, requests: u64, connections: u64) -> Result<()> {
-    let request: Arc<str> = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n").into();
+    let path: Arc<str> = path.into();
     let next = Arc::new(AtomicU64::new(0));
     let threads: Vec<JoinHandle<Result<()>>> = (0..connections)
         .map(|_| {
-            let (next, request) = (Arc::clone(&next), Arc::clone(&request));
+            let (next, path) = (Arc::clone(&next), Arc::clone(&path));
             std::thread::spawn(move || {
                 let mut asking = Asking::connect(port)?;
-                while next.fetch_add(1, Ordering::Relaxed) < requests {
-                    asking.ask(request.as_bytes())?;
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= requests {
+                        return Ok(());
+                    }
+                    let path = path.replace("{n}", &number.to_string());
+                    asking.ask(request(port, &path).as_bytes())?;
                 }
-                Ok(())
             })
         })
         .collect();
@@ -94,17 +103,38 @@ pub struct Steady {
 impl Steady {
     /// Starts `connections` connections, each with a pause between its requests.
     pub fn start(port: u16, path: &str, connections: u64, pause: Duration) -> Self {
+        let request: Arc<str> = request(port, path).into();
+        Self::spawn(port, connections, move || Arc::clone(&request), move |_| pause)
+    }
+
+    /// Starts `connections` connections that make `pace` requests a second together, for `{prefix}/0`, `{prefix}/1` and so on.
+    /// A server that is slower is not pressed.
+    pub fn numbered(port: u16, prefix: &str, connections: u64, pace: u64) -> Self {
+        let (next, prefix) = (AtomicU64::new(0), prefix.to_owned());
+        let step = Duration::from_secs(connections) / u32::try_from(pace.max(1)).unwrap_or(u32::MAX);
+        let numbered = move || request(port, &format!("{prefix}/{}", next.fetch_add(1, Ordering::Relaxed))).into();
+        Self::spawn(port, connections, numbered, move |took| step.saturating_sub(took))
+    }
+
+    /// `pause`: after a request and its response, which took so long.
+    fn spawn(
+        port: u16,
+        connections: u64,
+        request: impl Fn() -> Arc<str> + Send + Sync + 'static,
+        pause: impl Fn(Duration) -> Duration + Copy + Send + 'static,
+    ) -> Self {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let request: Arc<str> = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n").into();
+        let request = Arc::new(request);
         let threads = (0..connections)
             .map(|_| {
                 let (stop, answered, request) = (Arc::clone(&stop), Arc::clone(&answered), Arc::clone(&request));
                 std::thread::spawn(move || {
                     let mut asking = Asking::connect(port)?;
                     while !stop.load(Ordering::Relaxed) {
-                        asking.ask(request.as_bytes())?;
+                        let begin = Instant::now();
+                        asking.ask(request().as_bytes())?;
                         answered.fetch_add(1, Ordering::Relaxed);
-                        std::thread::sleep(pause);
+                        std::thread::sleep(pause(begin.elapsed()));
                     }
                     Ok(())
                 })

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Longest time from the end of a request to its telemetry at the Collector, with the short intervals of the tests.
-pub const ARRIVAL: Duration = Duration::from_secs(5);
+pub const ARRIVAL: Duration = Duration::from_secs(20);
 
 /// Selects the `subject` program of this build: another checkout may be tested on this machine at the same time.
 ///

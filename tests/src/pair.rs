@@ -41,6 +41,7 @@ impl Ear {
     }
 
     fn wait<T>(&self, what: &str, limit: Duration, mut look: impl FnMut(&Heard) -> Option<T>) -> Result<T> {
+        let limit = host::patient(limit);
         let end = Instant::now() + limit;
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         loop {

@@ -57,8 +57,9 @@ fn run() -> Result<()> {
     };
     let task: Task = serde_json::from_str(&task).context("reading the task")?;
     std::thread::spawn(|| {
-        std::thread::sleep(LIMIT);
-        say(&format!("error gave up after {LIMIT:?}"));
+        let limit = crate::host::patient(LIMIT);
+        std::thread::sleep(limit);
+        say(&format!("error gave up after {limit:?}"));
         std::process::exit(2);
     });
     let mut player = Player { task: task.clone(), signals, ..Player::default() };
@@ -112,7 +113,7 @@ impl Signals {
 
     fn wait(&self, name: &str) -> Result<()> {
         let set = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.0.1.wait_timeout_while(set, LIMIT / 3, |set| !set.contains(name));
+        let waited = self.0.1.wait_timeout_while(set, crate::host::patient(LIMIT / 3), |set| !set.contains(name));
         match waited {
             Ok((set, _)) if set.contains(name) => Ok(()),
             _ => bail!("signal {name} did not come"),

@@ -12,8 +12,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::host;
+
 /// How long a child may take to end after SIGTERM when its guard is dropped.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running child.
 #[derive(Debug)]
@@ -90,6 +92,7 @@ impl Process {
     /// # Errors
     /// After `limit`, with the end of its log.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let limit = host::patient(limit);
         let end = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -125,6 +128,7 @@ impl Process {
     /// # Errors
     /// When the process ends before that, or after `limit`; with the end of its log.
     pub fn wait_ready(&mut self, limit: Duration, mut ready: impl FnMut(&Self) -> bool) -> Result<()> {
+        let limit = host::patient(limit);
         let end = Instant::now() + limit;
         while !ready(self) {
             if let Some(status) = self.child.try_wait()? {

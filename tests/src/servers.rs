@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{compiled, host, http, process::Process};
+use crate::{certificate::Certificate, compiled, host, http, process::Process};
 
 /// Longest time from start to the first answer.
 const READY: Duration = Duration::from_secs(15);
@@ -121,6 +121,33 @@ impl Server {
         Self::start(name, folder, port, command)
     }
 
+    /// [`Server::node`] over TLS.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn node_over_tls(certificate: &Certificate) -> Result<Self> {
+        let mut command = Command::new(host::find("node").context("no node")?);
+        command.arg(compiled::subjects().join("server.js"));
+        Self::over_tls("node-tls", command, certificate)
+    }
+
+    /// [`Server::go`] over TLS, HTTP/1.1.
+    ///
+    /// # Errors
+    /// When it does not compile or start.
+    pub fn go_over_tls(certificate: &Certificate) -> Result<Self> {
+        Self::over_tls("goserver-tls", Command::new(compiled::go_program("goserver")?), certificate)
+    }
+
+    fn over_tls(name: &str, mut command: Command, certificate: &Certificate) -> Result<Self> {
+        let (folder, port) = (host::folder()?, host::free_port()?);
+        command.arg(port.to_string()).arg(certificate.file()).arg(certificate.key());
+        let process = Process::start(name, folder.path(), command)?;
+        let mut server = Self { process, port, folder };
+        server.process.wait_ready(READY, |_| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
+        Ok(server)
+    }
+
     /// URL of a path.
     pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
@@ -130,6 +157,48 @@ impl Server {
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// nginx with one worker that answers 200 over TLS with HTTP/1.1, and its port without TLS, which has its own count of requests.
+///
+/// # Errors
+/// When it does not start.
+pub fn nginx_over_tls(certificate: &Certificate) -> Result<(Server, u16)> {
+    nginx_over_tls_with(certificate, &[])
+}
+
+/// The same with these variables in its environment.
+///
+/// # Errors
+/// When it does not start.
+pub fn nginx_over_tls_with(certificate: &Certificate, environment: &[(&str, &Path)]) -> Result<(Server, u16)> {
+    let (folder, port, plain) = (host::folder()?, host::free_port()?, host::free_port()?);
+    let (at, file, key) = (folder.path().display(), certificate.file(), certificate.key());
+    let text = format!(
+        "worker_processes 1; pid {at}/nginx.pid; error_log {at}/error.log; events {{ worker_connections 1024; }}
+http {{
+  access_log off; keepalive_requests 100000000;
+  client_body_temp_path {at}/t1; proxy_temp_path {at}/t2; fastcgi_temp_path {at}/t3;
+  uwsgi_temp_path {at}/t4; scgi_temp_path {at}/t5;
+  server {{ listen 127.0.0.1:{plain}; location = /requests {{ stub_status; }} location / {{ return 200; }} }}
+  server {{
+    listen 127.0.0.1:{port} ssl; ssl_certificate {}; ssl_certificate_key {};
+    location / {{ return 200 \"hello\\n\"; }}
+  }}
+}}
+",
+        file.display(),
+        key.display()
+    );
+    let path = folder.path().join("nginx.conf");
+    std::fs::write(&path, text)?;
+    let mut command = Command::new(host::find("nginx").context("no nginx")?);
+    command.arg("-p").arg(folder.path()).arg("-c").arg(path).args(["-g", "daemon off;"]);
+    command.envs(environment.iter().copied());
+    let process = Process::start("nginx-tls", folder.path(), command)?;
+    let mut server = Server { process, port, folder };
+    server.process.wait_ready(READY, |_| http::get(plain, "/").is_ok())?;
+    Ok((server, plain))
 }
 
 /// An nginx that does not run yet.

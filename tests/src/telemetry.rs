@@ -125,8 +125,12 @@ pub struct Point {
     pub sum: f64,
     /// Bounds of a histogram.
     pub bounds: Vec<f64>,
-    /// Counts of a histogram's buckets.
+    /// Counts of a histogram's buckets; of an exponential one those above zero.
     pub buckets: Vec<u64>,
+    /// Count of what an exponential histogram holds as zero.
+    pub zeros: u64,
+    /// Scale of an exponential histogram, and no other. It is of the last point, as its buckets are.
+    pub scale: Option<i64>,
     /// How many points of the series have arrived.
     pub told: u64,
 }
@@ -139,7 +143,10 @@ impl Point {
         if delta {
             self.count += before.count;
             self.sum += before.sum;
-            self.buckets.iter_mut().zip(before.buckets).for_each(|(now, then)| *now += then);
+            // Those of exponential histograms lie elsewhere each time.
+            if self.scale.is_none() {
+                self.buckets.iter_mut().zip(before.buckets).for_each(|(now, then)| *now += then);
+            }
         }
     }
 
@@ -216,7 +223,8 @@ impl Telemetry {
         for group in list(&document, "resourceMetrics") {
             let resource = Attributes::read(group.pointer("/resource/attributes"));
             for metric in list(group, "scopeMetrics").flat_map(|scope| list(scope, "metrics")) {
-                let data = ["histogram", "sum", "gauge"].iter().find_map(|kind| metric.get(*kind));
+                let kinds = ["histogram", "exponentialHistogram", "sum", "gauge"];
+                let data = kinds.iter().find_map(|kind| metric.get(*kind));
                 for point in data.into_iter().flat_map(|data| list(data, "dataPoints")) {
                     let point = Point {
                         resource: resource.clone(),
@@ -228,7 +236,11 @@ impl Telemetry {
                         ),
                         sum: point.get("sum").and_then(Value::as_f64).unwrap_or_default(),
                         bounds: list(point, "explicitBounds").filter_map(Value::as_f64).collect(),
-                        buckets: list(point, "bucketCounts").map(|count| integer(Some(count))).collect(),
+                        buckets: list(point.get("positive").unwrap_or(point), "bucketCounts")
+                            .map(|count| integer(Some(count)))
+                            .collect(),
+                        zeros: integer(point.get("zeroCount")),
+                        scale: point.get("scale").and_then(Value::as_i64),
                         told: 1,
                     };
                     let key = format!("{:?}|{}|{:?}", point.resource, point.metric, point.attributes);

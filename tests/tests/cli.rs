@@ -326,12 +326,12 @@ fn stops_early() -> Result<()> {
     let mut command = command("spantap", &["--config", &file])?;
     command.env("SPANTAP_SOCKET", folder.path().join("ingest.sock"));
     command.env("SPANTAP_ADMIN", "off").env("SPANTAP_CONSOLE", "counter");
+    // Much longer than the test waits: nothing is held, so nothing is waited for.
+    command.env("OTEL_EBPF_SHUTDOWN_TIMEOUT", "10m");
     let mut process = spantap_tests::process::Process::start("spantap", folder.path(), command)?;
     process.wait_ready(LIMIT, |process| process.log().contains("waiting for the agent"))?;
-    let begin = Instant::now();
     let ended = process.stop(LIMIT)?;
     ensure!(ended.code() == Some(0), "ended with {ended}\n{}", process.tail());
-    ensure!(begin.elapsed() < Duration::from_secs(2), "stopping took {:?}\n{}", begin.elapsed(), process.tail());
     Ok(())
 }
 
@@ -367,13 +367,11 @@ fn agent_stops() -> Result<()> {
     let folder = host::folder()?;
     let file = write(folder.path(), "quiet.yml", &with_port(host::free_port()?))?;
     let mut command = command("spantap-agent", &["--config", &file])?;
-    command.env("SPANTAP_SOCKET", folder.path().join("ingest.sock"));
+    command.env("SPANTAP_SOCKET", folder.path().join("ingest.sock")).env("OTEL_EBPF_SHUTDOWN_TIMEOUT", "10m");
     let mut process = spantap_tests::process::Process::start("agent", folder.path(), command)?;
     process.wait_ready(LIMIT, |process| process.log().contains("no forwarder yet"))?;
-    let begin = Instant::now();
     let ended = process.stop(LIMIT)?;
     ensure!(ended.code() == Some(0), "ended with {ended}\n{}", process.tail());
-    ensure!(begin.elapsed() < Duration::from_secs(2), "stopping took {:?}\n{}", begin.elapsed(), process.tail());
     Ok(())
 }
 

@@ -151,8 +151,10 @@ fn wrong_credentials() -> Result<()> {
     let secret = authorization(CREDENTIALS.0, "not-the-password");
     let spantap = direct(&collector, &secret)?.never_ready().start()?;
     let _chatter = Chatter::start("refused")?;
-    host::wait_for("export_refused to be counted", ARRIVAL, || {
-        spantap.losses().ok()?.get("export_refused").filter(|n| **n > 0).copied()
+    // Kept until the stop, for credentials that may be mended.
+    host::wait_for("the refusal to be told", ARRIVAL, || {
+        let page = http::get(spantap.admin, "/readyz").ok()?;
+        String::from_utf8_lossy(&page.body).contains("401").then_some(())
     })?;
     ensure!(collector.telemetry()?.spans.is_empty(), "spans came in spite of wrong credentials");
     let ready = http::get(spantap.admin, "/readyz")?;
@@ -161,6 +163,8 @@ fn wrong_credentials() -> Result<()> {
     let log = spantap.stop()?;
     let basic = base64(format!("{}:not-the-password", CREDENTIALS.0).as_bytes());
     ensure!(!log.contains(&basic) && !own.contains(&basic), "the credentials stand in the log or in the self-metrics");
+    let said = log.matches("refuses the credentials").count();
+    ensure!((1..=2).contains(&said), "said once for each signal: {said} times in {log}");
     let books = admin::summary(&log).context("no summary")?;
     ensure!(books.losses.get("export_refused").is_some_and(|n| *n > 0), "the summary does not name what was refused");
     Ok(())

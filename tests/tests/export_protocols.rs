@@ -7,13 +7,14 @@ use std::{
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::Path,
-    process::{Command, ExitCode},
+    process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use spantap_tests::{
+    certificates::Certificates,
     collector::{self, Collector},
     expect, host, observed,
     pair::Pair,
@@ -155,50 +156,18 @@ fn proxies() -> Result<()> {
     Ok(())
 }
 
-/// Authority, server and client, made by openssl.
-struct Certificates(tempfile::TempDir);
-
-impl Certificates {
-    fn make() -> Result<Self> {
-        let folder = host::folder()?;
-        let script = format!(
-            "set -e; cd \"$0\"
-curve='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
-openssl req -x509 $curve -days 2 -keyout ca.key -out ca.crt -subj /CN=authority \
-    -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign
-leaf() {{
-    openssl req $curve -keyout $1.key -out $1.csr -subj /CN=$1
-    printf \"$2\" >$1.ext
-    openssl x509 -req -in $1.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out $1.crt -extfile $1.ext
-}}
-leaf server 'extendedKeyUsage=serverAuth\\nsubjectAltName=IP:{ADDRESS}\\n'
-leaf client 'extendedKeyUsage=clientAuth\\nsubjectAltName=DNS:client\\n'
-chmod 644 *.key"
-        );
-        let output = Command::new("sh").args(["-c", &script]).arg(folder.path()).output().context("openssl")?;
-        ensure!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
-        // The forwarder reads them as nobody.
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
-        Ok(Self(folder))
-    }
-
-    fn collector(&self) -> Result<Collector> {
-        Collector::start_authenticating(ADDRESS, self.0.path(), PASSWORD, TOKEN)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.path().join(name).display().to_string()
-    }
+fn collector_of(certificates: &Certificates) -> Result<Collector> {
+    Collector::start_authenticating(ADDRESS, certificates.folder(), PASSWORD, TOKEN)
 }
 
 /// All but the one whose exporter the test Collector does not have, which it says itself.
 fn configurations() -> Result<()> {
-    let certificates = Certificates::make()?;
+    let certificates = Certificates::make(ADDRESS)?;
     let files = std::fs::read_dir(host::repository().join("collector-config"))?;
     let names = files.map(|file| Ok(file?.file_name().to_string_lossy().into_owned())).collect::<Result<Vec<_>>>()?;
     let mut valid = 0;
     for name in names.iter().filter(|name| name.ends_with(".yaml") && *name != "builder.yaml") {
-        let read = Collector::validate(name, certificates.0.path());
+        let read = Collector::validate(name, certificates.folder());
         if name == "gateway-balancing.yaml" {
             let said = read.err().context("the Collector has the exporter by now: try this file, too")?.to_string();
             ensure!(said.contains("unknown type: \"loadbalancing\""), "{said}");
@@ -217,8 +186,8 @@ fn write(path: &str, text: &str) -> Result<()> {
 }
 
 fn basic_over_tls() -> Result<()> {
-    let certificates = Certificates::make()?;
-    let mut collector = certificates.collector()?;
+    let certificates = Certificates::make(ADDRESS)?;
+    let mut collector = collector_of(&certificates)?;
     let file = certificates.path("headers");
     write(&file, &format!("Authorization: {BASIC}\n"))?;
     let spantap = setup(&format!("https://{ADDRESS}:4318"))?
@@ -230,8 +199,8 @@ fn basic_over_tls() -> Result<()> {
 
 /// The token is wrong at first, and is read again when it has been corrected, by a forwarder that is confined by then.
 fn bearer_from_a_file() -> Result<()> {
-    let certificates = Certificates::make()?;
-    let mut collector = certificates.collector()?;
+    let certificates = Certificates::make(ADDRESS)?;
+    let mut collector = collector_of(&certificates)?;
     let token = certificates.path("token");
     write(&token, "not-yet\n")?;
     let spantap = setup(&format!("https://{ADDRESS}:5318"))?
@@ -255,8 +224,8 @@ fn bearer_from_a_file() -> Result<()> {
 }
 
 fn client_certificate() -> Result<()> {
-    let certificates = Certificates::make()?;
-    let mut collector = certificates.collector()?;
+    let certificates = Certificates::make(ADDRESS)?;
+    let mut collector = collector_of(&certificates)?;
     let spantap = setup(&format!("https://{ADDRESS}:6317"))?
         .environment("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
         .environment("OTEL_EXPORTER_OTLP_CERTIFICATE", &certificates.path("ca.crt"))

@@ -201,10 +201,26 @@ fn values(tools: &Tools) -> Result<()> {
     ensure!(value("OTEL_EXPORTER_OTLP_ENDPOINT")?["value"] == "https://otlp.example.com");
     ensure!(value("OTEL_EXPORTER_OTLP_HEADERS")?["valueFrom"]["secretKeyRef"]["name"] == "mine");
     ensure!(value("OTEL_EXPORTER_OTLP_COMPRESSION")?["value"] == "gzip");
+    ensure!(!file.contains("spool") && volume(daemon_set, "spool").is_none(), "a spool that nobody asked for: {file}");
+    for (more, kind) in [(None, "emptyDir"), (Some("spool.hostPath=/var/lib/node"), "hostPath")] {
+        let set: Vec<&str> = ["spool.enabled=true,spool.maxSize=1GiB"].into_iter().chain(more).collect();
+        let objects = tools.template(&["--set", &set.join(",")])?;
+        let file = of_kind(&objects, "ConfigMap")?["data"]["spantap.yml"].as_str().unwrap_or_default();
+        ensure!(file.contains("path: /var/lib/spantap/spool") && file.contains("max_size: 1GiB"), "{file}");
+        let daemon_set = of_kind(&objects, "DaemonSet")?;
+        ensure!(volume(daemon_set, "spool").is_some_and(|volume| volume.get(kind).is_some()), "{daemon_set}");
+        let mounts = |name| Ok::<_, anyhow::Error>(container(daemon_set, name)?["volumeMounts"].to_string());
+        ensure!(mounts("forwarder")?.contains("/var/lib/spantap"), "the forwarder cannot reach it");
+        ensure!(!mounts("agent")?.contains("/var/lib/spantap"), "the agent has no use for it");
+    }
     // Credentials are the forwarder's alone.
     let names: Vec<_> = agent["env"].as_array().context("no env")?.iter().map(|v| v["name"].clone()).collect();
     ensure!(names == ["SPANTAP_CONFIG_PATH", "SPANTAP_SOCKET"], "{names:?}");
     Ok(())
+}
+
+fn volume<'a>(daemon_set: &'a Value, name: &str) -> Option<&'a Value> {
+    daemon_set["spec"]["template"]["spec"]["volumes"].as_array()?.iter().find(|volume| volume["name"] == name)
 }
 
 fn unknown_values(tools: &Tools) -> Result<()> {
@@ -212,6 +228,7 @@ fn unknown_values(tools: &Tools) -> Result<()> {
         ("agent.privileged=true", "privileged"),
         ("endpoint=collector:4318", "endpoint"),
         ("tolerations=all", "tolerations"),
+        ("spool.hostPath=var", "hostPath"),
     ] {
         let output = tools.helm(&["template", "x", "spantap", "--kube-version", KUBERNETES, "--set", set])?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -24,7 +24,7 @@ use spantap_tests::{
 };
 
 /// For what must happen at once: a pipe has closed.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     let lacks = [host::lacks_root_and_btf(), host::lacks("nginx")];

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use spantap_tests::{
+    certificates::Certificates,
     collector::{self, Collector},
     host, http, observed,
     pair::Pair,
@@ -33,6 +34,8 @@ fn main() -> ExitCode {
     )
     .case("promtool_finds_nothing_to_say", |()| promtool())
     .case("exemplars_are_stored", |()| exemplars())
+    .case("series_end_with_their_process", |()| stale())
+    .case_unless(host::lacks("openssl"), "password_and_tls", |()| guarded())
     .case_unless(collector, "differences_equal_the_requests", |()| differences())
     .run()
 }
@@ -85,13 +88,18 @@ struct Prometheus {
 
 impl Prometheus {
     fn start(scrape: u16) -> Result<Self> {
+        Self::with_jobs(&[&format!(
+            "{{job_name: spantap, honor_labels: true, static_configs: [{{targets: ['127.0.0.1:{scrape}']}}]}}"
+        )])
+    }
+
+    fn with_jobs(jobs: &[&str]) -> Result<Self> {
         let (web, folder) = (host::free_port()?, host::folder()?);
         let path = folder.path().join("prometheus.yml");
-        let job =
-            format!("{{job_name: spantap, honor_labels: true, static_configs: [{{targets: ['127.0.0.1:{scrape}']}}]}}");
+        let jobs = jobs.join(", ");
         std::fs::write(
             &path,
-            format!("global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs: [{job}]\n"),
+            format!("global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs: [{jobs}]\n"),
         )?;
         let mut command = Command::new("prometheus");
         command.arg(format!("--config.file={}", path.display()));
@@ -139,6 +147,62 @@ fn exemplars() -> Result<()> {
     let instance = "/api/v1/query?query=target_info%7Bprocess_pid!=%22%22%7D";
     host::wait_for("target_info in Prometheus", ARRIVAL, || prometheus.ask(instance))?;
     spantap.stop().map(drop)
+}
+
+/// Prometheus shows the last sample for five minutes, unless a scrape without the series marks it as stale.
+fn stale() -> Result<()> {
+    let scrape = host::free_port()?;
+    let yaml = format!("{}prometheus_export:\n  port: {scrape}\n  ttl: 1s\n", only_subjects()?);
+    let spantap = Setup::new(yaml).start()?;
+    let prometheus = Prometheus::start(scrape)?;
+    let requests = requests("ending")?;
+    let series = "http_server_request_duration_seconds_count%7Bjob=~%22.*ending-server%22%7D";
+    let now = format!("/api/v1/query?query={series}");
+    let found = host::wait_for("the series in Prometheus", ARRIVAL, || prometheus.ask(&now));
+    found.with_context(|| prometheus.process.tail())?;
+    drop(requests);
+    host::wait_for("the series to be stale", ARRIVAL, || prometheus.ask(&now).is_none().then_some(()))?;
+    // Not because nothing can be asked any more.
+    let before = format!("/api/v1/query?query=count_over_time({series}%5B5m%5D)");
+    prometheus.ask(&before).context("Prometheus has forgotten the series")?;
+    spantap.stop().map(drop)
+}
+
+/// Two jobs of one Prometheus ask over TLS: one with the password, one with another.
+fn guarded() -> Result<()> {
+    let (scrape, certificates) = (host::free_port()?, Certificates::make("127.0.0.1")?);
+    let yaml = format!("{}prometheus_export:\n  port: {scrape}\n", only_subjects()?);
+    let spantap = Setup::new(yaml)
+        .environment("SPANTAP_PROMETHEUS_TLS_CERTIFICATE", &certificates.path("server.crt"))
+        .environment("SPANTAP_PROMETHEUS_TLS_KEY", &certificates.path("server.key"))
+        .environment("SPANTAP_PROMETHEUS_USERNAME", "prometheus")
+        .environment("SPANTAP_PROMETHEUS_PASSWORD", "open-sesame")
+        .start()?;
+    let authority = certificates.path("ca.crt");
+    let job = |name: &str, password: &str| {
+        format!(
+            "{{job_name: {name}, scheme: https, tls_config: {{ca_file: {authority}}}, \
+             basic_auth: {{username: prometheus, password: {password}}}, \
+             static_configs: [{{targets: ['127.0.0.1:{scrape}']}}]}}"
+        )
+    };
+    let prometheus = Prometheus::with_jobs(&[&job("friend", "open-sesame"), &job("stranger", "open-barley")])?;
+    let _requests = requests("guarded")?;
+    let of = "http_server_request_duration_seconds_count";
+    let series = format!("/api/v1/query?query={of}%7Bjob=%22friend%22%7D");
+    let found = host::wait_for("series in Prometheus", ARRIVAL, || prometheus.ask(&series));
+    found.with_context(|| prometheus.process.tail())?;
+    let up = |job: &str| {
+        let answer = prometheus.ask(&format!("/api/v1/query?query=up%7Bjob=%22{job}%22%7D"))?;
+        answer.first()?.pointer("/value/1")?.as_str().map(str::to_owned)
+    };
+    host::wait_for("both to have asked", ARRIVAL, || (up("friend")? == "1" && up("stranger")? == "0").then_some(()))?;
+    let targets = http::get(prometheus.web, "/api/v1/targets")?.text();
+    ensure!(targets.contains("401"), "the stranger was not told why: {targets}");
+    ensure!(prometheus.ask(&series.replace("friend", "stranger")).is_none(), "the stranger was given series");
+    let log = spantap.stop()?;
+    ensure!(!log.contains("open-sesame") && !log.contains("open-barley"), "a password is in the log");
+    Ok(())
 }
 
 fn differences() -> Result<()> {

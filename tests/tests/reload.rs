@@ -26,6 +26,8 @@ fn main() -> ExitCode {
         .case("endpoint_changes_under_load", |()| endpoint_changes())
         .case("broken_file_is_refused", |()| broken_file())
         .case("changed_file_is_read", |()| changed_file())
+        .case("discovery_changes_in_one_command", |()| discovery_changes(false))
+        .case("discovery_changes_in_an_agent_of_its_own", |()| discovery_changes(true))
         .case("errors_are_kept_at_any_ratio", |()| errors_are_kept())
         .case("entries_have_routes_and_samplers", |()| entries())
         .run()
@@ -163,6 +165,82 @@ fn changed_file() -> Result<()> {
     ensure!(line.is_some_and(|l| !l.ends_with(" 0")), "nothing was ignored: {line:?}");
     load.stop().and(ignored.stop()).context("the watched program noticed")?;
     let log = world.spantap.take().context("stopped")?.stop()?;
+    ensure!(log.contains("adds_up=true") || log.contains("\"adds_up\":true"), "the books: {log}");
+    Ok(())
+}
+
+/// One program stays observed and loses nothing, another is observed no more, a third, whose connections are open already, is
+/// from now on. Then a mistake, after which all goes on.
+fn discovery_changes(split: bool) -> Result<()> {
+    let [stays, goes, comes] = [Server::nginx(1, None)?, Server::nginx(1, None)?, Server::nginx(1, None)?];
+    let mut collector = Collector::start()?;
+    let entry = |server: &Server, name: &str| format!("{{open_ports: {}, name: {name}}}", server.port);
+    let setup = Setup::observing(&[&entry(&stays, "old-name"), &entry(&goes, "goes")], &collector);
+    let mut spantap = if split { setup.split().start()? } else { setup.start()? };
+    // The first requests may come before the servers are found.
+    collector.wait_until(ARRIVAL, |telemetry| {
+        for (server, name) in [(&stays, "old-name"), (&goes, "goes")] {
+            ensure!(http::get(server.port, "/first")?.status == 200, "no answer");
+            ensure!(!telemetry.spans_of(name).is_empty(), "{name} is not observed");
+        }
+        Ok(())
+    })?;
+    let before = spantap.own_metrics()?;
+    let of = |telemetry: &Telemetry, name: &str, path: &str| {
+        telemetry.spans_of(name).iter().filter(|s| s.path() == path).count() as u64
+    };
+    let pause = Duration::from_millis(2);
+    let staying = Steady::start(stays.port, "/stays", 2, pause);
+    let (going, coming) = (Steady::start(goes.port, "/goes", 2, pause), Steady::start(comes.port, "/comes", 2, pause));
+    collector.wait_until(ARRIVAL, |telemetry| {
+        let (stays, goes) = (of(telemetry, "old-name", "/stays"), of(telemetry, "goes", "/goes"));
+        ensure!(stays > 20 && goes > 20, "{stays} and {goes} spans");
+        ensure!(of(telemetry, "comes", "/comes") == 0, "nobody asked for the third");
+        Ok(())
+    })?;
+
+    let (old, new) = (entry(&goes, "goes"), entry(&comes, "comes"));
+    configure(&spantap, |text| text.replace(&old, &new).replace("old-name", "new-name"))?;
+    if split {
+        spantap.agent()?.signal(Signal::HUP)?;
+    }
+    collector.wait_until(ARRIVAL, |telemetry| {
+        let (stays, comes) = (of(telemetry, "new-name", "/stays"), of(telemetry, "comes", "/comes"));
+        ensure!(stays > 20 && comes > 20, "{stays} spans under the new name, {comes} of the third");
+        Ok(())
+    })?;
+    collector.settle(Duration::from_millis(300), Duration::from_millis(900)).ok();
+    let (at, asked) = (of(collector.telemetry()?, "goes", "/goes"), going.answered());
+
+    configure(&spantap, |text| text.replace("new-name", "never-name").replace("open_ports: ", "open_ports: x"))?;
+    host::wait_for("both say the mistake", ARRIVAL, || {
+        let log = spantap.tail();
+        (log.matches("is refused, the old one goes on").count() >= 2 && log.contains("open_ports")).then_some(())
+    })?;
+    let earlier = of(collector.telemetry()?, "comes", "/comes");
+    collector.wait_until(ARRIVAL, |telemetry| {
+        ensure!(of(telemetry, "comes", "/comes") > earlier + 20, "the old rules do not go on");
+        Ok(())
+    })?;
+    ensure!(going.answered() > asked + 20, "the second program was asked all the time");
+    going.stop().and(coming.stop()).context("the watched programs noticed")?;
+    let made = staying.stop().context("the watched program noticed")?;
+    collector.wait_until(ARRIVAL, |telemetry| {
+        let (old, new) = (of(telemetry, "old-name", "/stays"), of(telemetry, "new-name", "/stays"));
+        ensure!(old + new == made, "{made} made, {old} spans under the old and {new} under the new name");
+        Ok(())
+    })?;
+    let telemetry = collector.telemetry()?;
+    ensure!(of(telemetry, "goes", "/goes") == at, "the second is still observed");
+    ensure!(of(telemetry, "never-name", "/stays") == 0, "the file with the mistake holds");
+    let lost = admin::lost_between(&admin::losses(&before), &admin::losses(&spantap.own_metrics()?));
+    let open = |reason: &str| reason.contains("not_observed");
+    let sum: u64 = lost.values().sum();
+    ensure!(
+        lost.iter().all(|(reason, n)| *n == 0 || open(reason)) && sum <= 4,
+        "lost beside what was open of the second and third: {lost:?}"
+    );
+    let log = spantap.stop()?;
     ensure!(log.contains("adds_up=true") || log.contains("\"adds_up\":true"), "the books: {log}");
     Ok(())
 }

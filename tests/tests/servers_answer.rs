@@ -70,7 +70,7 @@ fn collector_keeps() -> Result<()> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     ensure!(answer.contains(" 200 "), "{answer}");
-    collector.wait_until(std::time::Duration::from_secs(5), |telemetry| {
+    collector.wait_until(std::time::Duration::from_secs(20), |telemetry| {
         ensure!(telemetry.spans_of("s").len() == 1, "the span has not come");
         Ok(())
     })?;

@@ -43,7 +43,7 @@ pub(super) const KEYS: &[Key] = &[
     later("discovery.default_otlp_grpc_port", "OTEL_EBPF_DEFAULT_OTLP_GRPC_PORT", "4317"),
     later("discovery.disabled_route_harvesters", "", ""),
     served("discovery.exclude_instrument", ""),
-    later("discovery.exclude_otel_instrumented_services", "OTEL_EBPF_EXCLUDE_OTEL_INSTRUMENTED_SERVICES", "true false"),
+    served("discovery.exclude_otel_instrumented_services", "OTEL_EBPF_EXCLUDE_OTEL_INSTRUMENTED_SERVICES"),
     later("discovery.exclude_otel_instrumented_services_span_metrics", "OTEL_EBPF_EXCLUDE_OTEL_INSTRUMENTED_SERVICES_SPAN_METRICS", "false"),
     served("discovery.exclude_services", ""),
     later("discovery.excluded_linux_system_paths", "", "/lib/systemd/,/usr/lib/systemd/,/usr/libexec/,/sbin/,/usr/sbin/"),

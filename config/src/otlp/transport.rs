@@ -10,6 +10,7 @@ use super::{
     source::HeaderSource,
 };
 use crate::{
+    FileState,
     error::{ConfigError, Place},
     otel, secret_file,
     settings::Settings,
@@ -60,6 +61,9 @@ pub(super) fn transport(
                        sent, credentials included; OTEL_EXPORTER_OTLP_CERTIFICATE names an authority of your own";
         settings.warn(place, message);
     }
+    let certificate = file_option(settings, signal, options::CERTIFICATE)?;
+    let client_identity = client_identity(settings, signal)?;
+    let files = certificate.iter().chain(client_identity.iter().flat_map(|(key, certificate)| [key, certificate]));
     Ok(Otlp {
         signal,
         endpoint: url,
@@ -69,8 +73,9 @@ pub(super) fn transport(
         header_source: HeaderSource::of(settings, signal, path.as_deref()),
         timeout: timeout(settings, signal)?,
         compression: compression(settings, signal)?,
-        certificate: file_option(settings, signal, options::CERTIFICATE)?,
-        client_identity: client_identity(settings, signal)?,
+        tls_files: files.map(|path| FileState::of(path)).collect(),
+        certificate,
+        client_identity,
         insecure_skip_verify,
     })
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Secret;
+use crate::FileState;
 
 /// How the metrics that go by OTLP are aggregated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,4 +74,6 @@ pub struct Scrape {
     pub basic_auth: Option<(String, Secret)>,
     /// PEM files of the server's certificate chain and key (`spantap.prometheus.tls_certificate`, `tls_key`).
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// How those files were when this was read.
+    pub tls_files: Vec<Option<FileState>>,
 }

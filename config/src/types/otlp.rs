@@ -5,6 +5,7 @@ use std::{borrow::Cow, path::PathBuf, time::Duration};
 pub use crate::otlp::HeaderSource;
 
 use super::{Aggregation, Features};
+use crate::FileState;
 
 /// OTLP destination of one signal.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,11 +31,20 @@ pub struct Otlp {
     pub certificate: Option<PathBuf>,
     /// PEM files of client key and certificate, both or none.
     pub client_identity: Option<(PathBuf, PathBuf)>,
+    /// How those files were when this was read, so that it is another destination once they change.
+    pub tls_files: Vec<Option<FileState>>,
     /// Accept any server certificate.
     pub insecure_skip_verify: bool,
 }
 
 impl Otlp {
+    /// Files of its headers, certificates and keys.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let headers = self.header_source.iter().flat_map(|source| source.files());
+        let identity = self.client_identity.iter().flat_map(|(key, certificate)| [key, certificate]);
+        headers.chain(&self.certificate).chain(identity)
+    }
+
     /// The endpoint for logs and for people: without user information and query, where some put credentials. Without a
     /// path where the protocol gives it.
     pub fn shown_endpoint(&self) -> Cow<'_, str> {

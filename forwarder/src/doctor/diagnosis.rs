@@ -48,7 +48,7 @@ pub(super) fn answered(id: &str, asked: &Asked, said: &Said) -> Check {
                 "make sure that an OTLP receiver is there, and not a web server or a proxy's page",
             );
         }
-        Answer::Refused(what) | Answer::Retry { what, .. } => what,
+        Answer::Refused(what) | Answer::Unauthorized { what, .. } | Answer::Retry { what, .. } => what,
     };
     let finding = format!("{shown} answered {what} in {milliseconds} ms, {}", asked.headers());
     if waits {

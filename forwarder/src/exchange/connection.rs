@@ -65,6 +65,8 @@ pub(super) struct Connection {
     pub(super) connection: ConnectionRef,
     /// Its events tell what a TLS library was given or gave.
     pub(super) tls: bool,
+    /// An exchange of it was reported before it was known where it leads.
+    pub(super) peerless: bool,
     pub(super) received: Stream,
     pub(super) sent: Stream,
     pub(super) queue: Queue,
@@ -106,6 +108,7 @@ impl Connection {
         Connection {
             connection,
             tls: false,
+            peerless: false,
             received: Stream::new(0),
             sent: Stream::new(0),
             queue: Queue::default(),
@@ -274,8 +277,9 @@ impl Connection {
 
     /// The oldest open request will not be reported.
     pub(super) fn lose_front<S: Sink>(&mut self, reason: Reason, ctx: &mut Context<'_, S>) {
-        if ctx.requests.pop(&mut self.queue).is_some() {
+        if let Some(open) = ctx.requests.pop(&mut self.queue) {
             ctx.lose(reason);
+            ctx.sink.abandoned(open.serial);
         }
     }
 
@@ -293,7 +297,7 @@ impl Connection {
         let Some(open) = ctx.requests.pop(&mut self.queue) else { return };
         ctx.stats.exchanges += 1;
         let side = if requests == Direction::Received { super::Side::Server } else { super::Side::Client };
-        let Open { request, process, thread, start, queued, response, .. } = open;
+        let Open { serial, request, process, thread, start, queued, response, .. } = open;
         let (response, response_start) = match response {
             Some((mut response, at)) => {
                 response.body_size = body;
@@ -303,7 +307,9 @@ impl Connection {
         };
         let end = end.max(response_start.unwrap_or(start));
         let connection = self.connection.clone();
+        self.peerless |= self.tls && connection.endpoints == Endpoints::Unknown;
         ctx.sink.exchange(Exchange {
+            serial,
             side,
             process,
             connection,

@@ -42,6 +42,7 @@ impl Beginning<'_> {
         self.origin.clone().unwrap_or_else(|| Origin {
             process: self.process.clone(),
             thread: self.event.thread,
+            blocking: self.event.blocking,
             began: self.event.began,
             time: self.event.time,
             // Told of the event's first byte; a later one may have come later.

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{
-    Sink,
+    Opened, Side, Sink,
     capture::captured,
     chunked::Chunks,
     connection::{Connection, Context, Phase},
@@ -63,8 +63,9 @@ impl Connection {
         let server = direction == Direction::Received;
         let queued = Some(origin.queued_ns).filter(|&ns| server && ns > 0).map(Duration::from_nanos);
         let start = MonotonicNs(origin.began.0.saturating_sub(if server { origin.queued_ns } else { 0 }));
-        let Origin { process, thread, opposite, .. } = origin;
+        let Origin { process, thread, blocking, began, time, opposite, .. } = origin;
         let mut open = Open::new(request, process, thread, start, queued, offset, opposite, body.expects_continue);
+        (open.blocking, open.call) = (blocking, (began, time));
         // It may have been answered before it was taken for a request.
         open.doubtful = opposite < self.stream(direction.other()).lost_to;
         self.open(open, ctx);
@@ -101,6 +102,20 @@ impl Connection {
         }
         self.gap = false;
         ctx.requests.push(&mut self.queue, open, ctx.now);
+        let Some(open) = ctx.requests.back(&self.queue) else { return };
+        ctx.sink.opened(&Opened {
+            serial: open.serial,
+            side: if self.request_direction == Some(Direction::Received) { Side::Server } else { Side::Client },
+            process: &open.process,
+            connection: &self.connection,
+            tls: self.tls,
+            thread: open.thread,
+            blocking: open.blocking,
+            began: open.call.0,
+            time: open.call.1,
+            offset: open.offset,
+            request: &open.request,
+        });
     }
 
     /// The body of the newest request is over.

@@ -14,12 +14,18 @@ use crate::model::{MonotonicNs, ProcessRef};
 /// A request and what is known of its response.
 #[derive(Debug)]
 pub(super) struct Open {
+    /// Names it, once it was pushed.
+    pub(super) serial: u64,
     /// The request.
     pub(super) request: Request,
     /// Who read or wrote it.
     pub(super) process: ProcessRef,
     /// Which thread did.
     pub(super) thread: u32,
+    /// That was a call that waits for data.
+    pub(super) blocking: bool,
+    /// When that call began and had ended.
+    pub(super) call: (MonotonicNs, MonotonicNs),
     /// Its first byte.
     pub(super) start: MonotonicNs,
     /// How much of that was waiting in the kernel.
@@ -90,9 +96,12 @@ impl Open {
         expects_continue: bool,
     ) -> Self {
         Open {
+            serial: 0,
             request,
             process,
             thread,
+            blocking: false,
+            call: (start, start),
             start,
             queued,
             number: 0,
@@ -147,6 +156,8 @@ impl Open {
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     slab: Slab<Open>,
+    /// Of the newest request.
+    serial: u64,
     /// What they take.
     bytes: usize,
 }
@@ -171,6 +182,8 @@ impl Requests {
     pub(super) fn push(&mut self, queue: &mut Queue, mut request: NewOpen, now: u64) {
         request.since = now.max(1);
         request.bytes = request.size();
+        self.serial += 1;
+        request.serial = self.serial;
         self.bytes += request.bytes;
         let key = self.slab.insert(request) as u32;
         match self.slab.get_mut(queue.back as usize) {
@@ -253,6 +266,6 @@ impl Requests {
 
     /// Forgets all, with their memory.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self { serial: self.serial, ..Self::default() };
     }
 }

@@ -133,6 +133,8 @@ pub(super) struct Origin {
     pub(super) process: ProcessRef,
     /// The thread that moved it.
     pub(super) thread: u32,
+    /// Its event's `blocking`.
+    pub(super) blocking: bool,
     /// Its event's `began`.
     pub(super) began: MonotonicNs,
     /// Its event's `time`.

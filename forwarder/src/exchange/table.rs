@@ -11,7 +11,7 @@ use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
 use super::{
-    Capture, Exchange,
+    Capture, Exchange, Opened,
     connection::{Connection, Context},
     requests::Requests,
 };
@@ -26,6 +26,10 @@ pub trait Sink {
     fn exchange(&mut self, exchange: Exchange);
     /// `n` of what `reason` counts were lost.
     fn loss(&mut self, reason: Reason, n: u64);
+    /// A request has begun.
+    fn opened(&mut self, _opened: &Opened<'_>) {}
+    /// A request that had begun will not be reported; the loss is told apart.
+    fn abandoned(&mut self, _serial: u64) {}
 }
 
 /// Bounds of a [`Table`].
@@ -154,6 +158,10 @@ impl Table {
     pub fn connection(&mut self, connection: ConnectionRef, sink: &mut impl Sink) {
         let at = self.entry(connection.socket, Some(&connection), sink);
         if let Some(entry) = self.entries.get_mut(at) {
+            // One that stays unknown is counted by its socket, which is told as encrypted.
+            if std::mem::take(&mut entry.connection.peerless) {
+                sink.loss(Reason::TlsPeerUnknown, 1);
+            }
             entry.connection.connection = connection;
         }
     }
@@ -200,6 +208,15 @@ impl Table {
     /// of: its Unix sockets, at the next tick.
     pub fn process_ended(&mut self, process: ProcessId, at: MonotonicNs) {
         self.ended.insert(process, at);
+    }
+
+    /// A process goes on, and nothing more of it is told. What is complete is reported, what it has open is counted.
+    pub fn process_unobserved<S: Sink>(&mut self, process: ProcessId, sink: &mut S) {
+        let of = self.entries.iter().filter(|(_, entry)| entry.connection.process == process);
+        let theirs: Vec<usize> = of.map(|(at, _)| at).collect();
+        for at in theirs {
+            self.remove(at, Some(Reason::ResponseNotObserved), sink);
+        }
     }
 
     /// The time is `now`, on the clock of the events; to be called about every 100 ms. Time limits are kept from tick
@@ -288,7 +305,12 @@ impl Table {
             self.evict(sink);
         }
         let connection = connection.cloned().unwrap_or_else(|| {
-            ConnectionRef::new(model::Connection { socket, endpoints: Endpoints::Unknown, network_namespace: 0 })
+            ConnectionRef::new(model::Connection {
+                socket,
+                endpoints: Endpoints::Unknown,
+                network_namespace: 0,
+                tie: model::Tie::Unknown,
+            })
         });
         let entry = Entry { socket, connection: Connection::new(connection), used: true, bytes: 0, waiting: false };
         let at = self.entries.insert(entry);

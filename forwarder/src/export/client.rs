@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use hyper::{Response, body::Frame};
 use reqwest::{
     Url,
-    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TE},
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TE},
 };
 use spantap_config::{Otlp, OtlpProtocol};
 
@@ -159,7 +159,14 @@ impl Client {
             Err(Silence::Failed(error)) if error.is_builder() || error.is_redirect() => {
                 Answer::Refused(describe(&error))
             }
-            Err(Silence::Failed(error)) => Answer::Retry { after: None, what: describe(&error) },
+            Err(Silence::Failed(error)) => {
+                let mut what = describe(&error);
+                // Each of the many reasons has its own way out; they stand there.
+                if what.contains("certificate") || what.contains("fatal alert") {
+                    what += "; `spantap doctor` with the same configuration says what to do";
+                }
+                Answer::Retry { after: None, what }
+            }
         }
     }
 
@@ -168,7 +175,11 @@ impl Client {
     /// # Errors
     /// If there is no whole answer.
     pub async fn ask(&self, packed: &Packed, limit: Option<Duration>) -> Result<Said, Silence> {
-        let headers = self.headers(packed.gzip, limit);
+        let mut headers = self.headers(packed.gzip, limit);
+        if packed.body.is_empty() {
+            // Left out otherwise, and some servers and proxies want it of a POST (RFC 9110 section 8.6).
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         let mut request = self.http.post(self.url.clone()).headers(headers).body(packed.body.clone());
         if let Some(limit) = limit {
             request = request.timeout(limit);

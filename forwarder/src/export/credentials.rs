@@ -7,9 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use spantap_config::{HeaderSource, Secret};
-use tokio::time::Instant;
 
 use super::{client::ClientError, log::RateLimit, transport};
+
+/// Kind of what is said of reading again.
+const READ: &str = "read";
 
 /// Headers that are sent with every request.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ impl Credentials {
         lock(&self.headers).clone()
     }
 
-    /// Reads the headers again after a refusal; true if there are others now. Says once a minute at most what came of it.
+    /// Reads the headers again after a refusal; true if there are others now. Says what came of it when that changes.
     pub(super) async fn changed(&self, endpoint: &str) -> bool {
         let Some(source) = self.source.clone() else { return false };
         let files = source.files().iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
@@ -44,7 +46,7 @@ impl Credentials {
         let new = match new {
             Ok(new) => new,
             Err(error) => {
-                if lock(&self.said).due("unreadable", Instant::now()).is_some() {
+                if lock(&self.said).is_news(READ, &error) {
                     tracing::warn!(endpoint, "credentials are refused, and cannot be read again: {error}");
                 }
                 return false;
@@ -54,12 +56,11 @@ impl Credentials {
         let changed = *present != new;
         *present = new;
         drop(present);
-        if lock(&self.said).due(if changed { "changed" } else { "same" }, Instant::now()).is_some() {
-            if changed {
-                tracing::info!(endpoint, files, "credentials are refused; what the files hold now is tried");
-            } else {
-                tracing::warn!(endpoint, files, "credentials are refused, and the files still hold the same");
-            }
+        if changed {
+            lock(&self.said).over(READ);
+            tracing::info!(endpoint, files, "credentials are refused; what the files hold now is tried");
+        } else if lock(&self.said).is_news(READ, "same") {
+            tracing::warn!(endpoint, files, "credentials are refused, and the files still hold the same");
         }
         changed
     }

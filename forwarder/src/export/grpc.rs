@@ -121,6 +121,7 @@ impl Ended {
             // CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS
             1 | 4 | 10 | 11 | UNAVAILABLE | 15 => Answer::Retry { after: self.retry, what },
             RESOURCE_EXHAUSTED if self.retry.is_some() => Answer::Retry { after: self.retry, what },
+            UNAUTHENTICATED | PERMISSION_DENIED => Answer::Unauthorized { status: self.code, what },
             _ => Answer::Refused(what),
         }
     }

@@ -1,12 +1,14 @@
 //! The queue before a destination: bounded in items and bytes, what is on its way included.
 //!
-//! In: groups of batches. Out: batches one at a time, each settled by the worker; what has waited for longest to the spool,
+//! In: groups of batches. Out: batches one at a time and, where that is too slow, some beside ([`lanes`]), each settled by the worker; what has waited for longest to the spool,
 //! where there is one, before the room is over; overflow is counted.
+
+mod lanes;
 
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -17,6 +19,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use self::lanes::Elsewhere;
 use super::spool::Spool;
 use crate::{loss::Reason, telemetry::destination::Destination};
 
@@ -49,8 +52,13 @@ pub struct Queue {
     stop: watch::Sender<Option<Instant>>,
     limits: Limits,
     spool: Option<Spool>,
+    /// Where goes what could not be delivered from here: the queue before the same destination, as it is configured now.
+    successor: OnceLock<Arc<Queue>>,
     /// Whether the destination takes nothing, so that nothing is to wait here that can be spooled.
     away: AtomicBool,
+    /// Whether the last answer was that a request was taken.
+    well: AtomicBool,
+    room_in_lanes: Notify,
     books: Arc<Destination>,
 }
 
@@ -69,10 +77,13 @@ pub struct Limits {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Batch>,
-    /// Of all batches that are waiting or on their way.
+    /// Of all batches that are waiting or on the worker's way.
     items: u64,
     bytes: usize,
     on_its_way: Option<Batch>,
+    /// Nobody takes anything from here any more.
+    abandoned: bool,
+    elsewhere: Elsewhere,
     /// Items and bytes that stand in the books.
     booked: (u64, u64),
 }
@@ -112,7 +123,10 @@ impl Queue {
             stop: watch::Sender::default(),
             limits,
             spool,
+            successor: OnceLock::new(),
             away: AtomicBool::new(false),
+            well: AtomicBool::new(false),
+            room_in_lanes: Notify::new(),
             books,
         }
     }
@@ -123,10 +137,11 @@ impl Queue {
 
     /// Brings the books up to date. By differences: after a change of configuration the old queue drains beside the new.
     fn book(&self, state: &mut State) {
-        let (items, bytes) = std::mem::replace(&mut state.booked, (state.items, state.bytes as u64));
-        self.books.queued.add(state.items);
+        let all = (state.items + state.elsewhere.items, (state.bytes + state.elsewhere.bytes) as u64);
+        let (items, bytes) = std::mem::replace(&mut state.booked, all);
+        self.books.queued.add(all.0);
         self.books.queued.sub(items);
-        self.books.queued_bytes.add(state.bytes as u64);
+        self.books.queued_bytes.add(all.1);
         self.books.queued_bytes.sub(bytes);
     }
 
@@ -154,11 +169,13 @@ impl Queue {
         self.book(&mut state);
         drop(state);
         self.changed.notify_one();
+        self.room_in_lanes.notify_one();
     }
 
     fn is_full(&self, state: &State, batch: &Batch) -> bool {
         let Limits { items, bytes, .. } = self.limits;
-        state.items > 0 && (state.items + batch.items > items || state.bytes + batch.body.len() > bytes)
+        let held = (state.items + state.elsewhere.items, state.bytes + state.elsewhere.bytes);
+        held.0 > 0 && (held.0 + batch.items > items || held.1 + batch.body.len() > bytes)
     }
 
     /// Hands what has waited for longest to the spool: all while the destination is away, else what is above half of the
@@ -213,6 +230,8 @@ impl Queue {
         let mut state = self.state();
         let batch = state.waiting.pop_front()?;
         state.on_its_way = Some(batch.clone());
+        drop(state);
+        self.room_in_lanes.notify_one();
         Some(batch)
     }
 
@@ -238,6 +257,56 @@ impl Queue {
                 false
             }
         }
+    }
+
+    /// What is left here at the end, or cannot be delivered with these credentials, is `next`'s.
+    pub fn set_successor(&self, next: &Arc<Queue>) {
+        // There is one reload that replaces an exporter, and so one successor.
+        let _ = self.successor.set(next.clone());
+    }
+
+    /// Hands everything to the successor, what is on its way included; false if there is none.
+    pub fn pass_on(&self) -> bool {
+        let Some(next) = self.successor.get() else { return false };
+        let left = self.take_all(&mut self.state());
+        next.adopt(left);
+        true
+    }
+
+    /// All but what lanes have on their way.
+    fn take_all(&self, state: &mut State) -> Vec<Batch> {
+        let current = state.on_its_way.take();
+        let left = current.into_iter().chain(state.waiting.drain(..)).collect();
+        (state.items, state.bytes) = (0, 0);
+        self.book(state);
+        left
+    }
+
+    /// Takes batches that are older than all that is here.
+    fn adopt(&self, older: Vec<Batch>) {
+        let mut state = self.state();
+        if state.abandoned {
+            drop(state);
+            return match self.successor.get() {
+                Some(next) => next.adopt(older),
+                None => older.iter().for_each(|batch| self.books.lost(Reason::ExportAtStop, batch.items)),
+            };
+        }
+        let newer = !state.waiting.is_empty() || state.on_its_way.is_some();
+        for batch in older.into_iter().rev() {
+            if newer && self.limits.keep == Keep::Latest {
+                self.books.superseded.add(batch.items);
+            } else if self.is_full(&state, &batch) {
+                self.books.lost(Reason::ExportQueueFull, batch.items);
+            } else {
+                state.add(&batch);
+                state.waiting.push_front(batch);
+            }
+        }
+        self.spill(&mut state, 0, 0);
+        self.book(&mut state);
+        drop(state);
+        self.changed.notify_one();
     }
 
     /// Books what became of the batch that is on its way.
@@ -282,22 +351,24 @@ impl Queue {
         sleep_until(self.closed().await).await;
     }
 
-    /// Hands what is left to the spool, and counts what that does not take until `deadline` as not sent before the stop.
+    /// Hands what is left to the spool, then to the successor, and counts what neither takes until `deadline` as not sent
+    /// before the stop.
     pub async fn abandon(&self, deadline: Instant) {
-        let mut left: Vec<Batch> = {
+        let mut left = {
             let mut state = self.state();
-            let current = state.on_its_way.take();
-            let left = current.into_iter().chain(state.waiting.drain(..)).collect();
-            (state.items, state.bytes) = (0, 0);
-            left
+            state.abandoned = true;
+            Self::reclaim(&mut state);
+            self.take_all(&mut state)
         };
         if let Some(spool) = &self.spool {
             left = left.into_iter().filter_map(|batch| spool.offer(batch, true).err()).collect();
             spool.flush(deadline).await;
             left.extend(spool.take_returned());
         }
-        left.iter().for_each(|batch| self.books.lost(Reason::ExportAtStop, batch.items));
-        self.book(&mut self.state());
+        match self.successor.get() {
+            Some(next) => next.adopt(left),
+            None => left.iter().for_each(|batch| self.books.lost(Reason::ExportAtStop, batch.items)),
+        }
     }
 }
 

@@ -23,6 +23,13 @@ pub enum Answer {
     },
     /// Never to be sent again.
     Refused(String),
+    /// The credentials are refused: not to be sent again before they are taken.
+    Unauthorized {
+        /// Status of HTTP or of gRPC.
+        status: u16,
+        /// What the server says.
+        what: String,
+    },
     /// To be sent again, after the pause that the server asks for.
     Retry {
         /// `Retry-After`.
@@ -82,6 +89,7 @@ impl HttpSaid {
             429 | 502 | 503 | 504 => {
                 Answer::Retry { after: self.retry_after.as_deref().and_then(|value| delay(value, now)), what }
             }
+            401 | 403 => Answer::Unauthorized { status, what },
             _ => Answer::Refused(what),
         }
     }
@@ -156,9 +164,10 @@ mod tests {
         for body in ["<html>", "{\"partialSuccess\":{\"rejectedSpans\":\"-1\"", "[1]"] {
             assert!(matches!(json(200, body), Answer::Taken { rejected: 0, message } if !message.is_empty()), "{body}");
         }
-        let refused = Answer::Refused("status 401: no basic auth provided".into());
-        assert_eq!(json(401, "{\"code\":16,\"message\":\"no basic auth provided\"}"), refused);
-        assert_eq!(json(401, "{\"code\":"), Answer::Refused("status 401".into()));
+        let refused = |what: &str| Answer::Unauthorized { status: 401, what: what.into() };
+        let said = json(401, "{\"code\":16,\"message\":\"no basic auth provided\"}");
+        assert_eq!(said, refused("status 401: no basic auth provided"));
+        assert_eq!(json(401, "{\"code\":"), refused("status 401"));
     }
 
     #[test]
@@ -180,7 +189,7 @@ mod tests {
 
     #[test]
     fn failures() {
-        for status in [400, 401, 403, 404, 408, 413, 500, 501, 301, 307, 304, 101] {
+        for status in [400, 404, 408, 413, 500, 501, 301, 307, 304, 101] {
             assert!(matches!(answer(status, Some("1"), b""), Answer::Refused(_)), "{status}");
         }
         for status in [429, 502, 503, 504] {

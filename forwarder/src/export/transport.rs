@@ -7,7 +7,7 @@ use std::{path::Path, time::Duration};
 use reqwest::{Certificate, ClientBuilder, Identity, Url, redirect::Policy};
 use spantap_config::{Otlp, OtlpProtocol};
 
-use super::{address::Address, client::ClientError};
+use super::{REQUESTS_AT_ONCE, address::Address, client::ClientError};
 
 /// Redirects that are followed, each to the same origin.
 const MAX_REDIRECTS: usize = 3;
@@ -21,7 +21,8 @@ pub(super) const USER_AGENT: &str = concat!("spantap-OTLP-Exporter-Rust/", env!(
 pub(super) fn client(otlp: &Otlp, address: &Address) -> Result<reqwest::Client, ClientError> {
     // An error means that a provider is installed already, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = reqwest::Client::builder().pool_max_idle_per_host(1).tcp_user_timeout(UNACKNOWLEDGED);
+    let mut builder =
+        reqwest::Client::builder().pool_max_idle_per_host(REQUESTS_AT_ONCE).tcp_user_timeout(UNACKNOWLEDGED);
     let plain = address.url.scheme() == "http";
     builder = match otlp.protocol {
         OtlpProtocol::Grpc => builder.http2_prior_knowledge().redirect(Policy::none()),

@@ -2,6 +2,8 @@
 //!
 //! In: the queue, the spool. Out: settlements. Everything waits on timers or the network, so one thread serves all workers.
 
+mod refused;
+
 use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -26,7 +28,7 @@ pub(super) struct Worker {
     pub(super) spool: Option<Spool>,
     /// Whether what is in the spool is older than all that comes, and has to arrive before it.
     pub(super) spool_first: bool,
-    pub(super) client: Client,
+    pub(super) client: Arc<Client>,
     pub(super) backoff: Backoff,
     pub(super) books: Arc<Destination>,
 }
@@ -90,7 +92,8 @@ impl Worker {
             {
                 return Some(Work::Spooled(spool.clone(), loan));
             }
-            if closed {
+            // What a lane has may come back.
+            if closed && !self.queue.lanes_are_busy() {
                 return None;
             }
             match &self.spool {
@@ -111,7 +114,9 @@ impl Worker {
         };
         let mut pauses = pauses(self.backoff);
         let began = Instant::now();
-        let give_up = batch.sealed + self.backoff.max_elapsed;
+        let mut give_up = batch.sealed + self.backoff.max_elapsed;
+        // Whether the credentials were taken since this request was refused for them.
+        let mut admitted = false;
         loop {
             let answer = tokio::select! {
                 answer = self.client.send(&packed) => answer,
@@ -119,10 +124,12 @@ impl Worker {
                 // Nobody answers; what is here is safe.
                 _ = self.queue.closed(), if loan.is_some() && self.queue.is_away() => return Outcome::Kept,
             };
+            self.queue.set_well(matches!(answer, Answer::Taken { .. }));
             match answer {
                 Answer::Taken { rejected, message } => {
                     self.books.requests_ok.add(1);
                     self.books.set_refusal(None);
+                    self.admitted(log);
                     self.back(log);
                     if rejected > 0 || !message.is_empty() {
                         self.warn(log, "partial", &format!("{rejected} items were not taken: {message}"));
@@ -131,11 +138,27 @@ impl Worker {
                 }
                 Answer::Refused(what) => {
                     self.books.requests_failed.add(1);
+                    log.over(refused::KIND);
                     self.warn(log, "refused", &what);
                     self.books.set_refusal(Some(what));
                     self.back(log);
                     return Outcome::Settled(Settlement::Lost(Reason::ExportRefused));
                 }
+                // An empty request is taken and this one is not: what is in it is the reason.
+                Answer::Unauthorized { what, .. } if admitted => {
+                    self.books.requests_failed.add(1);
+                    self.warn(log, "refused", &what);
+                    self.books.set_refusal(Some(what));
+                    return Outcome::Settled(Settlement::Lost(Reason::ExportRefused));
+                }
+                Answer::Unauthorized { status, what } => match self.until_admitted(loan, log, (status, what)).await {
+                    Ok(taken) => {
+                        admitted = taken;
+                        // That it was held does not count as tries.
+                        give_up = Instant::now() + self.backoff.max_elapsed;
+                    }
+                    Err(outcome) => return outcome,
+                },
                 Answer::Retry { after, what } => {
                     self.books.requests_failed.add(1);
                     self.warn(log, "retry", &what);
@@ -177,6 +200,7 @@ impl Worker {
     fn at_stop(&self) -> Outcome {
         match self.spool {
             Some(_) => Outcome::Kept,
+            None if self.queue.pass_on() => Outcome::Kept,
             None => Outcome::Settled(Settlement::Lost(Reason::ExportAtStop)),
         }
     }

@@ -11,7 +11,9 @@ use spantap_proto::v1;
 use super::decode::{self, Events};
 use crate::{
     loss::Reason,
-    model::{ClockAnchor, Connection, Endpoints, MonotonicNs, Overrides, Process, ProcessId, SocketId, UnixNs, Usage},
+    model::{
+        ClockAnchor, Connection, Endpoints, MonotonicNs, Overrides, Process, ProcessId, SocketId, Tie, UnixNs, Usage,
+    },
 };
 
 /// Bytes kept of any text of the wire.
@@ -40,6 +42,8 @@ pub struct Batch {
     pub events: Events,
     /// What processes use.
     pub usages: Vec<Usage>,
+    /// Processes that go on and are observed no more.
+    pub unobserved: Vec<ProcessId>,
     /// Processes that have ended.
     pub ended: Vec<ProcessId>,
     /// Cumulative losses of the agent.
@@ -100,6 +104,7 @@ impl Batch {
             bytes: bytes.len(),
             events: Events::new(bytes),
             usages: wire.usages.into_iter().map(Into::into).collect(),
+            unobserved: wire.unobserved_processes.into_iter().map(ProcessId).collect(),
             ended: wire.ended_processes.into_iter().map(ProcessId).collect(),
             losses,
             status: wire.status,
@@ -194,7 +199,12 @@ impl TryFrom<v1::Connection> for Connection {
             },
             _ => Endpoints::Unknown,
         };
-        Ok(Self { socket: SocketId(wire.socket), endpoints, network_namespace: wire.network_namespace })
+        let tie = match (&endpoints, wire.received_base, wire.sent_base) {
+            (Endpoints::Tcp { .. }, Some(received), Some(sent)) => Tie::Sequence { received, sent },
+            (Endpoints::Unix { .. }, ..) if wire.peer_socket != 0 => Tie::Socket(SocketId(wire.peer_socket)),
+            _ => Tie::Unknown,
+        };
+        Ok(Self { socket: SocketId(wire.socket), endpoints, network_namespace: wire.network_namespace, tie })
     }
 }
 

@@ -245,6 +245,7 @@ fn event(batch: &Bytes, range: std::ops::Range<usize>) -> Result<SocketEvent, In
         tls: false,
         encrypted: false,
         untied: false,
+        blocking: false,
     };
     let (mut kind, mut began_before) = (0, 0);
     // The agent writes fields in the order of their numbers and leaves out zeros: one comparison each, all of them easy to
@@ -270,6 +271,7 @@ fn event(batch: &Bytes, range: std::ops::Range<usize>) -> Result<SocketEvent, In
             event.tls = flags & v1::EventFlags::Tls as u64 != 0;
             event.encrypted = flags & v1::EventFlags::Encrypted as u64 != 0;
             event.untied = flags & v1::EventFlags::Untied as u64 != 0;
+            event.blocking = flags & v1::EventFlags::Blocking as u64 != 0;
         })?;
         if reader.at == start {
             // Of a later minor version.

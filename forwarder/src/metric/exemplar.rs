@@ -124,6 +124,7 @@ mod tests {
             remote_parent: false,
             flags: 1,
             trace_state: String::new(),
+            link: None,
         };
         let kept = |filter, span| Exemplar::of(filter, span, UnixNs(1)).map(|e| e.span.is_some());
         assert_eq!(kept(ExemplarFilter::AlwaysOff, Some(&span)), None);

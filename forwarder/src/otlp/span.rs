@@ -5,6 +5,7 @@
 use super::wire::{attr_bool, attr_double, attr_int, attr_list, attr_parts, attr_str, bytes, fixed64, header, message};
 use crate::{
     exchange::{Captured, Side},
+    link::Method,
     observation::{Host, Observation, Rules, verdict},
     semconv::key,
     trace::SpanIdentity,
@@ -44,7 +45,7 @@ impl SpanEncoder {
         fixed64(w, 8 << 3 | 1, seen.end.0);
         request(w, seen, route, &mut self.port);
         network(w, seen);
-        result(w, seen);
+        result(w, seen, id.link);
         if seen.error.is_some_and(verdict::ErrorType::fails_span) {
             w.extend_from_slice(&[15 << 3 | 2, 2, 3 << 3, 2]); // Status{code: ERROR}, no description: the code says it
         }
@@ -120,10 +121,10 @@ fn network(w: &mut Vec<u8>, seen: &Observation<'_>) {
     if seen.is_unix() {
         attr_str(w, ATTRIBUTES, key::NETWORK_TRANSPORT, "unix");
     }
-    attr_int(w, ATTRIBUTES, key::THREAD_ID, seen.exchange.thread.into());
+    attr_int(w, ATTRIBUTES, key::SPANTAP_THREAD_ID, seen.exchange.thread.into());
 }
 
-fn result(w: &mut Vec<u8>, seen: &Observation<'_>) {
+fn result(w: &mut Vec<u8>, seen: &Observation<'_>, link: Option<Method>) {
     if let Some(status) = seen.status {
         attr_int(w, ATTRIBUTES, key::HTTP_RESPONSE_STATUS_CODE, status.into());
     }
@@ -135,6 +136,9 @@ fn result(w: &mut Vec<u8>, seen: &Observation<'_>) {
     }
     if let Some(error) = seen.error {
         attr_str(w, ATTRIBUTES, key::ERROR_TYPE, &error.as_str());
+    }
+    if let Some(method) = link {
+        attr_str(w, ATTRIBUTES, key::SPANTAP_LINK_METHOD, method.name());
     }
     if let Some(outcome) = verdict::outcome_name(seen.exchange.outcome) {
         attr_str(w, ATTRIBUTES, key::SPANTAP_OUTCOME, outcome);

@@ -20,13 +20,14 @@ use super::{
 use crate::{
     admin,
     console::Console,
-    endpoints::{self, EndpointError, Endpoints},
+    endpoints::{EndpointError, Endpoints},
     export::{
         Delivery, Exporter, POINT_QUEUE_BYTES, SPAN_QUEUE_BYTES,
         client::{Client, ClientError},
         queue::Keep,
         spool::{Directory, SpoolError},
     },
+    link::Links,
     loss::Losses,
     metric::{
         plan::{Bounds, Plan},
@@ -124,8 +125,11 @@ impl Pipeline {
         let console = (config.console != ConsoleMode::Off).then(|| Console::stdout(config.console, telemetry.clone()));
         Ok(Self {
             tracer: Tracer::new(config.sampler),
+            links: Links::default(),
+            links_on: config.links,
             encoder: SpanEncoder::default(),
             processes: Processes::new(resources, Services::new(config, names)),
+            exclude: config.exclude_instrumented,
             reporter: LossReporter::default(),
             rules,
             telemetry,
@@ -210,9 +214,6 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     }
     if let Some(metrics) = &config.metrics {
         Client::new(&metrics.otlp).map_err(StartError::Metrics)?;
-    }
-    if let Some(prometheus) = &config.prometheus {
-        endpoints::guard(&prometheus.scrape).map_err(EndpointError::Tls)?;
     }
     Ok(())
 }

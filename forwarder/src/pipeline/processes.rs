@@ -14,6 +14,7 @@ use spantap_config::Config;
 use tokio::time::Instant;
 
 use super::{
+    instrumented::Own,
     lock,
     services::{Service, Services},
 };
@@ -35,6 +36,8 @@ pub(super) struct Known {
     pub(super) key: ProcessKey,
     pub(super) resource: Arc<Resource>,
     pub(super) service: Arc<Service>,
+    /// What it exports itself.
+    pub(super) own: Own,
     /// Encoded spans that wait for the next request.
     pub(super) spans: Vec<u8>,
     pub(super) span_count: u64,
@@ -123,6 +126,7 @@ impl Processes {
                 key: ProcessKey(*next_key),
                 service: services.of(process, &resource),
                 resource: Arc::new(resource),
+                own: Own::default(),
                 spans: Vec::new(),
                 span_count: 0,
                 counted: 0,
@@ -133,6 +137,11 @@ impl Processes {
             known.process = process.clone(); // told again, unchanged: compare by address next time
         }
         known
+    }
+
+    /// What a process exports itself, as far as is known.
+    pub(super) fn own(&self, id: ProcessId) -> Own {
+        self.known.get(&id).map_or_else(Own::default, |known| known.own)
     }
 
     pub(super) fn get_known(&mut self, id: ProcessId) -> Option<&mut Known> {

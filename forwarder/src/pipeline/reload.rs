@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use spantap_config::{Config, Console as ConsoleMode};
+use spantap_config::{Config, Console as ConsoleMode, Otlp, Scrape};
 use tokio::time::Instant;
 
 use super::{
@@ -14,32 +14,24 @@ use super::{
     collector::Collector,
     wall_clock,
 };
-use crate::{console::Console, export::Exporter, serve::Reply};
+use crate::{
+    console::Console,
+    endpoints::{self, EndpointError},
+    export::Exporter,
+    serve::{Guard, Reply},
+};
 
 /// Keys in which `new` differs from `running` and that a running forwarder cannot change, each with why. Their values in
-/// `new` become those that run.
+/// `new` become those that run. What concerns the agent alone is the agent's to tell, which reads its file itself.
 pub fn fixed(running: &Config, new: &mut Config) -> Vec<(&'static str, &'static str)> {
     const RESTART: &str = "that takes a restart of Spantap";
     const LISTENING: &str = "a confined process cannot listen anew; restart Spantap";
-    const AGENT: &str = "spantap-agent reads it when it starts; restart that, or Spantap as a whole";
     let mut found = Vec::new();
     let mut differ = |key, differs: bool, why| {
         if differs {
             found.push((key, why));
         }
     };
-    // The agent may have been restarted by then; this is said once for each change.
-    differ("discovery", running.discovery != new.discovery, AGENT);
-    differ("spantap.ring_buffer_size", running.agent.ring_buffer_bytes != new.agent.ring_buffer_bytes, AGENT);
-    differ("spantap.agent_queue_size", running.agent.queue_bytes != new.agent.queue_bytes, AGENT);
-    differ("spantap.head_size", running.agent.head_bytes != new.agent.head_bytes, AGENT);
-    differ(
-        "processes.interval, features: application_process",
-        running.agent.usage_interval != new.agent.usage_interval,
-        AGENT,
-    );
-    differ("spantap.tls", running.agent.tls != new.agent.tls, AGENT);
-    differ("spantap.forwarder_uids", running.agent.forwarder_uids != new.agent.forwarder_uids, AGENT);
     differ("spantap.socket", running.socket != new.socket, LISTENING);
     differ("spantap.admin", running.admin != new.admin, LISTENING);
     differ("spantap.user", running.forwarder.user != new.forwarder.user, RESTART);
@@ -50,23 +42,31 @@ pub fn fixed(running: &Config, new: &mut Config) -> Vec<(&'static str, &'static 
     let port = |config: &Config| config.prometheus.as_ref().map(|of| of.port);
     let moved = port(new).is_some() && port(new) != port(running);
     differ("prometheus_export.port", moved, LISTENING);
-    let guard =
-        |config: &Config| config.prometheus.as_ref().map(|of| (of.scrape.basic_auth.clone(), of.scrape.tls.clone()));
-    let guarded_anew = guard(new).is_some() && guard(running).is_some() && guard(new) != guard(running);
-    differ("spantap.prometheus", guarded_anew, RESTART);
 
     new.socket.clone_from(&running.socket);
     new.spool.clone_from(&running.spool);
     (new.admin, new.log, new.forwarder) = (running.admin, running.log, running.forwarder.clone());
     match (&mut new.prometheus, &running.prometheus) {
-        (Some(new), Some(running)) => {
-            new.port = running.port;
-            (new.scrape.basic_auth, new.scrape.tls) = (running.scrape.basic_auth.clone(), running.scrape.tls.clone());
-        }
+        (Some(new), Some(running)) => new.port = running.port,
         (place @ Some(_), None) => *place = None,
         (None, _) => {}
     }
     found
+}
+
+/// Who may scrape from now on, if that changes: the files of certificate and key may not be readable any more.
+fn changed_guard(running: &Config, new: &Config) -> Result<Option<Guard>, StartError> {
+    let Some(new) = new.prometheus.as_ref().map(|of| &of.scrape) else { return Ok(None) };
+    let of = |scrape: &Scrape| (scrape.basic_auth.clone(), scrape.tls.clone(), scrape.tls_files.clone());
+    if running.prometheus.as_ref().is_some_and(|running| of(&running.scrape) == of(new)) {
+        return Ok(None);
+    }
+    Ok(Some(endpoints::guard(new).map_err(EndpointError::Tls)?))
+}
+
+/// Whether what one could not deliver is the other's to deliver.
+fn same_place(one: &Otlp, other: &Otlp) -> bool {
+    (&one.endpoint, &one.socket, one.signal) == (&other.endpoint, &other.socket, other.signal)
 }
 
 impl Pipeline {
@@ -78,13 +78,19 @@ impl Pipeline {
     pub fn reload(&mut self, running: &Config, new: &Config) -> Result<(), StartError> {
         // Whatever can fail comes first.
         build::check(new)?;
+        let guard = changed_guard(running, new)?;
         let deadline = Instant::now() + running.shutdown_timeout;
         self.flush_spans();
         self.reload_traces(running, new, deadline)?;
         self.rules = Arc::new(build::rules(new, self.rules.routes.names().clone()));
         self.tracer.set_sampler(new.sampler);
+        self.exclude = new.exclude_instrumented;
+        self.reload_links(new.links);
         self.processes.reconfigure(new, &self.registries, Instant::now());
         self.reload_metrics(running, new, deadline)?;
+        if let (Some(scrape), Some(guard)) = (&self.scrape, guard) {
+            scrape.server.set_guard(guard);
+        }
         self.reload_console(new.console);
         Ok(())
     }
@@ -95,7 +101,12 @@ impl Pipeline {
         }
         let started =
             new.traces.as_ref().map(|of| build::start_traces(of, &mut self.spools, &self.telemetry)).transpose()?;
+        let stays = running.traces.as_ref().zip(new.traces.as_ref());
+        let stays = stays.is_some_and(|(running, new)| same_place(&running.otlp, &new.otlp));
         if let Some(old) = std::mem::replace(&mut self.traces, started) {
+            if let Some(new) = self.traces.as_ref().filter(|_| stays) {
+                old.exporter.succeeded_by(&new.exporter);
+            }
             self.retire(old.exporter, deadline);
         }
         Ok(())
@@ -117,11 +128,11 @@ impl Pipeline {
                     let plan = build::otlp_plan(of, new);
                     let registry = build::registry(&mut self.registries, plan, of.ttl, &telemetry);
                     // The temporality decides what waits for the destination and what is replaced.
-                    let same_place = running.metrics.as_ref().is_some_and(|running| {
+                    let same_exporter = running.metrics.as_ref().is_some_and(|running| {
                         running.otlp == of.otlp && running.aggregation.temporality == of.aggregation.temporality
                     });
                     let (collector, exporter) = match old {
-                        Some(mut old) if same_place => {
+                        Some(mut old) if same_exporter => {
                             if !Arc::ptr_eq(old.collector.registry(), &registry) {
                                 self.last_collection(&mut old);
                             }
@@ -130,6 +141,12 @@ impl Pipeline {
                         Some(mut old) => {
                             let exporter = build::export_metrics(of, &mut self.spools, &telemetry)?;
                             self.last_collection(&mut old);
+                            if running.metrics.as_ref().is_some_and(|running| {
+                                same_place(&running.otlp, &of.otlp)
+                                    && running.aggregation.temporality == of.aggregation.temporality
+                            }) {
+                                old.exporter.succeeded_by(&exporter);
+                            }
                             self.retire(old.exporter, deadline);
                             (Some(old.collector), exporter)
                         }

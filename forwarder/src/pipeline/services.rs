@@ -1,4 +1,4 @@
-//! What the pipeline keeps of each service: its routes, its sampler, which of its spans are kept in any case.
+//! What the pipeline keeps of each service: its routes, which of its spans are kept in any case.
 //!
 //! In: processes with their resources, the configuration. Out: one [`Service`] for all processes of the same name and
 //! with the same overrides, so that a service of many processes learns its routes once. Kept as long as one of them is.
@@ -18,7 +18,7 @@ use crate::{
     },
     resource::Resource,
     semconv::key,
-    trace::{keep::Keeper, sampler::TraceSampler},
+    trace::keep::Keeper,
 };
 
 /// A service.
@@ -26,8 +26,6 @@ use crate::{
 pub(super) struct Service {
     incoming: Patterns,
     outgoing: Patterns,
-    /// Its own, if its discovery entry names one.
-    pub(super) sampler: Option<TraceSampler>,
     state: Mutex<State>,
 }
 
@@ -103,7 +101,6 @@ impl Services {
         let service = Arc::new(Service {
             incoming: Patterns::new(&overrides.routes.incoming, &self.names),
             outgoing: Patterns::new(&overrides.routes.outgoing, &self.names),
-            sampler: overrides.sampler.map(TraceSampler::new),
             state: Mutex::new(State {
                 learned: Learned::new(&self.routes, self.names.clone()),
                 keeper: Keeper::new(self.keep),
@@ -196,7 +193,6 @@ mod tests {
             "its own stand in the place of the general"
         );
         assert_eq!(world.route(&own, Side::Client, "/api/a/b", 200), "/api/*");
-        assert_eq!(own.sampler, Some(TraceSampler::new(Sampler::AlwaysOff)));
     }
 
     #[test]

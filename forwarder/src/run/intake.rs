@@ -9,7 +9,7 @@ use spantap_config::Headers;
 use spantap_proto::v1;
 
 use crate::{
-    exchange::{Capture, Exchange, Sink, Table},
+    exchange::{Capture, Exchange, Opened, Sink, Table},
     ingest::{Arrival, Batch},
     loss::{Losses, Reason},
     model::{ClockAnchor, MonotonicNs, Process, ProcessId, ProcessRef, UnixNs},
@@ -162,6 +162,10 @@ impl Intake {
                 None => tracing::debug!(process = usage.process.0, "usage of a process that is not known"),
             }
         }
+        for id in batch.unobserved {
+            let mut out = Out { pipeline, losses: &self.losses, clock: self.clock };
+            self.table.process_unobserved(id, &mut out);
+        }
         for id in batch.ended {
             self.table.process_ended(id, self.clock.monotonic);
             self.forget(id);
@@ -264,7 +268,15 @@ struct Out<'a> {
 
 impl Sink for Out<'_> {
     fn exchange(&mut self, exchange: Exchange) {
-        self.pipeline.exchange(&exchange, &self.clock);
+        self.pipeline.ended(exchange, &self.clock);
+    }
+
+    fn opened(&mut self, opened: &Opened<'_>) {
+        self.pipeline.opened(opened);
+    }
+
+    fn abandoned(&mut self, serial: u64) {
+        self.pipeline.abandoned(serial);
     }
 
     fn loss(&mut self, reason: Reason, n: u64) {

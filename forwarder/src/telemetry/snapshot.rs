@@ -86,6 +86,27 @@ pub fn measures(t: &Telemetry) -> Vec<Measure> {
             ],
         ),
         counter(
+            "spantap.excluded_instrumented",
+            "Exchanges left out because their program exports the signal itself.",
+            "{exchange}",
+            vec![
+                (vec![("signal", text("traces"))], t.spans_instrumented.get()),
+                (vec![("signal", text("metrics"))], t.measurements_instrumented.get()),
+            ],
+        ),
+        counter(
+            "spantap.links",
+            "Spans whose parent was found, by how.",
+            "{span}",
+            t.links.made().map(|(method, n)| (vec![("method", text(method))], n)).collect(),
+        ),
+        counter(
+            "spantap.links.none",
+            "Spans whose parent was not found, by why.",
+            "{span}",
+            t.links.none().map(|(reason, n)| (vec![("reason", text(reason))], n)).collect(),
+        ),
+        counter(
             "spantap.config.reloads",
             "Configurations read again, by result.",
             "{reload}",

@@ -43,6 +43,8 @@ pub struct Summary {
     pub unwanted: u64,
     /// Exchanges that became no span because their path is ignored.
     pub ignored: u64,
+    /// Exchanges that became no span because their program exports spans itself.
+    pub instrumented: u64,
     /// Spans.
     pub traces: DestinationSummary,
     /// Data points.
@@ -61,16 +63,17 @@ impl Summary {
             unsampled: telemetry.spans_unsampled.get(),
             unwanted: telemetry.spans_unwanted.get(),
             ignored: telemetry.spans_ignored.get(),
+            instrumented: telemetry.spans_instrumented.get(),
             traces: DestinationSummary::of(&telemetry.traces),
             metrics: DestinationSummary::of(&telemetry.metrics),
             losses,
         }
     }
 
-    /// Whether everything adds up: each exchange became a span, was not sampled, not wanted or ignored, and each span and
-    /// data point, of this run or recovered, was exported, superseded, lost by a reason, is queued, or in the spool.
+    /// Whether everything adds up: each exchange became a span, was not sampled, not wanted, ignored or left to its
+    /// program, and each span and data point, of this run or recovered, was exported, superseded, lost by a reason, is queued, or in the spool.
     pub fn adds_up(&self) -> bool {
-        let no_spans = self.unsampled + self.unwanted + self.ignored;
+        let no_spans = self.unsampled + self.unwanted + self.ignored + self.instrumented;
         let spans = self.server_exchanges + self.client_exchanges == self.traces.accepted + no_spans;
         spans && self.traces.imbalance == 0 && self.metrics.imbalance == 0
     }

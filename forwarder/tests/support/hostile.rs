@@ -347,6 +347,7 @@ pub fn heads(data: &[u8]) {
                     tls: false,
                     encrypted: false,
                     untied: false,
+                    blocking: false,
                 };
                 offset += part.len() as u64;
                 if !part.is_empty() {

@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use bytes::Bytes;
 use spantap::{
     exchange::{Exchange, HttpVersion, Outcome, Request, RequestHeaders, Response, Side},
-    model::{ClockAnchor, Connection, Endpoints, MonotonicNs, Process, ProcessId, SocketId, UnixNs},
+    model::{ClockAnchor, Connection, Endpoints, MonotonicNs, Process, ProcessId, SocketId, Tie, UnixNs},
 };
 use spantap_config::*;
 
@@ -39,11 +39,13 @@ pub fn connection(socket: u64) -> Connection {
         socket: SocketId(socket),
         endpoints: Endpoints::Tcp { local: ([10, 0, 0, 1].into(), 8080), peer: ([10, 0, 0, 2].into(), 40000) },
         network_namespace: 0,
+        tie: Tie::Unknown,
     }
 }
 
 pub fn exchange(side: Side) -> Exchange {
     Exchange {
+        serial: 0,
         side,
         process: Arc::new(process(1, "shop")),
         connection: Arc::new(connection(7)),
@@ -82,6 +84,7 @@ pub fn otlp(endpoint: String) -> Otlp {
         compression: Compression::None,
         certificate: None,
         client_identity: None,
+        tls_files: Vec::new(),
         insecure_skip_verify: false,
     }
 }
@@ -140,6 +143,7 @@ pub fn config() -> Config {
             queue_bytes: 4 << 20,
             head_bytes: 4096,
             forwarder_uids: vec![],
+            hooks: spantap_config::Hooks::Auto,
             tls: true,
             usage_interval: None,
         },
@@ -157,6 +161,8 @@ pub fn config() -> Config {
         attributes: Attributes::default(),
         sampler: Sampler::ParentBasedAlwaysOn,
         keep: KeepSpans::default(),
+        links: true,
+        exclude_instrumented: ExcludeInstrumented { spans: true, metrics: false },
         service_name: None,
         service_namespace: None,
         resource_attributes: vec![],

@@ -9,6 +9,7 @@
 
 mod events;
 mod judge;
+mod rules;
 mod scan;
 
 use std::{
@@ -69,6 +70,8 @@ pub(crate) enum Change {
         id: ProcessId,
         /// Its pid, which may belong to another process soon.
         pid: u32,
+        /// It has not ended: other rules or another program are why it is not observed.
+        goes_on: bool,
     },
     /// No event of this process comes any more: the id is over. Follows each `Deselected` after the grace period;
     /// the pid may long be that of another process, so this is not the moment to stop watching it.

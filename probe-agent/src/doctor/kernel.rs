@@ -8,9 +8,8 @@ use spantap_doctor::{Check, Group, Lack};
 
 use super::place::mounted;
 
-/// The README's least release, and the one from which everything is seen.
-const LEAST: (u32, u32) = (6, 3);
-const WHOLE: (u32, u32) = (6, 16);
+/// The README's least release.
+const LEAST: (u32, u32) = (5, 10);
 /// What the probes and the filter of system calls are compiled for.
 const MACHINE: &str = "x86_64";
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -31,27 +30,24 @@ pub(super) fn look(programs_run: bool) -> Vec<Check> {
 fn release(release: &str, programs_run: bool) -> Check {
     let id = "kernel.release";
     match version(release) {
-        Some(version) if version >= WHOLE => Check::ok(Group::Kernel, id, format!("Linux {release} is supported")),
-        Some(version) if version >= LEAST || programs_run => Check::degraded(
-            Group::Kernel,
-            id,
-            format!(
-                "Linux {release}: the start of sends, and data of sendmmsg and io_uring sends, is seen from 6.16 on"
-            ),
-            "use Linux 6.16 or later to see them",
-        ),
+        Some(version) if version >= LEAST => {
+            Check::ok(Group::Kernel, id, format!("Linux {release} is supported, with the hook set below"))
+        }
+        Some(_) if programs_run => {
+            Check::ok(Group::Kernel, id, format!("Linux {release} is older than 5.10; all programs ran"))
+        }
         Some(_) => Check::failed(
             Group::Kernel,
             id,
             Lack::Thing,
-            format!("Linux {release} is older than 6.3"),
-            "use Linux 6.3 or later",
+            format!("Linux {release} is older than 5.10"),
+            "use Linux 5.10 or later",
         ),
         None => Check::unknown(
             Group::Kernel,
             id,
             format!("the release {release:?} has no version"),
-            "compare it with 6.3 yourself; what counts is whether the programs below run",
+            "compare it with 5.10 yourself; what counts is whether the programs below run",
         ),
     }
 }
@@ -133,13 +129,13 @@ mod tests {
     fn releases() {
         for (text, programs_run, state) in [
             ("6.18.44-fc-v595", false, State::Ok),
-            ("6.16.0", false, State::Ok),
             ("7.0", false, State::Ok),
-            ("6.12.9+deb13-amd64", true, State::Degraded),
-            ("6.3.0", false, State::Degraded),
-            ("5.14.0-570.el9.x86_64", false, State::Failed),
+            ("6.1.0-50-cloud-amd64", false, State::Ok),
+            ("5.10.0-46-cloud-amd64", false, State::Ok),
+            ("5.4.0-200-generic", false, State::Failed),
+            ("4.18.0-553.el8_10.x86_64", false, State::Failed),
             // Back-ported: what runs, runs.
-            ("5.14.0-570.el9.x86_64", true, State::Degraded),
+            ("4.18.0-553.el8_10.x86_64", true, State::Ok),
             ("strange", true, State::Unknown),
         ] {
             assert_eq!(release(text, programs_run).state, state, "{text} {programs_run}");

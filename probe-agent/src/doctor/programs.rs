@@ -3,24 +3,31 @@
 //! In: the embedded object. Out: what became of each program: loaded, attached, detached, unloaded. No process is
 //! selected meanwhile, so the programs find nothing to do; when this returns nothing of them is left in the kernel.
 
-use aya::{
-    Btf, EbpfLoader,
-    programs::{BtfTracePoint, ProgramError},
-};
+use aya::{Btf, Ebpf};
 use caps::{Capability, CapsHashSet};
+use spantap_config::Hooks;
 use spantap_doctor::{Check, Group, Lack};
 
 use super::privileges::holds;
-use crate::probes::{HOOK_SET, Need, OBJECT, PROGRAMS, ProbeError, classify};
+use crate::probes::{HookSet, Need, Object, ProbeError, Program, attach, instructions, load, open, unload};
 
 /// Lines of the verifier that are shown: the last ones tell the reason.
 const MAX_WORDS: usize = 6;
 
+/// The hook sets that were tried.
+#[derive(Debug)]
+pub(super) struct Trials {
+    /// The set that a start takes; if there is none, the last one of those that may be taken.
+    set: HookSet,
+    programs: Vec<Trial>,
+    /// Better sets, each with the first program that was refused and why.
+    passed_over: Vec<String>,
+}
+
 /// A program that was tried.
 #[derive(Debug)]
-pub(super) struct Trial {
-    name: &'static str,
-    need: &'static Need,
+struct Trial {
+    program: Program,
     outcome: Outcome,
 }
 
@@ -41,66 +48,90 @@ enum Outcome {
     },
 }
 
+impl Trial {
+    fn ran(&self) -> bool {
+        matches!(self.outcome, Outcome::Ran { .. })
+    }
+
+    /// A program that the set cannot do without was refused.
+    fn forbids(&self) -> bool {
+        !self.ran() && self.program.need == Need::Required
+    }
+}
+
 /// Whether this process may try at all.
 pub(super) fn tryable(effective: &CapsHashSet) -> bool {
     holds(effective, Capability::CAP_BPF) && holds(effective, Capability::CAP_PERFMON)
 }
 
-/// Whether every required program ran.
-pub(super) fn complete(trials: &[Trial]) -> bool {
-    trials
-        .iter()
-        .all(|trial| matches!(trial.outcome, Outcome::Ran { .. }) || matches!(trial.need, Need::Optional { .. }))
+/// Whether every required program of a set ran.
+pub(super) fn complete(trials: &Trials) -> bool {
+    !trials.programs.iter().any(Trial::forbids)
 }
 
-/// Tries all, one after the other.
-pub(super) fn try_all(ring_buffer_bytes: u32) -> Result<Vec<Trial>, ProbeError> {
+/// Tries the sets that may be taken, best first, each with all its programs, until one can be had.
+pub(super) fn try_all(hooks: Hooks, ring_buffer_bytes: u32) -> Result<Trials, ProbeError> {
     let btf = Btf::from_sys_fs().map_err(|error| ProbeError::NoBtf(error.to_string()))?;
-    let mut object = EbpfLoader::new()
-        .btf(Some(&btf))
-        // As the agent does, see probes.rs.
-        .allow_unsupported_maps()
-        .map_max_entries("socket_events", ring_buffer_bytes)
-        .load(OBJECT)
-        .map_err(|error| classify("maps", &error))?;
-    let mut trials = Vec::new();
-    for (name, need) in PROGRAMS {
-        let program: &mut BtfTracePoint = object
-            .program_mut(name)
-            .ok_or_else(|| ProbeError::Other(format!("the object has no program {name}")))?
-            .try_into()
-            .map_err(|error: ProgramError| ProbeError::Other(error.to_string()))?;
-        trials.push(Trial { name, need, outcome: try_one(name, program, &btf) });
+    let mut opened: Option<(Object, Ebpf)> = None;
+    let mut passed_over = Vec::new();
+    let mut last = None;
+    for set in HookSet::wanted(hooks) {
+        if opened.as_ref().is_none_or(|(object, _)| *object != set.object()) {
+            opened = None;
+            match open(set.object(), ring_buffer_bytes, &btf) {
+                Ok(object) => opened = Some((set.object(), object)),
+                Err(error) if last.is_none() && set.object() == Object::Table => return Err(error),
+                Err(error) => {
+                    passed_over.push(format!("{}: {error}", set.name()));
+                    continue;
+                }
+            }
+        }
+        let Some((_, object)) = &mut opened else { continue };
+        let programs: Vec<Trial> = set
+            .programs()
+            .into_iter()
+            .map(|program| Trial { outcome: try_one(object, &program, &btf), program })
+            .collect();
+        let refused = programs.iter().find(|trial| trial.forbids()).map(|trial| match &trial.outcome {
+            Outcome::Refused { step, reason, .. } => {
+                format!("{}: {} could not be {step}: {reason}", set.name(), trial.program.name)
+            }
+            Outcome::Ran { .. } => String::new(),
+        });
+        match refused {
+            None => return Ok(Trials { set: *set, programs, passed_over }),
+            Some(why) => {
+                passed_over.push(why);
+                last = Some((*set, programs));
+            }
+        }
     }
-    Ok(trials)
+    passed_over.pop();
+    let (set, programs) = last.ok_or_else(|| ProbeError::NoHooks(passed_over.join("; ")))?;
+    Ok(Trials { set, programs, passed_over })
 }
 
-fn try_one(name: &'static str, program: &mut BtfTracePoint, btf: &Btf) -> Outcome {
-    if let Err(error) = program.load(name, btf) {
-        return refused(name, "loaded", &error);
+fn try_one(object: &mut Ebpf, program: &Program, btf: &Btf) -> Outcome {
+    if let Err(error) = load(object, program, btf) {
+        return refused("loaded", error);
     }
-    let instructions = program.info().ok().and_then(|info| info.verified_instruction_count());
-    let attached = program.attach().map(drop);
-    // Detaches as well.
-    let unloaded = program.unload();
-    match (attached, unloaded) {
-        (Err(error), _) => refused(name, "attached", &error),
-        (Ok(()), Err(error)) => refused(name, "detached", &error),
-        (Ok(()), Ok(())) => Outcome::Ran { instructions },
+    let instructions = object.program(program.name).and_then(instructions);
+    let attached = attach(object, program);
+    unload(object, program);
+    match attached {
+        Err(error) => refused("attached", error),
+        Ok(()) => Outcome::Ran { instructions },
     }
 }
 
-fn refused(name: &'static str, step: &'static str, error: &ProgramError) -> Outcome {
-    let words = match error {
-        ProgramError::LoadError { verifier_log, .. } => last_words(&verifier_log.to_string()),
-        _ => Vec::new(),
+fn refused(step: &'static str, error: ProbeError) -> Outcome {
+    let (privilege, reason, words) = match error {
+        ProbeError::NoPermission { reason, words, .. } => (true, reason, words),
+        ProbeError::Unsupported { reason, words, .. } => (false, reason, words),
+        other => (false, other.to_string(), String::new()),
     };
-    let (privilege, reason) = match classify(name, error) {
-        ProbeError::NoPermission { reason, .. } => (true, reason),
-        ProbeError::Unsupported { reason, .. } => (false, reason),
-        other => (false, other.to_string()),
-    };
-    Outcome::Refused { step, privilege, reason, words }
+    Outcome::Refused { step, privilege, reason, words: last_words(&words) }
 }
 
 fn last_words(log: &str) -> Vec<String> {
@@ -109,44 +140,58 @@ fn last_words(log: &str) -> Vec<String> {
 }
 
 /// One check for the hook set, and one for each program that was tried; `None`: this process may not try.
-pub(super) fn judge(trials: Option<&Result<Vec<Trial>, ProbeError>>) -> Vec<Check> {
+pub(super) fn judge(trials: Option<&Result<Trials, ProbeError>>) -> Vec<Check> {
     let id = "programs.hook_set";
     match trials {
         None => vec![Check::unknown(
             Group::Programs,
             id,
-            format!("{HOOK_SET}; not tried: that takes CAP_BPF and CAP_PERFMON"),
+            "not tried: that takes CAP_BPF and CAP_PERFMON",
             "run doctor as root: sudo spantap doctor",
         )],
         Some(Err(error)) => vec![object_refused(id, error)],
         Some(Ok(trials)) => {
-            let ran = trials.iter().filter(|trial| matches!(trial.outcome, Outcome::Ran { .. })).count();
-            let finding = format!("{HOOK_SET}: {ran} of {} programs were loaded, attached and detached", trials.len());
-            let first = Check::ok(Group::Programs, id, finding);
-            [first].into_iter().chain(trials.iter().map(check)).collect()
+            let ran = trials.programs.iter().filter(|trial| trial.ran()).count();
+            let there =
+                trials.programs.iter().filter(|trial| trial.ran() || trial.program.need != Need::IfThere).count();
+            let finding =
+                format!("{}: {ran} of {there} programs were loaded, attached and detached", trials.set.name());
+            let passed_over: Vec<String> = trials.passed_over.iter().map(|why| format!("not {why}")).collect();
+            let first = Check::ok(Group::Programs, id, finding).with_details(passed_over);
+            let shown = trials.programs.iter().filter(|trial| trial.ran() || trial.program.need != Need::IfThere);
+            [first].into_iter().chain(shown.map(check)).chain(lacking(trials.set)).collect()
         }
     }
+}
+
+/// What no program of the set does.
+fn lacking(set: HookSet) -> impl Iterator<Item = Check> {
+    set.lacks().iter().map(|(feature, without)| {
+        let fix = "use a later kernel, or one with BPF trampolines";
+        Check::degraded(Group::Programs, format!("programs.{feature}"), *without, fix)
+    })
 }
 
 fn object_refused(id: &str, error: &ProbeError) -> Check {
     let (lack, fix) = match error {
         ProbeError::NoBtf(_) => (Lack::Thing, "see kernel.btf"),
         ProbeError::NoPermission { .. } => (Lack::Privilege, PERMISSION),
-        ProbeError::Unsupported { .. } | ProbeError::Other(_) => {
-            (Lack::Thing, "use Linux 6.3 or later; if it is, see whether memory is limited too tightly")
+        ProbeError::Unsupported { .. } | ProbeError::NoHooks(_) | ProbeError::Other(_) => {
+            (Lack::Thing, "use a later kernel; if it is 5.10 or later, see whether memory is limited too tightly")
         }
     };
-    Check::failed(Group::Programs, id, lack, format!("{HOOK_SET}: {error}"), fix)
+    Check::failed(Group::Programs, id, lack, error.to_string(), fix)
 }
 
 const PERMISSION: &str = "the capabilities are held and do not suffice: look at kernel.lockdown, at rules of SELinux or \
                           AppArmor, and whether the container engine's filter allows bpf (docker: --security-opt)";
 
 fn check(trial: &Trial) -> Check {
-    let id = format!("programs.{}", trial.name);
-    let role = match trial.need {
+    let id = format!("programs.{}", trial.program.name);
+    let role = match trial.program.need {
         Need::Required => "required".to_owned(),
         Need::Optional { feature, .. } => format!("optional, for {feature}"),
+        Need::IfThere => "for kernels before 6.5".to_owned(),
     };
     match &trial.outcome {
         Outcome::Ran { instructions } => {
@@ -155,20 +200,22 @@ fn check(trial: &Trial) -> Check {
         }
         Outcome::Refused { step, privilege, reason, words } => {
             let finding = format!("{role}; could not be {step}: {reason}");
-            let check = match (trial.need, privilege) {
+            let check = match (trial.program.need, privilege) {
                 (Need::Optional { without, .. }, _) => Check::degraded(
                     Group::Programs,
                     id,
                     format!("{finding}; {without}"),
                     "use a later kernel (Linux 6.16 has all)",
                 ),
-                (Need::Required, true) => Check::failed(Group::Programs, id, Lack::Privilege, finding, PERMISSION),
-                (Need::Required, false) => Check::failed(
+                (Need::Required | Need::IfThere, true) => {
+                    Check::failed(Group::Programs, id, Lack::Privilege, finding, PERMISSION)
+                }
+                (Need::Required | Need::IfThere, false) => Check::failed(
                     Group::Programs,
                     id,
                     Lack::Thing,
                     finding,
-                    "use Linux 6.3 or later; if it is, report this with the lines above",
+                    "use Linux 5.10 or later, with BPF trampolines or kprobes; if it is, report this with the lines above",
                 ),
             };
             check.with_details(words)
@@ -181,9 +228,15 @@ mod tests {
     use spantap_doctor::State;
 
     use super::*;
+    use crate::probes::Place;
 
-    fn trial(need: &'static Need, outcome: Outcome) -> Trial {
-        Trial { name: "some_program", need, outcome }
+    fn trial(need: Need, outcome: Outcome) -> Trial {
+        let program = Program { name: "some_program", target: "some_function", place: Place::Entry, need };
+        Trial { program, outcome }
+    }
+
+    fn trials(programs: Vec<Trial>) -> Trials {
+        Trials { set: HookSet::Fentry, programs, passed_over: Vec::new() }
     }
 
     fn refusal(privilege: bool) -> Outcome {
@@ -191,25 +244,25 @@ mod tests {
         Outcome::Refused { step: "loaded", privilege, reason: "Invalid argument (os error 22)".to_owned(), words }
     }
 
-    static OPTIONAL: Need = Need::Optional { feature: "extra", without: "less is seen" };
+    const OPTIONAL: Need = Need::Optional { feature: "extra", without: "less is seen" };
 
     #[test]
     fn a_required_program_decides_and_shows_the_verifiers_words() {
-        let failed = check(&trial(&Need::Required, refusal(false)));
+        let failed = check(&trial(Need::Required, refusal(false)));
         assert_eq!((failed.state, failed.exit_code), (State::Failed, Some(Lack::Thing)));
         assert_eq!(failed.details, ["0: (85) call", "R0 invalid mem access 'scalar'", "processed 9 insns"]);
         assert!(failed.finding.contains("could not be loaded: Invalid argument"), "{failed:?}");
-        assert_eq!(check(&trial(&Need::Required, refusal(true))).exit_code, Some(Lack::Privilege));
-        assert!(!complete(&[trial(&Need::Required, refusal(false))]));
+        assert_eq!(check(&trial(Need::Required, refusal(true))).exit_code, Some(Lack::Privilege));
+        assert!(!complete(&trials(vec![trial(Need::Required, refusal(false))])));
     }
 
     #[test]
     fn an_optional_program_only_limits() {
-        let missing = check(&trial(&OPTIONAL, refusal(false)));
+        let missing = check(&trial(OPTIONAL, refusal(false)));
         assert_eq!((missing.state, missing.exit_code), (State::Degraded, None));
         assert!(missing.finding.contains("less is seen"), "{missing:?}");
         let trials =
-            Ok(vec![trial(&OPTIONAL, refusal(true)), trial(&OPTIONAL, Outcome::Ran { instructions: Some(7) })]);
+            Ok(trials(vec![trial(OPTIONAL, refusal(true)), trial(OPTIONAL, Outcome::Ran { instructions: Some(7) })]));
         let checks = judge(Some(&trials));
         assert!(checks.iter().any(|check| check.finding.contains("1 of 2 programs")), "{checks:?}");
         assert!(checks.iter().any(|check| check.finding.contains("7 instructions")), "{checks:?}");

@@ -77,9 +77,9 @@ async fn a_forwarder_that_never_reads_gets_nothing_taken_over() {
 }
 
 const SHORT: Patience = Patience {
-    answer: Duration::from_millis(100),
-    ping: Duration::from_millis(50),
-    acknowledgement: Duration::from_millis(200),
+    answer: Duration::from_millis(400),
+    ping: Duration::from_millis(200),
+    acknowledgement: Duration::from_millis(800),
 };
 
 #[tokio::test]

@@ -12,7 +12,10 @@ use std::{
     collections::HashMap,
     io::{self, IoSliceMut},
     mem::MaybeUninit,
+    num::NonZeroU32,
     os::fd::{AsRawFd, OwnedFd},
+    sync::mpsc,
+    thread,
 };
 
 use aya::programs::{
@@ -24,7 +27,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlag
 
 use super::{
     filter,
-    order::{Function, MAX_BYTES, Order, PROGRAMS, READY},
+    order::{MAX_BYTES, Order, PROGRAMS, READY, Stop, When},
 };
 use crate::failure::Failure;
 
@@ -53,9 +56,15 @@ impl std::fmt::Display for Programs {
 }
 
 struct Attacher {
-    /// In the order of [`PROGRAMS`].
-    programs: Vec<UProbe>,
+    /// In the order of [`PROGRAMS`] but the last.
+    enter: Vec<UProbe>,
+    /// The last, at instructions where functions are left.
+    leave: UProbe,
+    /// The same, where the kernel catches their return.
+    returned: UProbe,
     links: HashMap<u32, Vec<UProbeLink>>,
+    /// To the thread that detaches.
+    detach: mpsc::Sender<Vec<UProbeLink>>,
 }
 
 /// Runs until the agent closes its end.
@@ -63,13 +72,18 @@ struct Attacher {
 /// # Errors
 /// If it cannot begin; the agent hears of it by the end of the socket.
 pub fn run(programs: &Programs) -> Result<(), Failure> {
-    let programs: Result<Vec<UProbe>, Failure> =
-        PROGRAMS.into_iter().zip(&programs.0).map(|(n, id)| program(*id, n)).collect();
-    let mut attacher = Attacher { programs: programs?, links: HashMap::new() };
+    let get = |place: usize, kind| {
+        let (name, number) = (PROGRAMS.get(place).copied(), programs.0.get(place).copied());
+        program(number.unwrap_or_default(), name.unwrap_or_default(), kind)
+    };
+    let enter: Result<Vec<UProbe>, Failure> = (0..LEAVE).map(|place| get(place, ProbeKind::Entry)).collect();
+    let (enter, leave, returned) = (enter?, get(LEAVE, ProbeKind::Entry)?, get(LEAVE, ProbeKind::Return)?);
     // Finds out what the kernel can do, which takes more than is left below.
     tracing::trace!(features = ?aya::features());
     give_up().map_err(|error| Failure::Privilege(error.to_string()))?;
     spantap_confinement::seal()?;
+    let detach = start_detaching()?;
+    let mut attacher = Attacher { enter, leave, returned, links: HashMap::new(), detach };
     filter::install().map_err(|error| Failure::Unavailable(error.to_string()))?;
     let input = io::stdin();
     // Says that it has begun.
@@ -90,12 +104,19 @@ pub fn run(programs: &Programs) -> Result<(), Failure> {
             _ => None,
         });
         let answer = match Order::decode(buffer.get(..bytes).unwrap_or_default()) {
-            Some(Order::Attach(number, places)) => match file {
-                Some(file) => Some(attacher.attach(number, &places, &file)),
+            Some(Order::Attach(number, stops)) => match file {
+                Some(file) => Some(attacher.attach(number, UProbeScope::AllProcesses, &stops, &file)),
                 None => Some("there is no file".to_owned()),
             },
+            Some(Order::AttachTo(number, pid, stops)) => match (file, NonZeroU32::new(pid)) {
+                (Some(file), Some(pid)) => Some(attacher.attach(number, UProbeScope::OneProcess(pid), &stops, &file)),
+                _ => Some("there is no file or no process".to_owned()),
+            },
             Some(Order::Detach(number)) => {
-                attacher.links.remove(&number);
+                if let Some(links) = attacher.links.remove(&number) {
+                    // The thread lives as long as this process.
+                    let _ = attacher.detach.send(links);
+                }
                 None
             }
             None => Some("no order".to_owned()),
@@ -111,27 +132,42 @@ pub fn run(programs: &Programs) -> Result<(), Failure> {
 
 impl Attacher {
     /// All or nothing; empty if all.
-    fn attach(&mut self, number: u32, places: &[(Function, u64)], file: &OwnedFd) -> String {
+    fn attach(&mut self, number: u32, scope: UProbeScope, stops: &[Stop], file: &OwnedFd) -> String {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let mut links = Vec::new();
-        // Entries first: a return whose entry was not seen would count as a loss.
-        let plan = [false, true].into_iter().flat_map(|leave| places.iter().map(move |place| (leave, *place)));
-        for (leave, (function, offset)) in plan {
-            if leave && !function.has_return() {
-                continue;
-            }
-            let place = if leave { LEAVE } else { function.program() };
-            let Some(program) = self.programs.get_mut(place) else { continue };
-            let attached =
-                program.attach(offset, &path, UProbeScope::AllProcesses).and_then(|id| program.take_link(id));
+        for stop in stops {
+            let program = match stop.when {
+                When::Enter => self.enter.get_mut(stop.function.program()),
+                When::Leave => Some(&mut self.leave),
+                When::Return => Some(&mut self.returned),
+            };
+            let Some(program) = program else { continue };
+            let attached = program.attach(stop.offset, &path, scope).and_then(|id| program.take_link(id));
             match attached {
                 Ok(link) => links.push(link),
-                Err(error) => return words(&error),
+                Err(error) => {
+                    let _ = self.detach.send(links);
+                    return words(&error);
+                }
             }
         }
         self.links.insert(number, links);
         String::new()
     }
+}
+
+/// Starts a thread that detaches what it is given. For each probe the kernel waits until all processors have left what may
+/// run it, a tenth of a second or so: nobody who attaches should wait for that. Returns once the thread needs no more than
+/// the filter leaves it.
+fn start_detaching() -> io::Result<mpsc::Sender<Vec<UProbeLink>>> {
+    let (sender, links) = mpsc::channel();
+    let (ready, is_ready) = mpsc::channel();
+    thread::Builder::new().name("detach".to_owned()).spawn(move || {
+        let _ = ready.send(());
+        links.into_iter().for_each(drop);
+    })?;
+    is_ready.recv().map_err(io::Error::other)?;
+    Ok(sender)
 }
 
 /// What the kernel said.
@@ -147,8 +183,7 @@ fn words(error: &ProgramError) -> String {
 
 /// One of the agent's programs, which are loaded.
 #[allow(unsafe_code)]
-fn program(number: u32, name: &'static str) -> Result<UProbe, Failure> {
-    let kind = if PROGRAMS.get(LEAVE) == Some(&name) { ProbeKind::Return } else { ProbeKind::Entry };
+fn program(number: u32, name: &'static str, kind: ProbeKind) -> Result<UProbe, Failure> {
     let cannot = |error: String| Failure::Unavailable(format!("the probe {name} cannot be had: {error}"));
     let info = loaded_programs()
         .filter_map(Result::ok)

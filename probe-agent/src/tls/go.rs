@@ -12,7 +12,7 @@ mod tests;
 use std::ops::Range;
 
 use self::{code::Places, elf::Elf, table::Table};
-use super::order::{Function, MAX_PLACES};
+use super::order::{Function, MAX_GO_PLACES};
 use crate::discovery::ReadAt;
 
 /// Why Go's TLS is not read in a program that has it.
@@ -77,5 +77,5 @@ fn all<F: ReadAt>(elf: &Elf<'_, F>, text: u64, functions: &[(Function, &Range<u6
     }
     // A return whose entry was not seen would count as a loss.
     entries.extend(returns);
-    (entries.len() <= MAX_PLACES).then_some(entries)
+    (entries.len() <= MAX_GO_PLACES).then_some(entries)
 }

@@ -21,7 +21,7 @@ use rustix::net::{
 
 use super::{
     Programs,
-    order::{Function, MAX_BYTES, Order, READY},
+    order::{MAX_BYTES, Order, READY, Stop},
 };
 
 /// Longest wait for an answer.
@@ -69,13 +69,17 @@ impl Helper {
         }
     }
 
-    /// Attaches to functions of `file`.
-    pub(super) fn attach(&self, number: u32, places: Vec<(Function, u64)>, file: &impl AsFd) -> Result<(), Refusal> {
+    /// Attaches to places of `file`.
+    pub(super) fn attach(&self, number: u32, stops: Vec<Stop>, file: &impl AsFd) -> Result<(), Refusal> {
+        self.ask(&Order::Attach(number, stops), file)
+    }
+
+    fn ask(&self, order: &Order, file: &impl AsFd) -> Result<(), Refusal> {
         let files = [file.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(&files));
-        let order = Order::Attach(number, places).encode();
+        let order = order.encode();
         let gone = |error: rustix::io::Errno| Refusal::Gone(error.into());
         sendmsg(&self.socket, &[IoSlice::new(&order)], &mut control, SendFlags::NOSIGNAL).map_err(gone)?;
         let mut answer = [0; MAX_BYTES];
@@ -85,6 +89,11 @@ impl Helper {
             Some([_]) => Ok(()),
             Some([_, words @ ..]) => Err(Refusal::Kernel(String::from_utf8_lossy(words).into_owned())),
         }
+    }
+
+    /// Attaches to places of `file` in one process only.
+    pub(super) fn attach_to(&self, number: u32, pid: u32, stops: Vec<Stop>, file: &impl AsFd) -> Result<(), Refusal> {
+        self.ask(&Order::AttachTo(number, pid, stops), file)
     }
 
     /// Takes the probes away again.

@@ -11,10 +11,12 @@ use std::{
 
 use super::{
     Note, Told,
+    cipher::Ciphers,
     helper::{Helper, Refusal},
     library::{self, Readable, Unreadable},
     mapped,
     report::{self, Report},
+    stops,
 };
 use crate::discovery::ProcFs;
 
@@ -62,6 +64,7 @@ pub(super) struct Keeper {
     libraries: HashMap<Key, Library>,
     /// Executables that have no library in them.
     plain: HashSet<Key>,
+    ciphers: Ciphers,
     next: u32,
 }
 
@@ -74,6 +77,7 @@ impl Keeper {
             processes: HashMap::new(),
             libraries: HashMap::new(),
             plain: HashSet::new(),
+            ciphers: Ciphers::default(),
             next: 1,
         }
     }
@@ -100,8 +104,15 @@ impl Keeper {
                 let watched = Watched { executable, began: Instant::now(), looks: 0, libraries: Vec::new() };
                 self.processes.insert(pid, watched);
             }
-            Note::Gone { pid } => self.leave(pid),
+            Note::Gone { pid } => {
+                self.leave(pid);
+                self.ciphers.leave(self.helper.as_ref(), pid);
+            }
             Note::Speaks { pid } => self.look(pid),
+            Note::InMemory { pid } => {
+                self.ciphers.works_in_memory(pid);
+                self.look(pid);
+            }
             Note::Unread { pid, untied } => self.unread(pid, untied),
         }
     }
@@ -133,17 +144,22 @@ impl Keeper {
             let procfs = self.procfs.clone();
             self.uses(pid, mapped.key.clone(), name, || library::mapped(&procfs, pid, &mapped));
         }
-        self.look_at_executable(pid);
+        let executable = self.look_at_executable(pid);
+        let name = self.processes.get(&pid).map(|watched| watched.executable.as_str()).unwrap_or_default();
+        if let (Some(helper), true) = (&self.helper, self.ciphers.wanted(pid, name, &maps)) {
+            self.ciphers.look(&self.procfs, helper, pid, &maps, executable.as_ref());
+        }
     }
 
-    fn look_at_executable(&mut self, pid: u32) {
+    /// Gives the key of its file if a library is linked into it.
+    fn look_at_executable(&mut self, pid: u32) -> Option<Key> {
         use std::os::unix::fs::MetadataExt as _;
-        let Ok(file) = library::open_executable(&self.procfs, pid) else { return };
-        let Ok(facts) = file.metadata() else { return };
+        let file = library::open_executable(&self.procfs, pid).ok()?;
+        let facts = file.metadata().ok()?;
         // Of maps no device is written so: the two do not meet.
         let key = (format!("exe {}", facts.dev()).into_bytes(), facts.ino());
         if self.plain.contains(&key) {
-            return;
+            return None;
         }
         let mut readable = None;
         if !self.libraries.contains_key(&key) {
@@ -153,18 +169,22 @@ impl Keeper {
                     self.plain.clear();
                 }
                 self.plain.insert(key);
-                return;
+                return None;
             }
         }
         let name = self.processes.get(&pid).map(|watched| watched.executable.clone()).unwrap_or_default();
-        self.uses(pid, key, name, || readable.unwrap_or(Err(Unreadable::Symbols)));
+        self.uses(pid, key.clone(), name, || readable.unwrap_or(Err(Unreadable::Symbols)));
+        Some(key)
     }
 
     /// The process uses a library; attaches to it if nobody used it before.
     fn uses(&mut self, pid: u32, key: Key, name: String, open: impl FnOnce() -> Result<Readable, Unreadable>) {
         if !self.libraries.contains_key(&key) {
             let state = match self.libraries.len() < MAX_LIBRARIES {
-                true => open().and_then(|readable| self.attach(pid, &name, readable)),
+                true => open().and_then(|(file, mut places)| {
+                    self.ciphers.take(&key, &mut places);
+                    self.attach(pid, &name, (file, places))
+                }),
                 false => Err(Unreadable::Many),
             };
             if let Err(reason) = &state {
@@ -192,7 +212,9 @@ impl Keeper {
         let number = self.next;
         self.next = self.next.wrapping_add(1);
         let (began, functions) = (Instant::now(), places.len());
-        match helper.attach(number, places, &file) {
+        let stops = stops::plan(&file, &places);
+        tracing::debug!(library = name, ?stops, "stops in the functions of this TLS library");
+        match helper.attach(number, stops, &file) {
             Ok(()) => {
                 let ms = began.elapsed().as_millis() as u64;
                 tracing::info!(pid, library = name, functions, ms, "reading TLS");

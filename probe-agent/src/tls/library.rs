@@ -14,7 +14,7 @@ use std::{
 use super::{
     go::{self, Unusable},
     mapped::Mapped,
-    order::{Function, OPENSSL, reads},
+    order::{CIPHER, Function, OPENSSL, reads},
     symbols,
 };
 use crate::discovery::ProcFs;
@@ -47,6 +47,13 @@ pub(super) type Readable = (File, Vec<(Function, u64)>);
 
 /// Opens the file through the process's own root, and makes sure that it is the one that is mapped.
 pub(super) fn mapped(procfs: &ProcFs, pid: u32, mapped: &Mapped) -> Result<Readable, Unreadable> {
+    let file = open_mapped(procfs, pid, mapped)?;
+    let places = places(&file);
+    if reads(&places) { Ok((file, places)) } else { Err(Unreadable::Symbols) }
+}
+
+/// The same, without a look at its functions.
+pub(super) fn open_mapped(procfs: &ProcFs, pid: u32, mapped: &Mapped) -> Result<File, Unreadable> {
     if mapped.deleted {
         return Err(Unreadable::Replaced);
     }
@@ -57,8 +64,12 @@ pub(super) fn mapped(procfs: &ProcFs, pid: u32, mapped: &Mapped) -> Result<Reada
     if inode != mapped.key.1 {
         return Err(Unreadable::Replaced);
     }
-    let places = places(&file);
-    if reads(&places) { Ok((file, places)) } else { Err(Unreadable::Symbols) }
+    Ok(file)
+}
+
+/// Where the function begins that writes ciphertext.
+pub(super) fn cipher(file: &File) -> Option<u64> {
+    symbols::find(file, &[CIPHER])?.get(CIPHER).copied()
 }
 
 /// The program's own file, if a library with symbols is linked into it, or Go's.

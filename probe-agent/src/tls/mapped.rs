@@ -15,14 +15,33 @@ pub(super) struct Mapped {
 
 /// Beginnings of names of libraries with OpenSSL's interface.
 const OPENSSL: [&[u8]; 1] = [b"libssl.so"];
+/// The same of the part of it that may be a file of its own.
+const CRYPTO: [&[u8]; 2] = [b"libcrypto.so", b"libssl.so"];
+/// Beginnings of names of modules that move the bytes of sockets themselves, with the TLS library working in memory.
+const MOVERS: [&[u8]; 4] = [b"_asyncio.", b"libuv.so", b"libnode.so", b"libnetty_tcnative"];
 const DELETED: &[u8] = b" (deleted)";
 
 /// Files with OpenSSL's interface by their names, each once, at most `limit`.
 pub(super) fn openssl(maps: &[u8], limit: usize) -> Vec<Mapped> {
+    named(maps, &OPENSSL, limit)
+}
+
+/// Files that ciphertext may go through, likewise.
+pub(super) fn crypto(maps: &[u8], limit: usize) -> Vec<Mapped> {
+    named(maps, &CRYPTO, limit)
+}
+
+/// Whether the process has a module that moves the bytes of its sockets itself.
+pub(super) fn moves_bytes_itself(maps: &[u8]) -> bool {
+    let names = maps.split(|&byte| byte == b'\n').filter_map(|line| line.rsplit(|&byte| byte == b'/').next());
+    names.into_iter().any(|name| MOVERS.iter().any(|begin| name.starts_with(begin)))
+}
+
+fn named(maps: &[u8], names: &[&[u8]], limit: usize) -> Vec<Mapped> {
     let mut found: Vec<Mapped> = Vec::new();
     for mapped in maps.split(|&byte| byte == b'\n').filter_map(parse) {
         let name = mapped.path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
-        let known = OPENSSL.iter().any(|begin| name.strip_prefix(*begin).is_some_and(ends_or_version));
+        let known = names.iter().any(|begin| name.strip_prefix(*begin).is_some_and(ends_or_version));
         if known && found.len() < limit && found.iter().all(|other| other.key != mapped.key) {
             found.push(mapped);
         }

@@ -61,6 +61,9 @@ impl Report {
             let pairs = rounds.iter().zip(&self.without);
             format!("{:.2}", median(pairs.map(|(with, without)| with.load_us - without.load_us).collect()))
         });
+        row("watched program, µs CPU a request without / with", &|rounds| {
+            format!("{:.1} / {:.1}", middle(&self.without, &|r| r.watched_us), middle(rounds, &|r| r.watched_us))
+        });
         row("receiver, µs CPU a request", &|rounds| format!("{:.2}", middle(rounds, &|r| r.sink_us)));
         let most = |rounds: &[Round], of: &dyn Fn(&Round) -> u64| {
             format!("{:.1}", rounds.iter().map(of).max().unwrap_or_default() as f64 / 1024.0)
@@ -74,7 +77,7 @@ impl Report {
         row("ring buffer, resident MiB (mapped twice)", &|rounds| most(rounds, &|r| r.agent_memory.ring));
         row("forwarder, peak resident MiB", &|rounds| most(rounds, &|r| r.forwarder_memory.peak));
         let total = |rounds: &[Round], of: &dyn Fn(&Round) -> u64| rounds.iter().map(of).sum::<u64>();
-        row("requests made (nginx's own count)", &|rounds| total(rounds, &|r| r.requests).to_string());
+        row("requests made (nginx's own count, else wrk's)", &|rounds| total(rounds, &|r| r.requests).to_string());
         row("server exchanges due", &|rounds| total(rounds, &|r| r.due).to_string());
         row("server exchanges reported", &|rounds| total(rounds, &|r| r.reported).to_string());
         row("client spans received", &|rounds| total(rounds, &|r| r.client).to_string());

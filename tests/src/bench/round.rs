@@ -22,6 +22,8 @@ use crate::{
 const CONNECTIONS: u32 = 8;
 /// Longest wait for spans that are on their way.
 const ARRIVAL: Duration = Duration::from_secs(15);
+/// Longest wait for TLS of the watched program to be read.
+const TLS_IS_READ: Duration = Duration::from_secs(5);
 
 /// What Spantap exports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +39,9 @@ pub(super) enum Signals {
 pub(super) struct Scene {
     /// What wrk asks for.
     pub(super) url: String,
-    /// Port of the nginx whose own count of requests is the truth.
-    pub(super) counter: u16,
+    /// Plain port of the nginx whose own count of requests is the truth; without one it is wrk's, which does not know of the
+    /// last request of each connection.
+    pub(super) counter: Option<u16>,
     /// Processes whose CPU time is that of the watched program.
     pub(super) watched: Vec<Vec<u32>>,
     /// Entries of `discovery.instrument`.
@@ -58,6 +61,8 @@ pub(super) struct Round {
     pub(super) requests: u64,
     /// CPU of watched program and wrk, microseconds a request.
     pub(super) load_us: f64,
+    /// CPU of the watched program alone, microseconds a request.
+    pub(super) watched_us: f64,
     /// CPU of the agent, microseconds a request.
     pub(super) agent_us: f64,
     /// CPU of the forwarder, microseconds a request.
@@ -89,9 +94,10 @@ impl Scene {
     pub(super) fn without(&self, seconds: u32) -> Result<Round> {
         let before = self.requests()?;
         let load = self.load(seconds)?;
-        let requests = self.requests()? - before - 1;
-        ensure!(requests > 0, "no request was counted");
-        Ok(Round { rate: load.rate, requests, load_us: load.cpu_us as f64 / requests as f64, ..Round::default() })
+        let requests = self.made(before, &load)?;
+        let each = |us: u64| us as f64 / requests as f64;
+        let (load_us, watched_us) = (each(load.cpu_us), each(load.watched_us));
+        Ok(Round { rate: load.rate, requests, load_us, watched_us, ..Round::default() })
     }
 
     /// The load while Spantap observes.
@@ -108,8 +114,7 @@ impl Scene {
         [agent, forwarder].into_iter().for_each(measure::forget_peak);
         let (cpu_before, bpf_before) = (cpu(), measure::bpf(agent));
         let load = self.load(seconds)?;
-        let requests = self.requests()? - first - 1;
-        ensure!(requests > 0, "no request was counted");
+        let requests = self.made(first, &load)?;
         // Both questions for nginx's count lie after the reset.
         let due = requests * self.spans_per_request + if self.own_questions_are_seen { 2 } else { 0 };
         let reported = || -> Result<u64> {
@@ -137,6 +142,7 @@ impl Scene {
             rate: load.rate,
             requests,
             load_us: load.cpu_us as f64 / requests as f64,
+            watched_us: load.watched_us as f64 / requests as f64,
             agent_us: per_request(0),
             forwarder_us: per_request(1),
             sink_us: per_request(2),
@@ -170,6 +176,16 @@ impl Scene {
 
     /// Asks until Spantap has reported an exchange, then until nothing more comes.
     fn wait_observed(&self, spantap: &Spantap) -> Result<()> {
+        if self.url.starts_with("https:") {
+            // TLS that is not read is a result as well.
+            let _ = host::wait_for("the first exchange over TLS", TLS_IS_READ, || {
+                Command::new("curl").args(["-s", "-k", "-o", "/dev/null", &self.url]).status().ok()?;
+                std::thread::sleep(Duration::from_millis(50));
+                server_exchanges(spantap).ok().filter(|n| *n > 0)
+            });
+            std::thread::sleep(Duration::from_millis(1500));
+            return Ok(());
+        }
         let (port, path) = self.target()?;
         host::wait_for("the first exchange to be reported", ARRIVAL, || {
             http::get(port, path).ok()?;
@@ -189,9 +205,20 @@ impl Scene {
 
     /// nginx's own count of requests, this question included.
     fn requests(&self) -> Result<u64> {
-        let text = http::get(self.counter, "/requests")?.text();
+        let Some(counter) = self.counter else { return Ok(0) };
+        let text = http::get(counter, "/requests")?.text();
         let numbers = text.lines().nth(2).context("no stub_status")?;
         numbers.split_whitespace().nth(2).and_then(|n| n.parse().ok()).context("no count of requests")
+    }
+
+    /// Requests of the load, `before` which this was nginx's count.
+    fn made(&self, before: u64, load: &Load) -> Result<u64> {
+        let requests = match self.counter {
+            Some(_) => self.requests()? - before - 1,
+            None => load.answered,
+        };
+        ensure!(requests > 0, "no request was counted");
+        Ok(requests)
     }
 
     fn load(&self, seconds: u32) -> Result<Load> {
@@ -206,18 +233,22 @@ impl Scene {
         let output = std::io::read_to_string(wrk.stdout.take().context("no output")?)?;
         let own = measure::cpu_us(wrk.id());
         wrk.wait()?;
-        let cpu_us = watched().saturating_sub(before) + own;
+        let watched_us = watched().saturating_sub(before);
         let rate = output.lines().find_map(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok());
         if let Some(errors) = output.lines().find(|line| line.contains("Non-2xx") || line.contains("Socket errors")) {
             eprintln!("bench: wrk says: {}", errors.trim());
         }
-        Ok(Load { rate: rate.with_context(|| format!("wrk said nothing of its rate:\n{output}"))?, cpu_us })
+        let answered = output.lines().find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok());
+        let rate = rate.with_context(|| format!("wrk said nothing of its rate:\n{output}"))?;
+        Ok(Load { rate, answered: answered.context("wrk did not count")?, cpu_us: watched_us + own, watched_us })
     }
 }
 
 struct Load {
     rate: f64,
+    answered: u64,
     cpu_us: u64,
+    watched_us: u64,
 }
 
 fn server_exchanges(spantap: &Spantap) -> Result<u64> {

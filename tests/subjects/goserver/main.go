@@ -1,4 +1,4 @@
-// An HTTP server on net/http. In: the port as its argument.
+// An HTTP server on net/http. In: the port as its argument; with a certificate and its key behind it, over TLS.
 // GET /call?port=N asks 127.0.0.1:N/hello itself before it answers; every other path answers "hello".
 package main
 
@@ -27,5 +27,9 @@ func call(w http.ResponseWriter, r *http.Request) {
 func main() {
 	http.HandleFunc("/call", call)
 	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") })
-	log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Args[1], nil))
+	address := "127.0.0.1:" + os.Args[1]
+	if len(os.Args) > 3 {
+		log.Fatal(http.ListenAndServeTLS(address, os.Args[2], os.Args[3], nil))
+	}
+	log.Fatal(http.ListenAndServe(address, nil))
 }

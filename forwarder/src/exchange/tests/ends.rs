@@ -8,6 +8,7 @@ use crate::{
 
 const GET: &str = "GET /a HTTP/1.1\r\n\r\n";
 const PART: &str = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123";
+const FULL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n123";
 const OPEN: &str = "HTTP/1.1 200 OK\r\n\r\n123";
 const HEAD_PART: &str = "HTTP/1.1 502 Bad\r\nConte";
@@ -192,6 +193,31 @@ fn unix_sockets_end_with_their_process() {
         if response != OPEN {
             assert_eq!(bench.seen.exchanges[0].end.0, s.now + 5);
         }
+    }
+}
+
+#[test]
+fn of_a_process_that_goes_on_unobserved_no_end_is_made_up() {
+    for (response, of_it) in [("", "response_not_observed 1"), (PART, "response_not_observed 1")] {
+        let (mut s, mut other) = (Socket::new(), Socket::new());
+        other.id = 8;
+        s.recv(GET).send(FULL).recv(GET);
+        if !response.is_empty() {
+            s.send(response);
+        }
+        for event in &mut other.recv(GET).events {
+            event.process = ProcessId(2);
+        }
+        let mut bench = Bench::new(Limits::default());
+        bench.table.connection(unix(s.id), &mut bench.seen);
+        bench.feed(s.events);
+        bench.feed(other.events);
+        bench.table.process_unobserved(ProcessId(1), &mut bench.seen);
+        // Its end some time later, told with the id or without.
+        bench.table.process_ended(ProcessId(1), MonotonicNs(s.now + 5));
+        bench.pass(300);
+        assert_eq!(bench.seen.lines(), ["GET /a 200 complete", of_it]);
+        assert_eq!(bench.check().connections, 1, "that of the other process goes on");
     }
 }
 

@@ -69,6 +69,7 @@ impl Socket {
             tls: false,
             encrypted: false,
             untied: false,
+            blocking: false,
         }
     }
 
@@ -212,11 +213,16 @@ pub(super) fn process(id: u32) -> ProcessRef {
 pub(super) fn tcp(socket: u64) -> ConnectionRef {
     let address = IpAddr::from([127, 0, 0, 1]);
     let endpoints = Endpoints::Tcp { local: (address, 80), peer: (address, 50_000) };
-    Arc::new(Connection { socket: SocketId(socket), endpoints, network_namespace: 1 })
+    Arc::new(Connection { socket: SocketId(socket), endpoints, network_namespace: 1, tie: Tie::Unknown })
 }
 
 pub(super) fn unix(socket: u64) -> ConnectionRef {
-    Arc::new(Connection { socket: SocketId(socket), endpoints: Endpoints::Unix { path: None }, network_namespace: 0 })
+    Arc::new(Connection {
+        socket: SocketId(socket),
+        endpoints: Endpoints::Unix { path: None },
+        network_namespace: 0,
+        tie: Tie::Unknown,
+    })
 }
 
 /// A table with its results, and a clock that follows the events.

@@ -1,7 +1,10 @@
 //! Odd heads, other protocols, connections that were there before.
 
 use super::kit::*;
-use crate::exchange::Limits;
+use crate::{
+    exchange::{Limits, Table},
+    model::{Connection, ConnectionRef, Endpoints, SocketId},
+};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
@@ -56,6 +59,35 @@ fn plaintext_of_tls_follows_what_was_before() {
         assert_eq!(seen.exchanges.iter().filter(|exchange| exchange.tls).count(), 1, "{before:?}");
         let losses: Vec<_> = seen.lines().into_iter().filter(|line| !line.contains("/tls")).collect();
         assert_eq!(losses, expected, "{before:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_is_known_late_counts_once() {
+    let peer = || {
+        let at = |port| (std::net::Ipv4Addr::LOCALHOST.into(), port);
+        let endpoints = Endpoints::Tcp { local: at(443), peer: at(50_000) };
+        ConnectionRef::new(Connection {
+            socket: SocketId(7),
+            endpoints,
+            network_namespace: 0,
+            tie: crate::model::Tie::Unknown,
+        })
+    };
+    for (told_after, expected) in [(0, None), (1, None), (2, Some(1)), (4, Some(1))] {
+        let mut s = Socket::new();
+        s.recv("GET /a HTTP/1.1\r\n\r\n").send(OK).recv("GET /b HTTP/1.1\r\n\r\n").send(OK);
+        let (mut table, mut seen) = (Table::new(Limits::default()), Seen::default());
+        for (at, mut event) in s.events.into_iter().enumerate() {
+            if at == told_after {
+                table.connection(peer(), &mut seen);
+            }
+            event.tls = true;
+            table.event(event, &process(1), &mut seen);
+        }
+        table.connection(peer(), &mut seen);
+        assert_eq!(seen.exchanges.len(), 2);
+        assert_eq!(seen.losses.get("tls_peer_unknown").copied(), expected, "{told_after}");
     }
 }
 

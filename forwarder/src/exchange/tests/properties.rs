@@ -259,6 +259,7 @@ fn random_event() -> impl Strategy<Value = SocketEvent> {
             tls: turn % 7 == 3,
             encrypted: ms % 61 == 7,
             untied: ms % 2 == 0,
+            blocking: ms % 3 == 0,
         }
     })
 }

@@ -64,6 +64,7 @@ impl Recorder {
                 tls: false,
                 encrypted: false,
                 untied: false,
+                blocking: false,
             })
             .collect();
         events.sort_by_key(|event| event.time);

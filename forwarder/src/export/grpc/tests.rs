@@ -46,7 +46,9 @@ fn codes_that_may_be_tried_again() {
     ] {
         let answer = ended(&[("grpc-status", &code.to_string())]).answer();
         assert_eq!(matches!(answer, Answer::Retry { after: None, .. }), again, "{code}: {answer:?}");
-        assert!(again || matches!(answer, Answer::Refused(_)));
+        let credentials = matches!(code, 7 | 16);
+        assert_eq!(matches!(answer, Answer::Unauthorized { status, .. } if status == code), credentials);
+        assert!(again || credentials || matches!(answer, Answer::Refused(_)));
     }
 }
 
@@ -75,7 +77,8 @@ fn the_pause_of_retry_info() {
 fn words_of_the_server() {
     let answer = ended(&[("grpc-status", "16"), ("grpc-message", "no%20auth%0Agiven %C3%A9%zz")]);
     assert!(answer.is_unauthorized());
-    assert_eq!(answer.answer(), Answer::Refused("status UNAUTHENTICATED: no auth given é%zz".into()));
+    let what = "status UNAUTHENTICATED: no auth given é%zz".into();
+    assert_eq!(answer.answer(), Answer::Unauthorized { status: 16, what });
     // Trailers only: everything stands in the headers.
     let headers = metadata(&[("content-type", "application/grpc"), ("grpc-status", "12")]);
     assert!(Ended::read(200, &headers, &HeaderMap::new(), &[], MOST).unwrap().is_unimplemented());

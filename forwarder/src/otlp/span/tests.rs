@@ -108,7 +108,7 @@ fn server_span_in_full() {
             ("network.peer.address", "10.0.0.2"),
             ("network.peer.port", "i40000"),
             ("network.protocol.version", "1.1"),
-            ("thread.id", "i4242"),
+            ("spantap.thread.id", "i4242"),
             ("http.response.status_code", "i200"),
             ("http.response.body.size", "i1234"),
             ("spantap.server.queue.duration", "d0.00025"),
@@ -145,7 +145,7 @@ fn client_span_in_full() {
             ("network.peer.address", "10.0.0.2"),
             ("network.peer.port", "i40000"),
             ("network.protocol.version", "1.1"),
-            ("thread.id", "i4242"),
+            ("spantap.thread.id", "i4242"),
             ("http.response.status_code", "i404"),
             ("http.response.body.size", "i1234"),
             ("error.type", "404"),
@@ -215,6 +215,7 @@ fn unix_sockets() {
         socket: crate::model::SocketId(1),
         endpoints: Endpoints::Unix { path: Some("/run/app.sock".into()) },
         network_namespace: 0,
+        tie: crate::model::Tie::Unknown,
     });
     let found = attributes(&span(&e).attributes);
     assert_eq!(found["network.transport"], "unix");

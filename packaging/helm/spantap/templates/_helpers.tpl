@@ -17,5 +17,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- define "spantap.configuration" -}}
 {{- $file := deepCopy .Values.config }}
 {{- with .Values.discovery }}{{ $_ := set $file "discovery" . }}{{ end }}
+{{- if .Values.spool.enabled }}
+{{- $spool := dict "path" "/var/lib/spantap/spool" "max_size" .Values.spool.maxSize }}
+{{- $_ := set $file "spantap" (mergeOverwrite (dict "spool" $spool) ($file.spantap | default dict)) }}
+{{- end }}
 {{- toYaml $file }}
 {{- end }}

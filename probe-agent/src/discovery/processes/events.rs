@@ -68,7 +68,7 @@ impl Processes {
             environment: Vec::new(),
             container_id: before.and_then(|process| process.program.container_id.clone()),
         };
-        let occasion = Occasion { new_program: true, told: Some(&told), port: None };
+        let occasion = Occasion { new_program: true, told: Some(&told), ..Occasion::default() };
         match self.reader.stat(pid) {
             Ok(stat) if stat.start == start => self.consider(pid, stat, &occasion, &mut changes),
             _ => self.consider_told(pid, start, &occasion, &mut changes),

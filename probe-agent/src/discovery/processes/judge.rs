@@ -27,6 +27,8 @@ pub(crate) struct Occasion<'a> {
     pub port: Option<u16>,
     /// Its program and arguments as the kernel event told them.
     pub told: Option<&'a Facts>,
+    /// The rules are others than before: what it was selected by counts no more.
+    pub anew: bool,
 }
 
 /// A process in judgement.
@@ -56,6 +58,10 @@ impl Processes {
             Ok(candidate) => candidate,
             Err(error) => {
                 note(&error, &mut self.counts);
+                // What other rules would have said is not known; of one that has ended an event tells.
+                if occasion.anew && !matches!(error, ReadError::Gone) {
+                    self.exclude(pid, changes);
+                }
                 return self.consider_told(pid, stat.start, occasion, changes);
             }
         };
@@ -101,7 +107,8 @@ impl Processes {
     fn decide(&mut self, subject: Subject, occasion: &Occasion<'_>, changes: &mut Vec<Change>) {
         let Subject { pid, start, parent, image, mut candidate } = subject;
         let id = self.live.get(&pid).and_then(|live| live.id);
-        let before = id.or_else(|| self.inheritable(parent)).and_then(|id| self.known.get(&id));
+        let before =
+            id.filter(|_| !occasion.anew).or_else(|| self.inheritable(parent)).and_then(|id| self.known.get(&id));
         let verdict = self.selection.judge(&candidate, before.map(|process| &process.entry));
         candidate.ports.truncate(MAX_PORTS);
         let live = Live { start, parent, image, ports: candidate.ports, unjudged: false, id };
@@ -220,7 +227,7 @@ impl Processes {
         let key = (pid, live.start);
         if let Some(id) = live.id.take() {
             self.ids.remove(&key);
-            self.leave(id, pid, changes);
+            self.leave(id, pid, true, changes);
         }
     }
 
@@ -230,7 +237,7 @@ impl Processes {
             return;
         };
         if let Some(id) = live.id {
-            self.leave(id, pid, changes);
+            self.leave(id, pid, false, changes);
         }
     }
 
@@ -242,10 +249,10 @@ impl Processes {
         self.own.retain(|&(own, own_start)| own != pid || own_start.is_none_or(|own_start| own_start == start));
     }
 
-    fn leave(&mut self, id: ProcessId, pid: u32, changes: &mut Vec<Change>) {
+    fn leave(&mut self, id: ProcessId, pid: u32, goes_on: bool, changes: &mut Vec<Change>) {
         self.live_selected -= 1;
         self.recent = None;
-        changes.push(Change::Deselected { id, pid });
+        changes.push(Change::Deselected { id, pid, goes_on });
         let now = Instant::now();
         self.leaving.push_back((now + self.limits.grace, id));
         if self.leaving.len() > self.limits.selected {

@@ -18,6 +18,14 @@ pub(crate) enum Walk {
     Thorough,
 }
 
+/// The processes of one walk.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) programs: FxHashMap<u32, Stat>,
+    /// Those are there, and nothing more is known about them than before.
+    pub(super) unreadable: FxHashSet<u32>,
+}
+
 /// Every so many walks the descriptors of all processes are looked at, even if no listening socket is new: one may have
 /// been handed over to another process.
 const FULL_WALK: u64 = 12;
@@ -32,35 +40,44 @@ impl Processes {
         let mut changes = self.reap(Instant::now());
         self.reader.forget_mount_namespaces();
 
-        let mut unreadable = FxHashSet::default();
-        let mut programs = FxHashMap::default();
-        for pid in pids {
-            match self.reader.stat(pid) {
-                Ok(stat) if !stat.kernel_thread => drop(programs.insert(pid, stat)),
-                Ok(_) | Err(ReadError::Gone) => {}
-                Err(error) => {
-                    // It is there, and nothing more is known about it than before.
-                    note(&error, &mut self.counts);
-                    unreadable.insert(pid);
-                }
-            }
-        }
-        let look_at_ports = self.selection.needs().ports && self.look_for_listeners(walk, programs.keys().copied());
-        for (&pid, &stat) in &programs {
+        let found = self.look_at_all(pids);
+        let look_at_ports =
+            self.selection.needs().ports && self.look_for_listeners(walk, found.programs.keys().copied());
+        for (&pid, &stat) in &found.programs {
             self.inspect(pid, stat, look_at_ports, &mut changes);
         }
-        let here = |pid: &u32| programs.contains_key(pid) || unreadable.contains(pid);
-        let ended: Vec<u32> = self.live.keys().filter(|pid| !here(pid)).copied().collect();
-        for pid in ended {
-            self.forget(pid, &mut changes);
-        }
-        self.own.retain(|(pid, _)| here(pid));
+        self.forget_others(&found, &mut changes);
         self.settle(&mut changes);
         Ok(changes)
     }
 
+    pub(super) fn look_at_all(&mut self, pids: Vec<u32>) -> Found {
+        let mut found = Found::default();
+        for pid in pids {
+            match self.reader.stat(pid) {
+                Ok(stat) if !stat.kernel_thread => drop(found.programs.insert(pid, stat)),
+                Ok(_) | Err(ReadError::Gone) => {}
+                Err(error) => {
+                    note(&error, &mut self.counts);
+                    found.unreadable.insert(pid);
+                }
+            }
+        }
+        found
+    }
+
+    /// Who was not found has ended.
+    pub(super) fn forget_others(&mut self, found: &Found, changes: &mut Vec<Change>) {
+        let here = |pid: &u32| found.programs.contains_key(pid) || found.unreadable.contains(pid);
+        let ended: Vec<u32> = self.live.keys().filter(|pid| !here(pid)).copied().collect();
+        for pid in ended {
+            self.forget(pid, changes);
+        }
+        self.own.retain(|(pid, _)| here(pid));
+    }
+
     /// Whether the descriptors of processes that are known have to be looked at.
-    fn look_for_listeners(&mut self, walk: Walk, pids: impl Iterator<Item = u32>) -> bool {
+    pub(super) fn look_for_listeners(&mut self, walk: Walk, pids: impl Iterator<Item = u32>) -> bool {
         let thorough = walk == Walk::Thorough;
         let Self { reader, selection, listeners, counts, .. } = self;
         let new = listeners.refresh(&reader.procfs, pids, selection.ports(), thorough, counts);

@@ -5,6 +5,7 @@ mod inheritance;
 mod life;
 mod model;
 mod real;
+mod rules;
 mod tree;
 mod walks;
 

@@ -4,9 +4,9 @@
 //! return instructions; or nothing, if anything about them is not as Go's compiler makes it since 1.17: a probe inside of an
 //! instruction would break the program.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use super::super::instruction::{self, Flow, Instruction};
 
 /// Places in a function, as offsets from its beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,57 +18,54 @@ pub(super) struct Places {
     pub(super) returns: Vec<u64>,
 }
 
-/// Offset of the stack's bound in the goroutine's object: `stackguard0`, all versions.
-const STACK_BOUND: u64 = 16;
-
-/// Places in a function that begins by looking at its stack.
+/// Places in a function that begins by looking at its stack. Some have no need to: they have none.
 pub(super) fn places(code: &[u8]) -> Option<Places> {
     let all = decode(code)?;
-    Some(Places { entry: entry(&all)?, returns: returns(&all) })
+    let returns = all.iter().filter(|(_, instruction)| instruction.flow == Flow::Return).map(|(at, _)| *at as u64);
+    Some(Places { entry: entry(code, &all)?, returns: returns.collect() })
 }
 
-/// The first instruction of any function: some have no need to look at their stack.
-fn decode(code: &[u8]) -> Option<Vec<Instruction>> {
-    let mut all = Vec::new();
-    let mut starts = BTreeSet::new();
-    for instruction in Decoder::with_ip(64, code, 0, DecoderOptions::NONE) {
-        if instruction.is_invalid() {
-            return None;
-        }
-        starts.insert(instruction.ip());
-        all.push(instruction);
+/// All instructions, one behind the other, by their offsets.
+fn decode(code: &[u8]) -> Option<BTreeMap<usize, Instruction>> {
+    let mut all = BTreeMap::new();
+    let mut at = 0;
+    while at < code.len() {
+        let instruction = instruction::decode(code.get(at..)?)?;
+        all.insert(at, instruction);
+        at += instruction.length;
     }
     // Every jump within the function leads to where an instruction begins.
-    let sound = all.iter().all(|instruction| {
-        let target = instruction.near_branch_target();
-        let jumps = matches!(instruction.op0_kind(), OpKind::NearBranch64) && target < code.len() as u64;
-        !jumps || starts.contains(&target)
+    let sound = all.iter().all(|(at, instruction)| {
+        let (Flow::Jump(distance) | Flow::Branch(distance)) = instruction.flow else { return true };
+        let target = usize::try_from((at + instruction.length) as i64 + distance);
+        target.is_ok_and(|target| target >= code.len() || all.contains_key(&target))
     });
     sound.then_some(all)
 }
 
+/// `cmp rsp, [r14+16]`, `cmp r12, [r14+16]`: the stack's bound (`stackguard0`) in the goroutine's object, all versions.
+const COMPARES: [&[u8]; 2] = [b"\x49\x3b\x66\x10", b"\x4d\x3b\x66\x10"];
+/// `lea r12, [rsp-..]`, by a distance of 1 byte and of 4: functions that need much of the stack.
+const ADDRESSES: [(&[u8], usize); 2] = [(b"\x4c\x8d\x64\x24", 5), (b"\x4c\x8d\xa4\x24", 8)];
+/// `push rbp`
+const PUSH: u8 = 0x55;
+
 /// `[lea r12, [rsp-..];] cmp rsp|r12, [r14+16]; jbe ..; [push rbp]`: the jump, or better the push.
-fn entry(all: &[Instruction]) -> Option<u64> {
-    let mut all = all.iter();
-    let mut next = all.next()?;
-    if next.mnemonic() == Mnemonic::Lea && next.op0_register() == Register::R12 {
-        next = all.next()?;
-    }
-    let compares = next.mnemonic() == Mnemonic::Cmp
-        && matches!(next.op0_register(), Register::RSP | Register::R12)
-        && next.op1_kind() == OpKind::Memory
-        && next.memory_base() == Register::R14
-        && next.memory_displacement64() == STACK_BOUND;
-    let jump = all.next()?;
-    if !compares || !matches!(jump.code(), Code::Jbe_rel8_64 | Code::Jbe_rel32_64) {
+fn entry(code: &[u8], all: &BTreeMap<usize, Instruction>) -> Option<u64> {
+    let address = ADDRESSES.iter().find(|(begin, _)| code.starts_with(begin));
+    let compare = address.map_or(0, |(_, length)| *length);
+    if !COMPARES.iter().any(|begin| code.get(compare..).is_some_and(|rest| rest.starts_with(begin))) {
         return None;
     }
-    let push = all.next().filter(|next| next.code() == Code::Push_r64 && next.op0_register() == Register::RBP);
-    Some(push.unwrap_or(jump).ip())
-}
-
-fn returns(all: &[Instruction]) -> Vec<u64> {
-    all.iter().filter(|instruction| instruction.mnemonic() == Mnemonic::Ret).map(Instruction::ip).collect()
+    let jump = compare + 4;
+    let length = match code.get(jump..)? {
+        [0x76, ..] => 2,
+        [0x0f, 0x86, ..] => 6,
+        _ => return None,
+    };
+    let push = jump + length;
+    let entry = if code.get(push) == Some(&PUSH) { push } else { jump };
+    all.contains_key(&entry).then_some(entry as u64)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ enum Step {
     Exit { pid: u32, start: u64 },
     Ignore(u32),
     Scan(Walk),
+    Reconfigure(Discovery),
     Reap,
 }
 
@@ -39,6 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
         pid().prop_map(Step::Ignore),
         prop_oneof![Just(Walk::Periodic), Just(Walk::Thorough)].prop_map(Step::Scan),
         Just(Step::Reap),
+        rules().prop_map(Step::Reconfigure),
     ]
 }
 
@@ -71,6 +73,7 @@ fn apply(table: &mut Processes, tree: &Tree, step: Step) -> Vec<Change> {
         Step::Exit { pid, start } => table.exited(pid, exact(start)),
         Step::Ignore(pid) => table.ignore(pid),
         Step::Scan(walk) => table.scan(walk).unwrap(),
+        Step::Reconfigure(discovery) => table.reconfigure(&discovery).unwrap(),
         Step::Reap => table.reap(Instant::now()),
     }
 }
@@ -101,7 +104,7 @@ proptest! {
                         prop_assert!(process.program.executable != "/srv/secret");
                         prop_assert!(watched.contains(&(process.pid, process.id)));
                     }
-                    Change::Deselected { id, pid } => {
+                    Change::Deselected { id, pid, .. } => {
                         prop_assert!(watched.remove(&(pid, id)));
                         leaving.insert(id);
                     }

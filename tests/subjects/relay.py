@@ -1,0 +1,47 @@
+"""An HTTP/1.1 server with a thread for each connection, which asks another server before it answers.
+
+In: its own port, the port of the other one (0: it answers by itself), seconds to wait before it asks; its own address and
+that of the other one, unless both are 127.0.0.1.
+GET /in/N asks /out/N, GET /x/in/N asks /x/out/N: which request was made for which can be told by the path.
+"""
+import http.client
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+own, other, pause = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+own_host, other_host = (sys.argv[4:] + ["127.0.0.1", "127.0.0.1"])[:2]
+kept = threading.local()
+
+
+def ask(path):
+    # A connection for each thread; where the server's connections are short, so are these.
+    if not hasattr(kept, "connection"):
+        kept.connection = http.client.HTTPConnection(other_host, other)
+    kept.connection.request("GET", path)
+    return kept.connection.getresponse().read()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        if pause:
+            time.sleep(pause)
+        body = ask(self.path.replace("/in/", "/out/")) if other and "/in/" in self.path else b"hello"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
+Server((own_host, own), Handler).serve_forever()

@@ -1,0 +1,316 @@
+//! Links that no header tells of: between the two ends of a connection, and inside of one program.
+//!
+//! The truth is in the path: the number in the path that a program is asked for is in the path that it asks for.
+#![allow(missing_docs)]
+
+use std::{
+    collections::HashMap,
+    process::{Command, ExitCode},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use spantap_tests::{
+    collector, compiled, host, http, load,
+    namespaces::Host,
+    observed::{self, Observed},
+    pair::Pair,
+    process::Process,
+    script::{At, CONN, How, Step, connect, connect_at, read_bytes, read_head, send, send_how, serve, serve_at},
+    servers,
+    spantap::Setup,
+    suite::Suite,
+    telemetry::{Kind, Span, Telemetry},
+};
+
+const ARRIVAL: Duration = Duration::from_secs(40);
+const TRAFFIC: Duration = Duration::from_secs(20);
+
+fn main() -> ExitCode {
+    let lacks = [host::lacks_root_and_btf(), collector::lacks_collector()];
+    let python = servers::python().err().map(|_| "no python3".to_owned());
+    let nsenter = host::find("nsenter").and(host::find("curl")).is_none().then(|| "no nsenter or no curl".to_owned());
+    let mut suite = Suite::new("links", lacks, world);
+    for connections in [1, 20, 100] {
+        suite = suite.case_unless(python.clone(), format!("python_threads_{connections}"), move |world| {
+            threads(world, connections)
+        });
+    }
+    suite
+        .case_unless(python.clone(), "an_event_loop_has_none", event_loop)
+        .case_unless(python.or(nsenter), "between_network_namespaces", between_namespaces)
+        .case("connections_of_all_kinds", kinds_of_connections)
+        .case("pipelined_requests", pipelined)
+        .case("a_header_wins", header)
+        .case("who_exports_its_own_is_left_out", own_telemetry)
+        .run()
+}
+
+fn world() -> Result<Observed> {
+    Observed::start(|collector| {
+        let scripts = format!("cmd_args: \"*{}/*\"", compiled::subjects().display());
+        Ok(Setup::observing(&[&observed::subjects()?, &scripts], collector))
+    })
+}
+
+/// A relay, and where it listens.
+struct Relay {
+    process: Process,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+fn relay(service: &str, other: u16, pause: &str) -> Result<Relay> {
+    let (folder, port) = (host::folder()?, host::free_port()?);
+    let mut command = Command::new(servers::python()?);
+    command.arg(compiled::subjects().join("relay.py")).args([&port.to_string(), &other.to_string(), pause]);
+    command.env("OTEL_SERVICE_NAME", service);
+    let mut process = Process::start(service, folder.path(), command)?;
+    process.wait_ready(TRAFFIC, |_| http::get(port, "/ready").is_ok())?;
+    Ok(Relay { process, port, _folder: folder })
+}
+
+/// Spans of one kind by path.
+fn by_path(spans: &[std::sync::Arc<Span>], kind: Kind) -> HashMap<&str, &Span> {
+    spans.iter().filter(|span| span.kind == kind).map(|span| (span.path(), &**span)).collect()
+}
+
+fn method(span: &Span) -> Option<&str> {
+    span.attributes.text("spantap.link.method")
+}
+
+/// Right, wrong, without a link.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Score(u64, u64, u64);
+
+impl Score {
+    fn judge(&mut self, child: &Span, parent: &Span, by: &str) {
+        if child.parent_span_id.is_empty() {
+            self.2 += 1;
+        } else if child.parent_span_id == parent.span_id
+            && child.trace_id == parent.trace_id
+            && method(child) == Some(by)
+        {
+            self.0 += 1;
+        } else {
+            self.1 += 1;
+        }
+    }
+}
+
+/// Two programs in a row, each with a thread for each connection.
+fn threads(world: &mut Observed, connections: u64) -> Result<()> {
+    let requests = 2000;
+    let name = format!("threads-{connections}");
+    let [near, far] = ["near", "far"].map(|end| format!("{name}-{end}"));
+    let last = relay(&far, 0, "0.002")?;
+    let first = relay(&near, last.port, if connections == 1 { "0" } else { "0.001" })?;
+    world.wait_observing()?;
+    load::make(first.port, &format!("/{name}/in/{{n}}"), requests, connections)?;
+    let (inside, between) = world.collector.wait_until(ARRIVAL, |telemetry| {
+        let (near, far) = (telemetry.spans_of(&near), telemetry.spans_of(&far));
+        let (received, sent) = (by_path(&near, Kind::Server), by_path(&near, Kind::Client));
+        let arrived = by_path(&far, Kind::Server);
+        let (mut inside, mut between) = (Score::default(), Score::default());
+        for number in 0..requests {
+            let (asked, asks) = (format!("/{name}/in/{number}"), format!("/{name}/out/{number}"));
+            let (server, client) = (received.get(&*asked), sent.get(&*asks));
+            let (server, client) = (server.context("not received")?, client.context("not sent")?);
+            inside.judge(client, server, "thread");
+            between.judge(arrived.get(&*asks).context("did not arrive")?, client, "connection");
+        }
+        Ok((inside, between))
+    })?;
+    println!("{name}: right, wrong, unlinked: inside {inside:?}, between {between:?}");
+    for score in [&inside, &between] {
+        ensure!(score.1 == 0, "wrong links: inside {inside:?}, between {between:?}");
+        ensure!(score.2 * 1000 <= requests, "too few links: inside {inside:?}, between {between:?}");
+    }
+    drop((first.process, last.process));
+    Ok(())
+}
+
+/// Python's asyncio runs all requests on one thread: what it asks for is not linked, what it is asked for is.
+fn event_loop(world: &mut Observed) -> Result<()> {
+    let name = "event-loop";
+    let (folder, port) = (host::folder()?, host::free_port()?);
+    let far = relay("event-loop-far", 0, "0.005")?;
+    let mut command = Command::new(servers::python()?);
+    command.arg(compiled::subjects().join("async_server.py")).arg(port.to_string()).env("OTEL_SERVICE_NAME", name);
+    let mut process = Process::start(name, folder.path(), command)?;
+    process.wait_ready(TRAFFIC, |_| http::get(port, "/ready").is_ok())?;
+    world.wait_observing()?;
+    let requests = 300;
+    load::make(port, &format!("/call?port={}", far.port), requests, 20)?;
+    world.collector.wait_until(ARRIVAL, |telemetry| {
+        let (near, far) = (telemetry.spans_of(name), telemetry.spans_of("event-loop-far"));
+        let sent: Vec<_> = near.iter().filter(|span| span.kind == Kind::Client).collect();
+        let arrived: Vec<_> = far.iter().filter(|span| span.path() == "/hello").collect();
+        ensure!(sent.len() as u64 == requests, "{} requests sent", sent.len());
+        ensure!(arrived.len() as u64 == requests, "{} requests arrived", arrived.len());
+        ensure!(sent.iter().all(|span| span.parent_span_id.is_empty()), "a request of an event loop was linked");
+        let sent: HashMap<&str, &str> = sent.iter().map(|span| (&*span.span_id, &*span.trace_id)).collect();
+        let joined = arrived.iter().filter(|span| sent.get(&*span.parent_span_id) == Some(&&*span.trace_id)).count();
+        ensure!(joined as u64 == requests, "{joined} of {requests} were tied to the other end");
+        Ok(())
+    })
+}
+
+/// A program in one network namespace asks one in another, over a cable between the two.
+fn between_namespaces(world: &mut Observed) -> Result<()> {
+    let (near, far) = (Host::start("near", None)?, Host::start("far", None)?);
+    near.link(&far, 41)?;
+    let script = compiled::subjects().join("relay.py");
+    let start = |host: &Host, service: &str, arguments: &[&str]| -> Result<Process> {
+        let mut command = host.command(servers::python()?);
+        command.arg(&script).args(arguments).env("OTEL_SERVICE_NAME", service);
+        Process::start(service, host.folder(), command)
+    };
+    let mut last = start(&far, "namespace-far", &["8080", "0", "0", "10.99.41.2"])?;
+    let mut first = start(&near, "namespace-near", &["8080", "8080", "0", "10.99.41.1", "10.99.41.2"])?;
+    for (process, address) in [(&mut last, "10.99.41.2"), (&mut first, "10.99.41.1")] {
+        let url = format!("http://{address}:8080/ready");
+        process.wait_ready(TRAFFIC, |_| near.run("curl", &["-sf", "-m", "5", &url]).is_ok())?;
+    }
+    world.wait_observing()?;
+    near.run("curl", &["-sf", "-m", "30", "http://10.99.41.1:8080/namespace/in/[1-50]"])?;
+    world.collector.wait_until(ARRIVAL, |telemetry| {
+        let (near, far) = (telemetry.spans_of("namespace-near"), telemetry.spans_of("namespace-far"));
+        let (sent, arrived) = (by_path(&near, Kind::Client), by_path(&far, Kind::Server));
+        let mut score = Score::default();
+        for number in 1..=50 {
+            let path = format!("/namespace/out/{number}");
+            let (client, server) = (sent.get(&*path).context("not sent")?, arrived.get(&*path).context("not arrived")?);
+            score.judge(server, client, "connection");
+        }
+        ensure!(score == Score(50, 0, 0), "{score:?}");
+        Ok(())
+    })
+}
+
+/// Paths of spans of the server whose parent is the client's span of the same path, and of those that have none.
+fn joined(telemetry: &Telemetry, name: &str) -> Result<(Vec<String>, Vec<String>)> {
+    let (server, client) =
+        (telemetry.spans_of(&format!("{name}-server")), telemetry.spans_of(&format!("{name}-client")));
+    let sent = by_path(&client, Kind::Client);
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for span in server.iter().filter(|span| span.kind == Kind::Server) {
+        if span.parent_span_id.is_empty() {
+            without.push(span.path().to_owned());
+            continue;
+        }
+        let parent = sent.get(span.path()).with_context(|| format!("nobody sent {}", span.path()))?;
+        let (own, of) = ((&span.trace_id, &span.parent_span_id), (&parent.trace_id, &parent.span_id));
+        ensure!(own == of, "{}: a wrong link: {own:?}, not {of:?}", span.path());
+        with.push(span.path().to_owned());
+    }
+    with.sort();
+    without.sort();
+    Ok((with, without))
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: links.test\r\n\r\n")
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+
+fn play(world: &mut Observed, name: &str, server: Vec<Step>, client: Vec<Step>) -> Result<()> {
+    let mut pair = Pair::prepare(name)?;
+    world.wait_observing()?;
+    pair.begin(&server, &client, world.collector.folder())?;
+    pair.finish(TRAFFIC)
+}
+
+fn kinds_of_connections(world: &mut Observed) -> Result<()> {
+    let kinds = [("v6", At::V6, At::V6), ("mapped-server", At::Mapped, At::V4), ("mapped-client", At::V4, At::Mapped)];
+    for (name, listen, dial) in kinds.into_iter().chain([("unix", At::Unix, At::Unix)]) {
+        let name = format!("links-{name}");
+        let server = serve_at(listen, [Step::Repeat(20, vec![read_head(), send(OK)])]);
+        let ask = vec![send(get(&format!("/{name}/{{n}}"))), read_head(), read_bytes(5)];
+        play(world, &name, server, connect_at(dial, [Step::Repeat(20, ask)]))?;
+        world.collector.wait_until(ARRIVAL, |telemetry| {
+            let (with, without) = joined(telemetry, &name)?;
+            ensure!(with.len() == 20 && without.is_empty(), "{name}: with {with:?}, without {without:?}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Five requests in one call, then one after the other.
+fn pipelined(world: &mut Observed) -> Result<()> {
+    let name = "links-pipelined";
+    let all: String = (0..5).map(|n| get(&format!("/{name}/first/{n}"))).collect();
+    let server = serve([
+        Step::Repeat(5, vec![read_bytes(all.len() as u64 / 5)]),
+        send(OK.repeat(5)),
+        Step::Repeat(5, vec![read_head(), send(OK)]),
+    ]);
+    let ask = vec![send(get(&format!("/{name}/then/{{n}}"))), read_head(), read_bytes(5)];
+    let answers = (OK.len() * 5) as u64;
+    play(world, name, server, connect([send(all), read_bytes(answers), Step::Repeat(5, ask)]))?;
+    world.collector.wait_until(ARRIVAL, |telemetry| {
+        let (with, without) = joined(telemetry, name)?;
+        ensure!(with.len() == 10 && without.is_empty(), "with {with:?}, without {without:?}");
+        Ok(())
+    })
+}
+
+/// A context that goes with the request is the parent at both ends.
+fn header(world: &mut Observed) -> Result<()> {
+    let name = "links-header";
+    let (trace, parent) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
+    let request = format!(
+        "GET /{name} HTTP/1.1\r\nHost: links.test\r\ntraceparent: 00-{trace}-{parent}-01\r\ntracestate: a=1\r\n\r\n"
+    );
+    let server = serve([read_head(), send_how(OK, How::Write)]);
+    play(world, name, server, connect([Step::Send(CONN, request.into(), How::Write), read_head(), read_bytes(5)]))?;
+    world.collector.wait_until(ARRIVAL, |telemetry| {
+        for end in ["server", "client"] {
+            let spans = telemetry.spans_of(&format!("{name}-{end}"));
+            let [span] = spans.as_slice() else { anyhow::bail!("{} spans of the {end}", spans.len()) };
+            ensure!(span.trace_id == trace && span.parent_span_id == parent && method(span).is_none(), "{span:?}");
+        }
+        Ok(())
+    })
+}
+
+/// A program that exports spans itself has none of Spantap's from then on, and nothing descends from those that it would have.
+fn own_telemetry(world: &mut Observed) -> Result<()> {
+    let name = "links-own";
+    let export = "POST /v1/traces HTTP/1.1\r\nHost: links.test\r\nContent-Length: 2\r\n\r\n{}";
+    let asks = |path: &str| vec![send(get(&format!("/{name}/{path}"))), read_head(), read_bytes(5)];
+    let exports = vec![send(export), read_head(), read_bytes(5)];
+    let server = serve([
+        read_head(),
+        send(OK),
+        read_bytes(export.len() as u64),
+        send(OK),
+        read_head(),
+        send(OK),
+        read_head(),
+        send(OK),
+    ]);
+    let client = connect([asks("before"), exports, asks("after"), asks("later")].concat());
+    play(world, name, server, client)?;
+    world.collector.wait_until(ARRIVAL, |telemetry| {
+        let (with, without) = joined(telemetry, name)?;
+        ensure!(with == [format!("/{name}/before")], "{with:?}");
+        // The server answered the export before it was known to be taken.
+        ensure!(
+            without.contains(&format!("/{name}/after")) && without.contains(&format!("/{name}/later")),
+            "{without:?}"
+        );
+        Ok(())
+    })?;
+    world.collector.settle(Duration::from_millis(500), ARRIVAL)?;
+    let spans = world.collector.telemetry()?.spans_of(&format!("{name}-client"));
+    let paths: Vec<_> = spans.iter().map(|span| span.path()).collect();
+    ensure!(paths == [format!("/{name}/before")], "{paths:?}");
+    let own = world.spantap()?.own_metrics()?;
+    let left =
+        own.lines().find(|line| line.starts_with("spantap_excluded_instrumented_total") && line.contains("traces"));
+    ensure!(left.is_some_and(|line| line.ends_with(" 3")), "{left:?}");
+    Ok(())
+}

@@ -1,0 +1,34 @@
+#!/bin/busybox sh
+# The first process of a kernel that tools/kernels.sh has booted: runs the tests once with each hook set, says what came of it
+# on the second serial port, turns the machine off.
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t devtmpfs dev /dev
+exec >/dev/ttyS1 2>&1
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t securityfs security /sys/kernel/security
+mount -t tracefs trace /sys/kernel/tracing
+mount -t cgroup2 cgroup /sys/fs/cgroup
+mkdir -p /dev/shm /dev/pts
+chmod 1777 /tmp /dev/shm
+ip link set lo up
+hostname guest
+echo "== kernel $(uname -r)"
+sets=$(sed -n 's/.*spantap.hooks=\([^ ]*\).*/\1/p' /proc/cmdline)
+cases=$(sed -n 's/.*spantap.cases=\([^ ]*\).*/\1/p' /proc/cmdline)
+filter=$(sed -n 's/.*spantap.filter=\([^ ]*\).*/\1/p' /proc/cmdline)
+programs() { bpftool prog show 2>/dev/null | grep -c '^[0-9]*: '; }
+before=$(programs)
+for set in $(echo "$sets" | tr , ' '); do
+    echo "== begin $set"
+    SPANTAP_HOOKS=$set /spantap/spantap-agent doctor 2>&1
+    start=$(cut -d. -f1 /proc/uptime)
+    SPANTAP_CASES=$cases SPANTAP_PATIENCE=20 SPANTAP_HOOKS=$set /spantap/hard_traffic --color=never $filter 2>&1
+    code=$?
+    sleep 1
+    echo "== left $(($(programs) - before))"
+    echo "== end $set $code after $(($(cut -d. -f1 /proc/uptime) - start)) s"
+done
+sync
+poweroff -f

@@ -1,0 +1,166 @@
+#!/usr/bin/env bash
+# The end-to-end tests on stock kernels of Debian, each booted under QEMU; a table of kernels, hook sets and cases.
+#   tools/kernels.sh [KERNEL[:HOOKS] …]      such as 6.1, 6.12:tracepoint, 7.2:fentry,kprobe; without any: all
+# Environment: CASES (names of cases, with commas), FILTER (part of their names), BIN_DIR (programs; target/debug),
+# TESTS (the compiled tests/hard_traffic), KEEP=1 (leaves the logs).
+# Exit code: 0 all passed · 1 a case failed, or a kernel did not boot · 3 cannot be had here (said on standard error).
+# No disk, no modules, no network: kernel and initramfs alone. Kernels are kept in ~/.cache/spantap/kernels.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+bin=${BIN_DIR:-$root/target/debug}
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/spantap/kernels
+PATH=$PATH:$HOME/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
+# Longest time for a kernel with one hook set, seconds: everything is emulated, 10 to 50 times slower than a machine.
+limit=${LIMIT:-900}
+
+say() { echo "kernels: $*" >&2; }
+lacking() { say "SKIP: $*"; exit 3; }
+
+# Debian's suite of each kernel, its package, and the hook sets that it takes.
+declare -A suite=([5.10]=bullseye [6.1]=bookworm [6.12]=trixie [7.2]=sid)
+declare -A package=([5.10]='linux-image-5.10.*-cloud-amd64' [6.1]='linux-image-6.1.0-[0-9]+-cloud-amd64'
+    [6.12]='linux-image-6.12.*\+deb13-cloud-amd64' [7.2]='linux-binary-[7-9].*-cloud-amd64')
+declare -A sets=([5.10]=fentry,kprobe [6.1]=fentry,kprobe [6.12]=fentry,tracepoint,kprobe [7.2]=fentry,tracepoint,kprobe)
+wanted=("$@")
+(( ${#wanted[@]} )) || wanted=(5.10 6.1 6.12 7.2)
+
+for program in qemu-system-x86_64:qemu-system-x86 busybox:busybox-static cpio:cpio apt-get:apt dpkg-deb:dpkg; do
+    command -v "${program%%:*}" >/dev/null || lacking "${program%%:*} is missing: apt-get install ${program##*:}"
+done
+for program in spantap spantap-agent subject; do
+    [[ -x $bin/$program ]] || { say "$bin/$program is not there: cargo build --workspace --bins"; exit 1; }
+done
+
+# Debian's archive by apt's own means, with a state of its own: nothing of this machine's packages is touched.
+apt() {
+    APT_CONFIG=$cache/apt/apt.conf "$@"
+}
+
+update_lists() {
+    [[ -e $cache/apt/fresh && -n $(find "$cache/apt/fresh" -mmin -1440) ]] && return
+    mkdir -p "$cache/apt/lists/partial" "$cache/apt/cache/archives/partial"
+    local key=/usr/share/keyrings/debian-archive-keyring.gpg name
+    [[ -e $key ]] || lacking "the keys of Debian's archive are missing: apt-get install debian-archive-keyring"
+    : >"$cache/apt/sources.list"
+    for name in bullseye bookworm trixie sid; do
+        echo "deb [signed-by=$key] http://deb.debian.org/debian $name main" >>"$cache/apt/sources.list"
+    done
+    echo "deb [signed-by=$key] http://deb.debian.org/debian-security bullseye-security main" >>"$cache/apt/sources.list"
+    cat >"$cache/apt/apt.conf" <<CONF
+Dir::Etc::sourcelist "$cache/apt/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::State::lists "$cache/apt/lists";
+Dir::Cache "$cache/apt/cache";
+APT::Architectures "amd64";
+APT::Sandbox::User "$(id -un)";
+Acquire::Languages "none";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+CONF
+    say "asking Debian's archive for its kernels"
+    apt apt-get -q update >"$cache/apt/log" 2>&1 || lacking "Debian's archive cannot be asked: $(tail -n 1 "$cache/apt/log")"
+    touch "$cache/apt/fresh"
+}
+
+# Sid drops versions as it moves; what has been fetched stays.
+fetch() { # kernel
+    local image=$cache/vmlinuz-$1 newest folder
+    [[ -s $image ]] && return
+    update_lists
+    newest=$(apt apt-cache pkgnames | grep -E "^${package[$1]}\$" | sort -V | tail -n 1)
+    [[ -n $newest ]] || lacking "Debian's archive has no ${package[$1]} in ${suite[$1]}"
+    folder=$(mktemp -d "$cache/fetch.XXXXXX")
+    say "fetching $newest"
+    (cd "$folder" && apt apt-get -q download "$newest") >"$cache/apt/log" 2>&1 ||
+        { rm -rf "$folder"; lacking "$newest cannot be fetched: $(tail -n 1 "$cache/apt/log")"; }
+    dpkg-deb --fsys-tarfile "$folder"/*.deb | tar -xO --wildcards '*/vmlinuz*' >"$folder/vmlinuz"
+    mv "$folder/vmlinuz" "$image"
+    rm -rf "$folder"
+}
+
+# A program and the libraries that it is linked with (static ones have none), at the place where it looks for them.
+put() { # program, place in the guest
+    local library
+    mkdir -p "$guest$(dirname "$2")"
+    cp -L "$1" "$guest$2"
+    strip "$guest$2" 2>/dev/null || true
+    { ldd "$1" 2>/dev/null || true; } | grep -oE '/[^ ]+' | while read -r library; do
+        [[ -e $guest$library ]] || install -D -m 755 "$library" "$guest$library"
+    done
+}
+
+make_guest() {
+    local tests collector
+    tests=${TESTS:-$(cd "$root" && cargo test -q -p spantap-tests --test hard_traffic --no-run --message-format=json |
+        grep -o '"executable":"[^"]*hard_traffic[^"]*"' | cut -d'"' -f4)}
+    [[ -n $tests ]] || { say "the tests could not be built"; exit 1; }
+    collector=$("$root/tools/collector.sh") || lacking "the Collector cannot be built: needs Go"
+    mkdir -p "$guest"/{bin,proc,sys,dev,tmp,run,etc,root}
+    cp "$(command -v busybox)" "$guest/bin/busybox"
+    put "$bin/spantap" /spantap/spantap
+    put "$bin/spantap-agent" /spantap/spantap-agent
+    put "$bin/subject" /spantap/subject
+    put "$tests" /spantap/hard_traffic
+    put "$collector" /spantap/otelcol
+    ! command -v bpftool >/dev/null || put "$(command -v bpftool)" /bin/bpftool
+    # Where the tests look for the repository.
+    mkdir -p "$guest$root/tools"
+    printf '#!/bin/sh\necho /spantap/otelcol\n' >"$guest$root/tools/collector.sh"
+    chmod 755 "$guest$root/tools/collector.sh"
+    printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$guest/etc/passwd"
+    printf 'root:x:0:\nnogroup:x:65534:\n' >"$guest/etc/group"
+    echo '127.0.0.1 localhost' >"$guest/etc/hosts"
+    install -m 755 "$root/tools/kernels-guest.sh" "$guest/init"
+    (cd "$guest" && find . | cpio --quiet -o -H newc) >"$work/initramfs"
+}
+
+boot() { # kernel, hook sets, file for the results
+    local options="console=ttyS0 no_timer_check mitigations=off panic=-1 quiet spantap.hooks=$2 spantap.filter=${FILTER:-} spantap.cases=${CASES:-}"
+    timeout --kill-after 10 $((limit * ($(tr -cd , <<<"$2" | wc -c) + 1))) qemu-system-x86_64 -accel tcg,thread=multi \
+        -cpu max -smp 2 -m 2G -nodefaults -display none -no-reboot -serial "file:$work/console-$1" -serial "file:$3" \
+        -kernel "$cache/vmlinuz-$1" -initrd "$work/initramfs" -append "$options" </dev/null >"$work/qemu-$1" 2>&1
+}
+
+mkdir -p "$cache"
+exec 9>"$cache/lock"
+flock 9
+work=$(mktemp -d "${TMPDIR:-/tmp}/spantap-kernels.XXXXXX")
+guest=$work/guest
+trap '[[ ${KEEP:-} ]] && say "logs: $work" || rm -rf "$work"' EXIT
+for entry in "${wanted[@]}"; do
+    kernel=${entry%%:*}
+    [[ -n ${suite[$kernel]:-} ]] || { say "no such kernel: $kernel; there are ${!suite[*]}"; exit 64; }
+    fetch "$kernel"
+done
+make_guest
+
+status=0 rows=()
+for entry in "${wanted[@]}"; do
+    kernel=${entry%%:*} hooks=${sets[${entry%%:*}]}
+    [[ $entry == *:* ]] && hooks=${entry#*:}
+    result=$work/result-$kernel
+    say "booting $kernel with $hooks"
+    boot "$kernel" "$hooks" "$result" || true
+    tr -d '\r' <"$result" >"$result.text"
+    release=$(sed -n 's/^== kernel //p' "$result.text")
+    for set in ${hooks//,/ }; do
+        part=$(sed -n "/^== begin $set\$/,/^== end $set /p" "$result.text")
+        passed=$(grep -c '^test .* ok$' <<<"$part" || true)
+        failed=$(grep '^test .* FAILED$' <<<"$part" | sed -E 's/^test +(.*[^ ]) +\.\.\. FAILED$/\1/' | sort -u | tr '\n' ' ' || true)
+        instructions=$(sed -n 's/.*; \([0-9]*\) instructions verified.*/\1/p' <<<"$part" | awk '{s += $1} END {print s ? s : "-"}')
+        left=$(sed -n 's/^== left //p' <<<"$part")
+        verdict=ok
+        if [[ -z $release ]]; then verdict="did not boot"
+        elif ! grep -q "^== end $set 0" <<<"$part"; then verdict="${failed:-did not end}"
+        elif [[ ${left:-0} != 0 ]]; then verdict="$left programs left in the kernel"
+        fi
+        [[ $verdict == ok ]] || status=1
+        rows+=("$kernel|${release:--}|$set|$passed|$instructions|$verdict")
+    done
+    [[ $status == 0 ]] || { [[ ${KEEP:-} ]] || tail -n 60 "$result.text" >&2; }
+done
+printf '%-6s %-28s %-11s %6s %13s  %s\n' kernel release hooks passed instructions verdict
+for row in "${rows[@]}"; do
+    IFS='|' read -r a b c d e f <<<"$row"
+    printf '%-6s %-28s %-11s %6s %13s  %s\n' "$a" "$b" "$c" "$d" "$e" "$f"
+done
+exit "$status"
