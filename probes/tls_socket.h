@@ -131,6 +131,9 @@ static __always_inline void tls_state_changed(struct sock *sk, struct socket_sta
 		scratch->event.socket = cookie;
 		scratch->event.flags = FLAG_TLS;
 		scratch->event.turn = plain->turn;
+		/* As of a send under way: see state_changed. */
+		if (plain->send_began && plain->send_begins_turn && plain->turn == plain->send_turn)
+			scratch->event.turn--;
 		scratch->event.offset = local ? plain->sent : plain->received;
 		scratch->event.opposite_offset = local ? plain->received : plain->sent;
 		submit(sk, state, scratch, control, false);

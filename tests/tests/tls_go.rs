@@ -76,12 +76,17 @@ fn start() -> Result<Go> {
     ];
     let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
     let spantap = Setup::observing(&entries, &collector).start()?;
-    host::wait_for("TLS of the servers to be read", ARRIVAL, || {
-        let text = spantap.own_metrics().ok()?;
-        let read = |name: &str| text.lines().any(|line| line.contains("state=\"read\"") && line.contains(name));
-        (read("/with-symbols") && read("/stripped")).then_some(())
-    })?;
+    is_read(&spantap, "/with-symbols")?;
+    is_read(&spantap, "/stripped")?;
     Ok(Go { spantap, collector, servers, folder, _certificate: certificate })
+}
+
+/// Waits until the TLS of this program is read.
+fn is_read(spantap: &Spantap, name: &str) -> Result<()> {
+    host::wait_for("TLS of the program to be read", ARRIVAL, || {
+        let text = spantap.own_metrics().ok()?;
+        text.lines().any(|line| line.contains("state=\"read\"") && line.contains(name)).then_some(())
+    })
 }
 
 fn build(program: &Path, flags: &str) -> Result<()> {
@@ -184,9 +189,13 @@ fn pipelined(go: &mut Go) -> Result<()> {
 /// Both servers at once, by goroutines of one client.
 fn asks(go: &mut Go) -> Result<()> {
     let before = go.spantap.losses()?;
-    let mut command = Command::new(go.folder.path().join("asks"));
-    command.args(["ask", "/asks", "8", "12"]).args(go.ports().iter().map(u16::to_string));
-    succeeds(&mut command)?;
+    let at = go.folder.path();
+    let mut command = Command::new(at.join("asks"));
+    command.arg("ask").arg(at.join("now")).args(["/asks", "8", "12"]).args(go.ports().iter().map(u16::to_string));
+    let mut client = Process::start("asks", at, command)?;
+    is_read(&go.spantap, "/asks")?;
+    std::fs::write(at.join("now"), "")?;
+    ensure!(client.wait(ARRIVAL)?.success(), "the client failed: {}", client.tail());
     for port in go.ports() {
         own_peer(&go.spans(Kind::Client, port, "/asks", 96)?)?;
         go.spans(Kind::Server, port, "/asks", 96)?;

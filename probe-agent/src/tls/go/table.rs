@@ -19,6 +19,8 @@ const HEADER: usize = 72;
 const MAX_FUNCTIONS: u64 = 4_000_000;
 /// Sections in which the table lies; the last two hold other things before it: linkers other than Go's put it there.
 const NAMES: [&[u8]; 4] = [b".gopclntab", b".data.rel.ro.gopclntab", b".data.rel.ro", b".rodata"];
+/// Sections of which every program of Go has one, stripped or not.
+const MARKS: [&[u8]; 3] = [b".go.buildinfo", b".note.go.buildid", b".gopclntab"];
 /// Bytes that are searched for the table where it has no section of its own.
 const MAX_SEARCH: u64 = 256 << 20;
 /// The table begins at a multiple of this.
@@ -46,6 +48,8 @@ pub(super) struct Table {
 impl Table {
     /// The table of a program; `None`: it is not Go's, or too old.
     pub(super) fn of<F: ReadAt>(elf: &Elf<'_, F>) -> Option<Self> {
+        // Nobody else's sections are searched: a program of 100 MB would take long.
+        MARKS.iter().find_map(|name| elf.section(name))?;
         NAMES.iter().filter_map(|name| elf.section(name)).find_map(|section| {
             Self::parse(elf, section, 0).or_else(|| {
                 let mut from = 0;

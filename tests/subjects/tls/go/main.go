@@ -1,7 +1,8 @@
 // HTTPS by Go's own library.
 //
-//	gotls serve PORT CERTIFICATE KEY                 HTTP/1.1 and HTTP/2; answers 200 to everything
-//	gotls ask PREFIX CONNECTIONS REQUESTS PORT..     HTTP/1.1; asks each port for PREFIX/<port>/<connection>-<number>
+//	gotls serve PORT CERTIFICATE KEY                  HTTP/1.1 and HTTP/2; answers 200 to everything
+//	gotls ask FILE PREFIX CONNECTIONS REQUESTS PORT.. HTTP/1.1; once there is FILE, asks each port for
+//	                                                  PREFIX/<port>/<connection>-<number>
 package main
 
 import (
@@ -14,6 +15,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"time"
 )
 
 // Answers from so far down that the stack has to grow on the way, and again in other goroutines.
@@ -82,7 +84,13 @@ func main() {
 	if os.Args[1] == "serve" {
 		serve(os.Args[2], os.Args[3], os.Args[4])
 	}
-	connections, _ := strconv.Atoi(os.Args[3])
-	requests, _ := strconv.Atoi(os.Args[4])
-	ask(os.Args[2], connections, requests, os.Args[5:])
+	for {
+		if _, err := os.Stat(os.Args[2]); err == nil {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	connections, _ := strconv.Atoi(os.Args[4])
+	requests, _ := strconv.Atoi(os.Args[5])
+	ask(os.Args[3], connections, requests, os.Args[6:])
 }
