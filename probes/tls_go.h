@@ -265,8 +265,11 @@ static __always_inline int tls_go_left(struct pt_regs *regs)
 		describe(&room->scratch.event, task, pid_tgid, state, RECORD_RECEIVE, now);
 		room->scratch.event.offset = state->received;
 		room->scratch.event.opposite_offset = state->sent;
-		/* A write that has gone out, and whose call has not returned. */
-		if (state->send_began && state->send_last >= state->send_began)
+		/*
+		 * A write whose call has not returned; its turn comes before this one. Whether its bytes have gone out does not
+		 * tell: their answer may be here before the socket has told so.
+		 */
+		if (state->send_began)
 			room->scratch.event.opposite_offset += state->send_length;
 		state->received += result;
 		if (begins_turn && state->arrived && state->arrived < now)

@@ -131,9 +131,12 @@ static __always_inline void tls_state_changed(struct sock *sk, struct socket_sta
 		scratch->event.socket = cookie;
 		scratch->event.flags = FLAG_TLS;
 		scratch->event.turn = plain->turn;
-		/* As of a send under way: see state_changed. */
-		if (plain->send_began && plain->send_begins_turn && plain->turn == plain->send_turn)
-			scratch->event.turn--;
+		/*
+		 * A write of Go under way is told when it has completed, and so is its turn (see state_changed); what another
+		 * goroutine received meanwhile waits for it.
+		 */
+		if (plain->send_began && plain->send_begins_turn)
+			scratch->event.turn = plain->send_turn - 1;
 		scratch->event.offset = local ? plain->sent : plain->received;
 		scratch->event.opposite_offset = local ? plain->received : plain->sent;
 		submit(sk, state, scratch, control, false);
