@@ -16,6 +16,13 @@
 #define FUNCTION_ARGUMENT3(regs) ((regs)->dx)
 #define FUNCTION_ARGUMENT4(regs) ((regs)->cx)
 #define FUNCTION_RESULT(regs) ((regs)->ax)
+/* The same of Go since 1.17 (ABIInternal, src/cmd/compile/abi-internal.md): the goroutine has a register of its own. */
+#define GO_ARGUMENT1(regs) ((regs)->ax)
+#define GO_ARGUMENT2(regs) ((regs)->bx)
+#define GO_ARGUMENT3(regs) ((regs)->cx)
+#define GO_RESULT(regs) ((regs)->ax)
+#define GO_GOROUTINE(regs) ((regs)->r14)
+#define STACK_POINTER(regs) ((regs)->sp)
 enum syscall_number {
 	SYS_READ = 0,
 	SYS_WRITE = 1,

@@ -60,6 +60,11 @@ enum mode {
 	MODE_TLS = 3,            /* its plaintext is told by the calls of the TLS library, see tls.h */
 };
 
+enum tied {
+	TIED_BY_CALL = 1,        /* by what the thread moved within a call, see tls_socket.h */
+	TIED_BY_GO = 2,          /* by the descriptor in the connection's object, see tls_go.h */
+};
+
 /* State of one socket; lives and dies with it. */
 struct socket_state {
 	__u64 cookie;            /* 0: not yet used */
@@ -71,8 +76,14 @@ struct socket_state {
 	__u64 send_thread;       /* thread and process */
 	__u64 send_began;        /* ns of CLOCK_MONOTONIC; 0: none under way */
 	__u64 send_last;
-	__u64 send_data;         /* user address, or kernel address of the iovecs */
-	__u64 send_skip;         /* bytes of the first segment to skip */
+	union {
+		__u64 send_data; /* user address, or kernel address of the iovecs */
+		__u64 session;   /* plaintext of Go: address of the connection's object, 0: none was seen */
+	};
+	union {
+		__u64 send_skip; /* bytes of the first segment to skip */
+		__u64 arrived;   /* plaintext of Go: when the bytes that were received last had arrived, at the latest */
+	};
 	__u32 send_segments;     /* 0: not readable; 1: send_data is the data; else number of iovecs + 1 */
 	__u32 send_turn;
 	__u32 turn;
@@ -84,7 +95,7 @@ struct socket_state {
 	__u8 strange_turns;      /* turns in a row that did not begin like HTTP */
 	__u8 tcp;
 	__u8 send_begins_turn;   /* the send under way began its turn */
-	__u8 tls_tied;           /* a call of a TLS library has moved bytes of this socket */
+	__u8 tls_tied;           /* enum tied: a call of a TLS library has moved bytes of this socket */
 	__u8 tls_told;           /* told as encrypted */
 	__u8 pad;
 	__u32 tls_pid;           /* process that spoke TLS on it first */
@@ -96,7 +107,7 @@ struct socket_state {
 	__u32 receive_segments;
 	__u32 receive_from;      /* TCP sequence number where it began */
 	__u32 send_from;
-	__u32 pad2;
+	__u32 send_length;       /* plaintext of Go: bytes of the write under way */
 	__u64 tls_plain;         /* cookie that its plaintext is told with, if its ciphertext tied it; 0: its own */
 };
 
@@ -249,7 +260,8 @@ struct {
 
 struct tls_process {
 	__u64 told;              /* when it was last told to speak TLS: not for each connection */
-	__u64 untied;            /* it has made calls that belong to no socket */
+	__u32 untied;            /* it has made calls that belong to no socket */
+	__u32 go;                /* it has made calls of Go's crypto/tls */
 };
 
 /* Processes that speak TLS. */
@@ -259,6 +271,35 @@ struct {
 	__type(key, __u32);
 	__type(value, struct tls_process);
 } tls_processes SEC(".maps");
+
+/* The call of Go's crypto/tls that a goroutine is in, by what stays the same while it moves between threads and stacks. */
+struct tls_go_key {
+	__u64 goroutine;         /* address of its object */
+	__u32 pid;
+	__u32 depth;             /* bytes between the call's return address and the end of the stack */
+};
+
+struct tls_go_call {
+	__u64 session;           /* address of the connection's object (*tls.Conn) */
+	__u64 buffer;            /* its address; if it is on the goroutine's stack: bytes to the end of that */
+	__u64 socket;            /* cookie; 0: not known yet */
+	__u64 began;             /* ns of CLOCK_MONOTONIC */
+	__u64 opposite;          /* bytes of the other direction when it began */
+	__u8 direction;          /* RECORD_SEND or RECORD_RECEIVE */
+	__u8 on_stack;
+	__u8 pad[6];
+};
+
+/*
+ * LRU: goroutines of a process that ends leave theirs. One for each connection that waits for its next request: with more
+ * than this, the one that has waited for longest is pushed out, and its call counts as lost when it ends.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct tls_go_key);
+	__type(value, struct tls_go_call);
+} tls_go_calls SEC(".maps");
 
 /*
  * Receives made by io_uring, waiting for the completion that tells where the data is. Key: address of the socket.

@@ -32,6 +32,7 @@
 #else
 #include "tracepoint.h"
 #include "tls.h"
+#include "tls_go.h"
 #include "tls_entries.h"
 #endif
 #include "fentry.h"

@@ -189,7 +189,7 @@ static __always_inline int tls_returned(struct pt_regs *regs)
 }
 
 /* A session ends, or begins anew: at the same address may be another one next. */
-static __always_inline int tls_forgotten(struct pt_regs *regs)
+static __always_inline int tls_session_over(__u64 address)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	struct tls_session session = {};
@@ -200,7 +200,7 @@ static __always_inline int tls_forgotten(struct pt_regs *regs)
 
 	if (!is_selected(pid_tgid >> 32))
 		return 0;
-	session.address = FUNCTION_ARGUMENT1(regs);
+	session.address = address;
 	session.pid = pid_tgid >> 32;
 	bpf_map_delete_elem(&tls_ties, &session);
 	state = bpf_map_lookup_elem(&tls_untied, &session);
@@ -218,6 +218,11 @@ static __always_inline int tls_forgotten(struct pt_regs *regs)
 	}
 	bpf_map_delete_elem(&tls_untied, &session);
 	return 0;
+}
+
+static __always_inline int tls_forgotten(struct pt_regs *regs)
+{
+	return tls_session_over(FUNCTION_ARGUMENT1(regs));
 }
 
 #endif

@@ -56,4 +56,36 @@ int tls_forget(struct pt_regs *regs)
 	return tls_forgotten(regs);
 }
 
+/* Attached to methods of Go's *tls.Conn. */
+
+SEC("uprobe")
+int tls_go_read(struct pt_regs *regs)
+{
+	return tls_go_entered(regs, RECORD_RECEIVE);
+}
+
+SEC("uprobe")
+int tls_go_write(struct pt_regs *regs)
+{
+	return tls_go_entered(regs, RECORD_SEND);
+}
+
+SEC("uprobe")
+int tls_go_return(struct pt_regs *regs)
+{
+	return tls_go_left(regs);
+}
+
+SEC("uprobe")
+int tls_go_start(struct pt_regs *regs)
+{
+	return tls_go_begins();
+}
+
+SEC("uprobe")
+int tls_go_close(struct pt_regs *regs)
+{
+	return tls_session_over(GO_ARGUMENT1(regs));
+}
+
 #endif

@@ -46,6 +46,8 @@ static __always_inline void tls_unread(struct sock *sk, struct socket_state *sta
 	submit(sk, state, scratch, control, false);
 }
 
+#include "tls_go_socket.h"
+
 /* The agent looks for the TLS library of a process when it hears that it speaks TLS. */
 static __always_inline void tls_tell_process(struct task_struct *task)
 {
@@ -92,9 +94,11 @@ static __always_inline void tls_moved(struct sock *sk, struct socket_state *stat
 		/* Told before, it was forgotten. */
 		if (!state->tls_tied || state->announced != control->announce)
 			state->announced = announce(sk, state, scratch, control) ? control->announce : control->announce - 1;
-		state->tls_tied = 1;
+		state->tls_tied = TIED_BY_CALL;
 		return;
 	}
+	if (tls_go_moved(sk, state, scratch, control))
+		return;
 	/* Tied by its ciphertext: told again to a forwarder that has forgotten it. */
 	if (state->tls_plain && state->announced != control->announce && announce(sk, state, scratch, control))
 		state->announced = control->announce;
@@ -116,23 +120,35 @@ static __always_inline void tls_begins(struct sock *sk, struct socket_state *sta
 static __always_inline void tls_state_changed(struct sock *sk, struct socket_state *state, struct scratch *scratch,
 					      struct control *control, bool over)
 {
-	struct socket_state *plain = tls_plain(state);
 	bool local = scratch->event.kind == RECORD_LOCAL_CLOSED;
-	__u64 cookie;
+	__u64 cookie = state->cookie;
+	struct socket_state *plain;
 
+	tls_go_tie(state);
+	plain = tls_plain(state);
 	if (plain) {
 		cookie = plain->cookie;
 		scratch->event.socket = cookie;
 		scratch->event.flags = FLAG_TLS;
 		scratch->event.turn = plain->turn;
+		/*
+		 * A write of Go under way is told when it has completed, and so is its turn (see state_changed); what another
+		 * goroutine received meanwhile waits for it.
+		 */
+		if (plain->send_began && plain->send_begins_turn)
+			scratch->event.turn = plain->send_turn - 1;
 		scratch->event.offset = local ? plain->sent : plain->received;
 		scratch->event.opposite_offset = local ? plain->received : plain->sent;
 		submit(sk, state, scratch, control, false);
-		if (over)
-			bpf_map_delete_elem(&tls_sockets, &cookie);
 	} else if (over && !state->tls_tied && !state->tls_told && state->turn >= TLS_TURNS_AT_END) {
 		tls_unread(sk, state, scratch, control);
 	}
+	if (!over)
+		return;
+	bpf_map_delete_elem(&tls_sockets, &cookie);
+	/* Of Go it is there before anything is tied. */
+	cookie = state->cookie;
+	bpf_map_delete_elem(&tls_sockets, &cookie);
 }
 
 #endif

@@ -164,13 +164,16 @@ struct user_msghdr {
 };
 
 struct pt_regs {
+	unsigned long r14;
 	unsigned long r10;
+	unsigned long bx;
 	unsigned long ax;
 	unsigned long cx;
 	unsigned long di;
 	unsigned long si;
 	unsigned long dx;
 	unsigned long orig_ax;
+	unsigned long sp;
 };
 
 typedef struct {
@@ -193,6 +196,7 @@ struct task_struct {
 	struct task_struct *group_leader;
 	__u64 start_boottime;
 	struct mm_struct *mm;
+	struct files_struct *files;
 	struct signal_struct *signal;
 };
 
@@ -204,8 +208,22 @@ struct socket {
 	struct sock *sk;
 };
 
+struct inode {
+	__u16 i_mode;
+};
+
 struct file {
+	struct inode *f_inode;
 	void *private_data;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
 };
 
 /* io_uring/net.c and io_uring/rw.c: what a request holds for RECV, SEND, RECVMSG, SENDMSG and READ, WRITE. */

@@ -1,18 +1,19 @@
 //! Reading TLS: the libraries of selected processes, and probes on their functions.
 //!
 //! In: which processes are selected, and what the kernel side saw of their TLS. Out: probes attached to libraries with
-//! OpenSSL's interface; what is not read, and why.
+//! OpenSSL's interface and to programs with Go's `crypto/tls`; what is not read, and why.
 //!
 //! `keeper` is the thread that knows processes and libraries · `mapped` finds libraries in a memory map · `library` looks at
-//! one file, `symbols` finds its functions · `stops` chooses where they are stopped at, knowing of each `instruction` what it does and
-//! where functions end (`bounds`) · `cipher` sees to programs whose library works in memory · `helper` and `attacher` are the two
-//! ends of the process that may attach, `order` is what they say · `filter` is what is left to that process · `report` says what
-//! is not read.
+//! one file, `symbols` finds its functions, `go` those of Go's own library · `stops` chooses where they are stopped at, knowing of
+//! each `instruction` what it does and where functions end (`bounds`) · `cipher` sees to programs whose library works in memory ·
+//! `helper` and `attacher` are the two ends of the process that may attach, `order` is what they say · `filter` is what is left to
+//! that process · `report` says what is not read.
 
 mod attacher;
 mod bounds;
 mod cipher;
 mod filter;
+mod go;
 mod helper;
 mod instruction;
 mod keeper;
@@ -54,6 +55,11 @@ enum Note {
     InMemory { pid: u32 },
     /// And nobody read it; `untied`: the process makes calls that belong to no socket.
     Unread { pid: u32, untied: bool },
+}
+
+/// Whether Go's `crypto/tls` in this program can be read.
+pub(crate) fn reads_go(file: &std::fs::File) -> bool {
+    matches!(go::find(file), Some(Ok(_)))
 }
 
 /// The running thread; without one nothing is read and nothing told.

@@ -42,7 +42,7 @@ const LIBRARIES: [(&str, &str); 6] = [
 
 /// What is found in executables that have a library linked into them.
 const MARKS: [(&[u8], &str); 5] = [
-    (b"crypto/tls.(*Conn).Write", "Go crypto/tls"),
+    (b"crypto/tls.(*Conn).Write", GO),
     (b"BoringSSL", "BoringSSL"),
     (b"OpenSSL 3.", "OpenSSL, static"),
     (b"OpenSSL 1.", "OpenSSL, static"),
@@ -60,8 +60,11 @@ pub(super) enum Reading {
     NotAllowed,
 }
 
-/// The one library that is read (tls.rs); where it is linked into a program, only if its symbols are there.
-const READ: &str = "OpenSSL";
+/// What is read (tls.rs); OpenSSL that is linked into a program only if its symbols are there.
+const READ: [&str; 2] = ["OpenSSL", GO];
+const GO: &str = "Go crypto/tls";
+/// The same where its functions are not as they have to be.
+const OTHER_GO: &str = "Go crypto/tls, older than 1.17 or otherwise unknown";
 
 /// Looks at what `selected` runs.
 pub(in crate::doctor) fn look(procfs: &ProcFs, selected: &[Process], reading: Reading) -> Check {
@@ -104,7 +107,13 @@ pub(crate) fn libraries_of(procfs: &ProcFs, pid: u32, deadline: Instant) -> Opti
     if !mapped.is_empty() {
         return Some(mapped);
     }
-    linked(File::open(procfs.path(pid, "exe")).ok()?, deadline)
+    let file = File::open(procfs.path(pid, "exe")).ok()?;
+    let mut found = linked(&file, deadline)?;
+    if found.contains(GO) && !crate::tls::reads_go(&file) {
+        found.remove(GO);
+        found.insert(OTHER_GO);
+    }
+    Some(found)
 }
 
 /// Libraries whose files are mapped: the last field of each line (proc_pid_maps(5)) is a path.
@@ -155,18 +164,18 @@ fn judge(found: &BTreeMap<String, BTreeSet<&'static str>>, not_looked_at: usize,
     }
     let unread: Vec<_> = found
         .iter()
-        .filter(|(_, libraries)| reading != Reading::On || libraries.iter().any(|it| *it != READ))
+        .filter(|(_, libraries)| reading != Reading::On || libraries.iter().any(|it| !READ.contains(it)))
         .collect();
     if unread.is_empty() && not_looked_at == 0 {
         return Check::ok(
             Group::Processes,
             id,
-            format!("TLS is read, of OpenSSL; selected programs with it: {}", found.len()),
+            format!("TLS is read, of OpenSSL and Go; selected programs with it: {}", found.len()),
         );
     }
     let (why, way_out) = match reading {
         Reading::On => (
-            "TLS of other libraries than OpenSSL is not read",
+            "TLS of other libraries than OpenSSL and Go's is not read",
             "what they send in plain text is seen; observe behind the proxy that ends TLS, or count on `encrypted` in \
              spantap_losses_total to tell how many connections were not read",
         ),
@@ -236,6 +245,10 @@ mod tests {
         assert_eq!(judge(&found, 0, Reading::On).state, State::Ok);
         let other = BTreeMap::from([("wget".to_owned(), BTreeSet::from(["GnuTLS"]))]);
         assert_eq!(judge(&other, 0, Reading::On).details, ["wget: GnuTLS"]);
+        for (library, state) in [(GO, State::Ok), (OTHER_GO, State::Degraded)] {
+            let found = BTreeMap::from([("server".to_owned(), BTreeSet::from([library]))]);
+            assert_eq!(judge(&found, 0, Reading::On).state, state, "{library}");
+        }
         assert_eq!(judge(&BTreeMap::new(), 0, Reading::On).state, State::Ok);
         assert_eq!(judge(&BTreeMap::new(), 2, Reading::On).state, State::Unknown);
         assert!(judge(&found, 2, Reading::On).finding.ends_with("looked at: 2"));

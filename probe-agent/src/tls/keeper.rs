@@ -144,10 +144,17 @@ impl Keeper {
             let procfs = self.procfs.clone();
             self.uses(pid, mapped.key.clone(), name, || library::mapped(&procfs, pid, &mapped));
         }
-        let executable = self.look_at_executable(pid);
+        // Before the program's own file, which may take some time to look through.
+        self.look_at_cipher(pid, &maps, None);
+        if let Some(key) = self.look_at_executable(pid) {
+            self.look_at_cipher(pid, &maps, Some(&key));
+        }
+    }
+
+    fn look_at_cipher(&mut self, pid: u32, maps: &[u8], executable: Option<&Key>) {
         let name = self.processes.get(&pid).map(|watched| watched.executable.as_str()).unwrap_or_default();
-        if let (Some(helper), true) = (&self.helper, self.ciphers.wanted(pid, name, &maps)) {
-            self.ciphers.look(&self.procfs, helper, pid, &maps, executable.as_ref());
+        if let (Some(helper), true) = (&self.helper, self.ciphers.wanted(pid, name, maps)) {
+            self.ciphers.look(&self.procfs, helper, pid, maps, executable);
         }
     }
 
@@ -173,7 +180,7 @@ impl Keeper {
             }
         }
         let name = self.processes.get(&pid).map(|watched| watched.executable.clone()).unwrap_or_default();
-        self.uses(pid, key.clone(), name, || readable.ok_or(Unreadable::Symbols));
+        self.uses(pid, key.clone(), name, || readable.unwrap_or(Err(Unreadable::Symbols)));
         Some(key)
     }
 

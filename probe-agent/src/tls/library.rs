@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::{
+    go::{self, Unusable},
     mapped::Mapped,
     order::{CIPHER, Function, OPENSSL, reads},
     symbols,
@@ -33,6 +34,9 @@ pub(super) enum Unreadable {
     /// The kernel refuses to attach.
     #[error("attaching is refused: {0}")]
     Refused(String),
+    /// Go's functions are not as they have to be.
+    #[error("its crypto/tls of Go is not read: {0}")]
+    Go(#[from] Unusable),
     /// More than are looked at.
     #[error("too many TLS libraries at once")]
     Many,
@@ -68,10 +72,19 @@ pub(super) fn cipher(file: &File) -> Option<u64> {
     symbols::find(file, &[CIPHER])?.get(CIPHER).copied()
 }
 
-/// The program's own file, if a library with symbols is linked into it.
-pub(super) fn executable(file: File) -> Option<Readable> {
-    let places = places(&file);
-    reads(&places).then_some((file, places))
+/// The program's own file, if a library with symbols is linked into it, or Go's.
+pub(super) fn executable(file: File) -> Option<Result<Readable, Unreadable>> {
+    let mut places = places(&file);
+    let openssl = reads(&places);
+    if !openssl {
+        places.clear();
+    }
+    match go::find(&file) {
+        Some(Ok(go)) => places.extend(go),
+        Some(Err(unusable)) if !openssl => return Some(Err(unusable.into())),
+        _ => {}
+    }
+    (!places.is_empty()).then_some(Ok((file, places)))
 }
 
 /// The program's own file.

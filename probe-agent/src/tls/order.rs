@@ -5,14 +5,29 @@
 /// What the attaching process says first. No message is empty: that is the end.
 pub(super) const READY: &[u8] = b".";
 /// Stops in one library at most.
-const MAX_STOPS: usize = 64;
+const MAX_STOPS: usize = 96;
+/// Places in one program of Go at most: it may have OpenSSL's linked into it as well.
+pub(super) const MAX_GO_PLACES: usize = 48;
 /// Longest message.
 pub(super) const MAX_BYTES: usize = 1024;
 
 /// Programs of the kernel side that are attached to functions: one for each [`Function`] in their order, where it is entered,
 /// and one where they are left.
-pub const PROGRAMS: [&str; 8] =
-    ["tls_read", "tls_read_ex", "tls_write", "tls_write_ex", "tls_other", "tls_forget", "tls_cipher", "tls_return"];
+pub const PROGRAMS: [&str; 13] = [
+    "tls_read",
+    "tls_read_ex",
+    "tls_write",
+    "tls_write_ex",
+    "tls_other",
+    "tls_forget",
+    "tls_cipher",
+    "tls_go_read",
+    "tls_go_write",
+    "tls_go_close",
+    "tls_go_start",
+    "tls_go_return",
+    "tls_return",
+];
 
 /// What a function does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,18 +46,40 @@ pub(super) enum Function {
     Forget = 6,
     /// Writes a session's ciphertext to its transport; attached in single processes (`cipher.rs`).
     Cipher = 7,
+    /// Go's `(*tls.Conn).Read`.
+    GoRead = 8,
+    /// Go's `(*tls.Conn).Write`.
+    GoWrite = 9,
+    /// Go's `(*tls.Conn).Close`.
+    GoClose = 10,
+    /// Begins a connection of Go's.
+    GoHandshake = 11,
+    /// An instruction by which one of the first two returns.
+    GoReturn = 12,
 }
 
 impl Function {
-    const ALL: [Self; 7] =
-        [Self::Read, Self::ReadEx, Self::Write, Self::WriteEx, Self::Other, Self::Forget, Self::Cipher];
+    const ALL: [Self; 12] = [
+        Self::Read,
+        Self::ReadEx,
+        Self::Write,
+        Self::WriteEx,
+        Self::Other,
+        Self::Forget,
+        Self::Cipher,
+        Self::GoRead,
+        Self::GoWrite,
+        Self::GoClose,
+        Self::GoHandshake,
+        Self::GoReturn,
+    ];
 
     /// Place of its program in [`PROGRAMS`].
     pub(super) fn program(self) -> usize {
         self as usize - 1
     }
 
-    /// Whether its end is looked for.
+    /// Whether the kernel is to catch its end. Never in Go: its stacks move, with the return address.
     pub(super) fn has_return(self) -> bool {
         self.program() < Self::Forget.program()
     }
@@ -179,6 +216,22 @@ mod tests {
         }
     }
 
+    /// The kernel cuts longer ones off, and programs are found by them.
+    #[test]
+    fn names_of_programs_are_short_enough() {
+        assert!(PROGRAMS.iter().all(|name| name.len() <= 15), "{PROGRAMS:?}");
+    }
+
+    #[test]
+    fn the_most_there_can_be_fits() {
+        let order = Order::Attach(
+            1,
+            vec![Stop { function: Function::GoReturn, when: When::Enter, offset: u64::MAX }; MAX_STOPS],
+        );
+        assert!(order.encode().len() <= MAX_BYTES);
+        assert_eq!(Order::decode(&order.encode()), Some(order));
+    }
+
     #[test]
     fn anything_else_is_refused() {
         for bytes in [
@@ -187,7 +240,7 @@ mod tests {
             b"\x02\0\0\0\0",
             b"\x03\0\0\0\0\0\0\0\0",
             b"\0\0\0\0\0x",
-            b"\x01\0\0\0\0\x09\0\0\0\0\0\0\0\0\0",
+            b"\x01\0\0\0\0\x0d\0\0\0\0\0\0\0\0\0",
             b"\x01\0\0\0\0\x01\x03\0\0\0\0\0\0\0\0",
             b"\x01\0\0\0\0\x01\0",
         ] {

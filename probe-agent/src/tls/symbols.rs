@@ -63,7 +63,7 @@ fn table(file: &impl ReadAt, header: &[u8], at: (usize, usize, usize), entry: u1
 }
 
 /// Where the names stand in a table of texts. A name may be the end of a longer one: linkers put them together.
-fn names_in<'n>(file: &impl ReadAt, offset: u64, size: u64, names: &[&'n str]) -> BTreeMap<u32, &'n str> {
+pub(super) fn names_in<'n>(file: &impl ReadAt, offset: u64, size: u64, names: &[&'n str]) -> BTreeMap<u32, &'n str> {
     let wanted: Vec<(memmem::Finder<'_>, Vec<u8>, &'n str)> = Vec::new();
     let mut wanted = wanted;
     for name in names {
