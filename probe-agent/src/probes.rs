@@ -109,7 +109,10 @@ impl Probes {
             match attempt {
                 Ok(features) => {
                     let Some((_, Ok(programs))) = opened.pop() else { continue };
-                    let passed_over = refusals.iter().map(|(set, error)| format!("{}: {error}", set.name())).collect();
+                    let passed_over = refusals
+                        .iter()
+                        .map(|(set, error)| format!("{}: {}", set.name(), error.of_a_set_passed_over()))
+                        .collect();
                     return Self::of(programs, *set, features, passed_over, setup);
                 }
                 Err(error) => {

@@ -40,6 +40,19 @@ pub enum ProbeError {
     Other(String),
 }
 
+impl ProbeError {
+    /// The same where another hook set was taken by the same process: then it is not that it may not. A kernel without BPF
+    /// trampolines refuses fentry programs with EPERM, too.
+    pub fn of_a_set_passed_over(&self) -> String {
+        match self {
+            Self::NoPermission { program, reason, .. } => {
+                format!("the kernel refuses the probe {program}: {reason}; it may have no BPF trampolines")
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
 /// For what has no case of its own.
 pub(super) fn other(error: impl std::fmt::Display) -> ProbeError {
     ProbeError::Other(error.to_string())
