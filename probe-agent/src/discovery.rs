@@ -27,7 +27,6 @@ mod wire;
 
 pub(crate) use container::container_of;
 pub(crate) use counts::Counts;
-pub(crate) use elf::ReadAt;
 pub(crate) use listeners::Listeners;
 pub(crate) use ports::PortSet;
 pub(crate) use processes::{Change, Limits, Process, Processes, Walk};

@@ -13,8 +13,9 @@ use tokio::{
 };
 
 use crate::{
-    discovery::fuzzing::{ELF_BYTES, ReadAt, language_of},
+    discovery::fuzzing::{ELF_BYTES, language_of},
     queue::Queue,
+    read_at::ReadAt,
     stream::{Patience, Shared, stream},
 };
 

@@ -18,6 +18,7 @@ mod memory;
 mod privilege;
 mod probes;
 mod queue;
+mod read_at;
 mod record;
 mod reload;
 mod run;

@@ -3,9 +3,8 @@
 //! In: an ELF file of 64 bits, little endian (System V ABI, chapter 4), hostile as any other. Out: Go, Rust or neither.
 //! At most [`MAX_READ_BYTES`] are read, whatever the file claims about itself.
 
-use std::{fs::File, os::unix::fs::FileExt};
-
 use super::language::Language;
+use crate::read_at::{self, ReadAt, u16_at, u32_at, u64_at};
 
 /// Bytes that are read of one file at most.
 pub(crate) const MAX_READ_BYTES: usize = 1024 * 1024;
@@ -26,18 +25,6 @@ const GO_BUILD_INFORMATION: &[u8] = b"\xff Go buildinf:";
 const RUST_COMPILER: &[u8] = b"rustc version ";
 /// In `.rodata`, from the places of panics in Rust's own library; still there when `.comment` was stripped.
 const RUST_LIBRARY: &[u8] = b"/library/core/src/";
-
-/// Something with bytes at offsets.
-pub(crate) trait ReadAt {
-    /// Fills a part of `buffer` from `offset` on; 0 at the end.
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize>;
-}
-
-impl ReadAt for File {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
-        FileExt::read_at(self, buffer, offset)
-    }
-}
 
 /// The language that the file's sections show; `None` for C, C++, interpreters, and what is no such ELF file.
 pub(crate) fn language_of(file: &impl ReadAt) -> Option<Language> {
@@ -70,16 +57,8 @@ struct Reader<'a, F> {
 impl<F: ReadAt> Reader<'_, F> {
     /// Up to `length` bytes from `offset` on; fewer where the file or the allowance ends.
     fn read(&mut self, offset: u64, length: usize) -> Vec<u8> {
-        let mut bytes = vec![0; length.min(self.left)];
-        let mut filled = 0;
-        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.file.read_at(rest, offset.saturating_add(filled as u64)) {
-                Ok(0) | Err(_) => break,
-                Ok(count) => filled += count,
-            }
-        }
-        bytes.truncate(filled);
-        self.left -= filled;
+        let bytes = read_at::read(self.file, offset, length.min(self.left));
+        self.left -= bytes.len();
         bytes
     }
 }
@@ -137,22 +116,6 @@ impl Sections {
                 .is_some_and(|rest| rest.first() == Some(&0))
         })
     }
-}
-
-fn bytes_at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
-    bytes.get(offset..)?.first_chunk::<N>().copied()
-}
-
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    bytes_at(bytes, offset).map(u16::from_le_bytes)
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    bytes_at(bytes, offset).map(u32::from_le_bytes)
-}
-
-fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    bytes_at(bytes, offset).map(u64::from_le_bytes)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! In: the bytes of a file. Out: nothing but their bounds.
 
-pub(crate) use super::elf::{MAX_READ_BYTES as ELF_BYTES, ReadAt, language_of};
+pub(crate) use super::elf::{MAX_READ_BYTES as ELF_BYTES, language_of};
 use super::{PortSet, container, facts, language, listeners, stat};
 
 /// Each reader of text takes the same bytes: the marks of one mean nothing to the others.

@@ -4,7 +4,7 @@
 //! length, from the table that unwinding searches (`.eh_frame_hdr`: Linux Standard Base, Core, section 10.6), which a stripped
 //! file has as well. `None` where there is no such table, or it is not in the form that all linkers write.
 
-use crate::discovery::ReadAt;
+use crate::read_at::{ReadAt, fill, u16_at, u32_at, u64_at};
 
 /// Segments that are looked at.
 const MAX_SEGMENTS: u16 = 64;
@@ -79,28 +79,4 @@ fn relative(base: u64, distance: u32) -> u64 {
 fn read<const N: usize>(file: &impl ReadAt, offset: u64) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     fill(file, offset, &mut bytes).map(|()| bytes)
-}
-
-/// Fills all of `bytes`.
-pub(super) fn fill(file: &impl ReadAt, offset: u64, bytes: &mut [u8]) -> Option<()> {
-    let mut filled = 0;
-    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset.checked_add(filled as u64)?) {
-            Ok(0) | Err(_) => return None,
-            Ok(count) => filled += count,
-        }
-    }
-    Some(())
-}
-
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    bytes.get(offset..)?.first_chunk().copied().map(u16::from_le_bytes)
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    bytes.get(offset..)?.first_chunk().copied().map(u32::from_le_bytes)
-}
-
-fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    bytes.get(offset..)?.first_chunk().copied().map(u64::from_le_bytes)
 }

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use self::{code::Places, elf::Elf, table::Table};
 use super::order::{Function, MAX_GO_PLACES};
-use crate::discovery::ReadAt;
+use crate::read_at::{self, ReadAt};
 
 /// Why Go's TLS is not read in a program that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +66,7 @@ fn all<F: ReadAt>(elf: &Elf<'_, F>, text: u64, functions: &[(Function, &Range<u6
     for (function, range) in functions {
         let length = (range.end - range.start).min(MAX_CODE) as usize;
         let start = elf.code_offset(text.checked_add(range.start)?)?;
-        let Places { entry, returns: left } = code::places(&elf::read(elf.file, start, length))?;
+        let Places { entry, returns: left } = code::places(&read_at::read(elf.file, start, length))?;
         entries.push((*function, start + entry));
         if matches!(function, Function::GoRead | Function::GoWrite) {
             if left.is_empty() {

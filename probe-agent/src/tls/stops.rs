@@ -14,7 +14,7 @@ use super::{
     instruction::{self, FIRST, FOURTH, Flow, Instruction, RESULT, SECOND, THIRD},
     order::{Function, Stop, When},
 };
-use crate::discovery::ReadAt;
+use crate::read_at::{self, ReadAt};
 
 /// Longest function that is looked through, bytes. OpenSSL's that move plaintext have 30 to 700.
 const MAX_CODE: u64 = 2048;
@@ -59,7 +59,7 @@ fn arguments(function: Function) -> Option<u16> {
 fn code(file: &impl ReadAt, offset: u64) -> Option<Vec<u8>> {
     let length = bounds::length(file, offset).filter(|length| *length <= MAX_CODE)?;
     let mut code = vec![0; usize::try_from(length).ok()?];
-    bounds::fill(file, offset, &mut code)?;
+    read_at::fill(file, offset, &mut code)?;
     Some(code)
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use memchr::memmem;
 
-use crate::discovery::ReadAt;
+use crate::read_at::{ReadAt, read, u16_at, u32_at, u64_at};
 
 /// Bytes that are read at once.
 const PIECE: usize = 128 * 1024;
@@ -129,36 +129,6 @@ fn offset_of(segments: &[u8], address: u64) -> Option<u64> {
         (u32_at(segment, 0)? == PT_LOAD && u32_at(segment, 4)? & PF_X != 0)
             .then(|| u64_at(segment, 8)?.checked_add(inside))?
     })
-}
-
-/// Up to `length` bytes; fewer where the file ends.
-fn read(file: &impl ReadAt, offset: u64, length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    let mut filled = 0;
-    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset.saturating_add(filled as u64)) {
-            Ok(0) | Err(_) => break,
-            Ok(count) => filled += count,
-        }
-    }
-    bytes.truncate(filled);
-    bytes
-}
-
-fn bytes_at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
-    bytes.get(offset..)?.first_chunk::<N>().copied()
-}
-
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    bytes_at(bytes, offset).map(u16::from_le_bytes)
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    bytes_at(bytes, offset).map(u32::from_le_bytes)
-}
-
-fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    bytes_at(bytes, offset).map(u64::from_le_bytes)
 }
 
 #[cfg(test)]

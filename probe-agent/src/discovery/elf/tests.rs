@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-use std::cell::Cell;
+use std::{cell::Cell, fs::File};
 
 use proptest::prelude::*;
 

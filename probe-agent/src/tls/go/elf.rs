@@ -3,7 +3,7 @@
 //! In: an ELF file of 64 bits, little endian (System V ABI, chapters 4 and 5), hostile as any other. Out: its sections, places
 //! of addresses in it, relocated words; and [`Window`], by which large tables are read piece by piece.
 
-use crate::discovery::ReadAt;
+use crate::read_at::{ReadAt, read, u16_at, u32_at, u64_at};
 
 /// Bytes that are read at once.
 const PIECE: usize = 128 * 1024;
@@ -164,34 +164,4 @@ impl<'f, F: ReadAt> Window<'f, F> {
         }
         self.piece.get(usize::try_from(offset - self.at).ok()?..)?.get(..length)
     }
-}
-
-/// Up to `length` bytes; fewer where the file ends.
-pub(super) fn read(file: &impl ReadAt, offset: u64, length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    let mut filled = 0;
-    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset.saturating_add(filled as u64)) {
-            Ok(0) | Err(_) => break,
-            Ok(count) => filled += count,
-        }
-    }
-    bytes.truncate(filled);
-    bytes
-}
-
-fn bytes_at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
-    bytes.get(offset..)?.first_chunk::<N>().copied()
-}
-
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    bytes_at(bytes, offset).map(u16::from_le_bytes)
-}
-
-pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    bytes_at(bytes, offset).map(u32::from_le_bytes)
-}
-
-pub(super) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    bytes_at(bytes, offset).map(u64::from_le_bytes)
 }

@@ -7,8 +7,11 @@ use std::{collections::BTreeMap, ops::Range};
 
 use memchr::memmem;
 
-use super::elf::{Elf, Section, Window, read, u32_at, u64_at};
-use crate::{discovery::ReadAt, tls::symbols};
+use super::elf::{Elf, Section, Window};
+use crate::{
+    read_at::{ReadAt, read, u32_at, u64_at},
+    tls::symbols,
+};
 
 /// First word of the table: Go 1.16 and 1.17; 1.18 and 1.19; since then.
 const MAGIC: [u32; 3] = [0xffff_fffa, 0xffff_fff0, 0xffff_fff1];
