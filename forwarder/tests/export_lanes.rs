@@ -10,7 +10,7 @@ mod sample;
 use std::{sync::Arc, time::Duration};
 
 use receiver::{Receiver, Step, ok, until};
-use spantap::{exchange::Side, loss::Reason, pipeline::Pipeline};
+use spantap::{exchange::Side, loss::Reason, pipeline::Pipeline, telemetry::destination::Destination};
 use spantap_config::{Config, OtlpTraces};
 use tokio::time::Instant;
 
@@ -40,13 +40,19 @@ async fn ticking(pipeline: &mut Pipeline, what: &str, mut condition: impl FnMut(
     .await;
 }
 
-#[tokio::test]
-async fn one_without_an_answer_holds_up_no_other() {
-    let receiver = Receiver::start(vec![ok(), Step::Hang, ok()]).await;
-    let mut pipeline = start(traces(&receiver));
+/// Has told ten exchanges to a destination that answers well, so that more than one request may be on its way.
+async fn well(receiver: &Receiver) -> (Pipeline, Arc<Destination>) {
+    let mut pipeline = start(traces(receiver));
     let books = pipeline.telemetry().traces.clone();
     report(&mut pipeline, 10);
     ticking(&mut pipeline, "the destination is well", |_| books.exported.get() == 10).await;
+    (pipeline, books)
+}
+
+#[tokio::test]
+async fn one_without_an_answer_holds_up_no_other() {
+    let receiver = Receiver::start(vec![ok(), Step::Hang, ok()]).await;
+    let (mut pipeline, books) = well(&receiver).await;
     report(&mut pipeline, 100);
     ticking(&mut pipeline, "all others", |_| books.exported.get() == 100).await;
     assert_eq!((books.queued.get(), books.imbalance()), (10, 0), "one is on its way");
@@ -59,10 +65,7 @@ async fn one_without_an_answer_holds_up_no_other() {
 #[tokio::test]
 async fn all_without_an_answer_are_counted_at_a_stop() {
     let receiver = Receiver::start(vec![ok(), Step::Hang]).await;
-    let mut pipeline = start(traces(&receiver));
-    let books = pipeline.telemetry().traces.clone();
-    report(&mut pipeline, 10);
-    ticking(&mut pipeline, "the destination is well", |_| books.exported.get() == 10).await;
+    let (mut pipeline, books) = well(&receiver).await;
     report(&mut pipeline, 100);
     ticking(&mut pipeline, "four on their way", |_| receiver.received().len() == 5).await;
     assert_eq!((books.queued.get(), books.imbalance()), (100, 0));
@@ -75,10 +78,7 @@ async fn all_without_an_answer_are_counted_at_a_stop() {
 #[tokio::test]
 async fn lanes_make_no_more_room() {
     let receiver = Receiver::start(vec![ok(), Step::Hang]).await;
-    let mut pipeline = start(traces(&receiver));
-    let books = pipeline.telemetry().traces.clone();
-    report(&mut pipeline, 10);
-    ticking(&mut pipeline, "the destination is well", |_| books.exported.get() == 10).await;
+    let (mut pipeline, _) = well(&receiver).await;
     report(&mut pipeline, 100);
     ticking(&mut pipeline, "four on their way", |_| receiver.received().len() == 5).await;
     report(&mut pipeline, 150);
@@ -91,10 +91,7 @@ async fn lanes_make_no_more_room() {
 #[tokio::test]
 async fn trouble_is_met_one_at_a_time() {
     let receiver = Receiver::start(vec![ok()]).await;
-    let mut pipeline = start(traces(&receiver));
-    let books = pipeline.telemetry().traces.clone();
-    report(&mut pipeline, 10);
-    ticking(&mut pipeline, "the destination is well", |_| books.exported.get() == 10).await;
+    let (mut pipeline, books) = well(&receiver).await;
     let busy = || Step::Answer(503, "", vec![]);
     receiver.behave([vec![Step::Close, busy(), busy(), busy(), busy(), busy(), Step::Garbage], vec![ok()]].concat());
     report(&mut pipeline, 100);
@@ -109,10 +106,7 @@ async fn trouble_is_met_one_at_a_time() {
 #[tokio::test]
 async fn what_a_lane_is_refused_is_lost_once() {
     let receiver = Receiver::start(vec![ok()]).await;
-    let mut pipeline = start(traces(&receiver));
-    let books = pipeline.telemetry().traces.clone();
-    report(&mut pipeline, 10);
-    ticking(&mut pipeline, "the destination is well", |_| books.exported.get() == 10).await;
+    let (mut pipeline, _) = well(&receiver).await;
     receiver.behave(vec![Step::Answer(400, "", vec![]); 3].into_iter().chain([ok()]).collect());
     report(&mut pipeline, 100);
     let summary = pipeline.drain(Instant::now() + Duration::from_secs(30)).await;
