@@ -7,7 +7,7 @@
 //! test · `place`, `credentials` the same under chosen users, and what the kernel says of them · `servers` subjects that know
 //! nothing of tracing, `certificate` for those that speak TLS · `namespaces` several hosts on one · `containers` an engine and a
 //! compose project · `script`, `play`,
-//! `pair` byte-exact exchanges between two subjects · `expect` what must come of them · `suite` cases as named tests,
+//! `pair` byte-exact exchanges between two subjects · `expect` what must come of them, `https` the same over TLS · `suite` cases as named tests,
 //! skipped loudly · `bench`, `sink` what Spantap costs.
 
 pub mod admin;
@@ -21,6 +21,7 @@ pub mod credentials;
 pub mod expect;
 pub mod host;
 pub mod http;
+pub mod https;
 pub mod load;
 pub mod namespaces;
 pub mod observed;

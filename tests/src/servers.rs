@@ -258,3 +258,15 @@ http {{
 "
     )
 }
+
+/// Python's `http.server` over TLS in `folder`, a thread for each connection, when it listens on `port`.
+///
+/// # Errors
+/// When it does not start.
+pub fn python_over_tls(folder: &Path, certificate: &Path, key: &Path, port: u16) -> Result<Process> {
+    let mut command = Command::new(python()?);
+    command.arg(compiled::subjects().join("tls/threads_server.py")).arg(port.to_string()).arg(certificate).arg(key);
+    let mut process = Process::start("python-tls", folder, command)?;
+    process.wait_ready(READY, |_| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
+    Ok(process)
+}

@@ -2,7 +2,6 @@
 #![allow(missing_docs)]
 
 use std::{
-    collections::BTreeSet,
     path::Path,
     process::{Command, ExitCode},
     sync::Arc,
@@ -13,59 +12,18 @@ use anyhow::{Context, Result, bail, ensure};
 use spantap_tests::{
     admin::Losses,
     collector::{self, Collector},
-    expect, host, http,
+    host, http,
+    https::{self, lost, nothing_lost, own_peer},
     process::Process,
-    servers::python,
+    servers::python_over_tls,
     spantap::{Setup, Spantap},
     suite::{Suite, World},
     telemetry::{Kind, Span},
 };
 
 const ARRIVAL: Duration = Duration::from_secs(15);
-const CONNECTIONS: u16 = 20;
-const REQUESTS: u16 = 40;
-
-/// `server.py PORT CERTIFICATE KEY`: a thread for each connection, which makes the calls of the socket itself.
-const SERVER: &str = r#"
-import http.server, ssl, sys
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        self.send_response(200); self.send_header("Content-Length", "2"); self.end_headers(); self.wfile.write(b"ok")
-    def log_message(self, *_): pass
-server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
-context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain(sys.argv[2], sys.argv[3])
-server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-server.serve_forever()
-"#;
-
-/// `client.py PORT PREFIX CONNECTIONS REQUESTS AT_ONCE`: on each connection `REQUESTS` times as many requests in one write,
-/// for `PREFIX/<own port>/<number>`; every answer must have status 200.
-const CLIENT: &str = r#"
-import socket, ssl, sys, threading
-port, prefix, connections, requests, at_once = int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:6])
-context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT); context.check_hostname = False; context.verify_mode = ssl.CERT_NONE
-failed = []
-def run():
-    try:
-        with socket.create_connection(("127.0.0.1", port)) as raw, context.wrap_socket(raw) as tls:
-            own, answers = tls.getsockname()[1], tls.makefile("rb")
-            for number in range(requests):
-                ask = lambda n: f"GET {prefix}/{own}/{n} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
-                tls.sendall("".join(ask(number * at_once + n) for n in range(at_once)).encode())
-                for _ in range(at_once):
-                    status, length = answers.readline(), 0
-                    if b" 200 " not in status: raise ValueError(status)
-                    while (line := answers.readline().strip()):
-                        name, _, value = line.partition(b":")
-                        if name.lower() == b"content-length": length = int(value)
-                    answers.read(length)
-    except Exception as error: failed.append(repr(error))
-threads = [threading.Thread(target=run) for _ in range(connections)]
-for thread in threads: thread.start()
-for thread in threads: thread.join()
-if failed: sys.exit(failed[0])
-"#;
+const CONNECTIONS: usize = 20;
+const REQUESTS: usize = 40;
 
 struct Tls {
     spantap: Option<Spantap>,
@@ -74,7 +32,7 @@ struct Tls {
     nginx: u16,
     /// What nginx asks, over TLS as well.
     behind: u16,
-    folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
 }
 
 impl World for Tls {
@@ -108,25 +66,15 @@ fn start() -> Result<Tls> {
         .output()?;
     ensure!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
     let [nginx, plain, behind] = [host::free_port()?, host::free_port()?, host::free_port()?];
-    let mut servers = vec![script(at, "server", SERVER, behind)?];
+    let mut servers = vec![python_over_tls(at, &at.join("cert.pem"), &at.join("key.pem"), behind)?];
     servers.push(start_nginx(at, nginx, plain, behind)?);
     let collector = Collector::start()?;
-    let mut tls = Tls { spantap: None, collector, _servers: servers, nginx, behind, folder };
+    let mut tls = Tls { spantap: None, collector, _servers: servers, nginx, behind, _folder: folder };
     // All of them run, and have been used, before Spantap does.
-    tls.ask(nginx, "/before", 1, 1, 1)?;
-    tls.ask(behind, "/before", 1, 1, 1)?;
+    https::ask(nginx, "/before", [1, 1, 1], &[])?;
+    https::ask(behind, "/before", [1, 1, 1], &[])?;
     tls.spantap = Some(tls.observe(&[])?);
     Ok(tls)
-}
-
-fn script(at: &Path, name: &str, text: &str, port: u16) -> Result<Process> {
-    let path = at.join(format!("{name}.py"));
-    std::fs::write(&path, text)?;
-    let mut command = Command::new(python()?);
-    command.arg(path).arg(port.to_string()).arg(at.join("cert.pem")).arg(at.join("key.pem"));
-    let mut process = Process::start(name, at, command)?;
-    process.wait_ready(ARRIVAL, |_| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
-    Ok(process)
 }
 
 fn start_nginx(at: &Path, port: u16, plain: u16, behind: u16) -> Result<Process> {
@@ -164,82 +112,21 @@ impl Tls {
         own_keys.iter().fold(setup, |setup, (key, value)| setup.own_key(key, value)).start()
     }
 
-    fn ask(&self, port: u16, prefix: &str, connections: u16, requests: u16, at_once: u16) -> Result<()> {
-        let path = self.folder.path().join("client.py");
-        std::fs::write(&path, CLIENT)?;
-        let numbers = [connections, requests, at_once].map(|number| number.to_string());
-        let output = Command::new(python()?).arg(path).arg(port.to_string()).arg(prefix).args(numbers).output()?;
-        ensure!(output.status.success(), "the client failed: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
-    }
-
     fn losses(&self) -> Result<Losses> {
         self.spantap.as_ref().context("Spantap does not run")?.losses()
     }
 
-    /// Waits for exactly `count` well-formed spans of this kind, port and beginning of the path, all of them https.
+    /// Waits for exactly `count` spans of this kind, port and beginning of the path.
     fn spans(&mut self, kind: Kind, port: u16, prefix: &str, count: usize) -> Result<Vec<Arc<Span>>> {
-        self.collector.wait_until(ARRIVAL, |telemetry| {
-            let of = |span: &&Arc<Span>| {
-                span.kind == kind
-                    && span.path().starts_with(prefix)
-                    && span.attributes.number("server.port") == Some(i64::from(port))
-            };
-            let found: Vec<_> = telemetry.spans.iter().filter(of).cloned().collect();
-            ensure!(found.len() == count, "{} {kind:?} spans for {prefix} on port {port}, not {count}", found.len());
-            for span in &found {
-                expect::well_formed_over(span, "https")?;
-                ensure!(span.status_code() == Some(200), "status {:?}", span.status_code());
-                let full = span.attributes.text("url.full");
-                ensure!(kind == Kind::Server || full.is_some_and(|full| full.starts_with("https://")), "{full:?}");
-            }
-            Ok(found)
-        })
+        https::spans(&mut self.collector, ARRIVAL, (kind, port), prefix, count)
     }
-}
-
-fn lost(losses: &Losses, reason: &str) -> u64 {
-    losses.iter().filter(|(name, _)| name.as_str() == reason).map(|(_, count)| *count).sum()
-}
-
-/// That nothing of what was read counts as lost.
-fn nothing_lost(before: &Losses, after: &Losses) -> Result<()> {
-    for reason in [
-        "encrypted",
-        "protocol_unknown",
-        "parse_error",
-        "tls_call_not_seen",
-        "response_not_observed",
-        "request_not_observed",
-    ] {
-        let (before, after) = (lost(before, reason), lost(after, reason));
-        ensure!(before == after, "{reason}: {before} before, {after} after");
-    }
-    Ok(())
-}
-
-/// Every request carries the port of its connection: no byte of one is credited to another.
-fn own_peer(spans: &[Arc<Span>]) -> Result<()> {
-    let mut paths = BTreeSet::new();
-    for span in spans {
-        let path = span.path();
-        let port = path.split('/').nth(2).and_then(|port| port.parse::<i64>().ok());
-        ensure!(
-            port.is_some() && span.attributes.number("network.peer.port") == port,
-            "{path}: peer {:?}",
-            span.attributes
-        );
-        ensure!(span.attributes.text("network.peer.address") == Some("127.0.0.1"), "{path}: another peer address");
-        ensure!(paths.insert(path.to_owned()), "{path} twice");
-    }
-    Ok(())
 }
 
 fn twenty_connections(tls: &mut Tls) -> Result<()> {
     let before = tls.losses()?;
-    let count = usize::from(CONNECTIONS) * usize::from(REQUESTS);
+    let count = CONNECTIONS * REQUESTS;
     for (port, prefix) in [(tls.nginx, "/nginx"), (tls.behind, "/python")] {
-        tls.ask(port, prefix, CONNECTIONS, REQUESTS, 1)?;
+        https::ask(port, prefix, [CONNECTIONS, REQUESTS, 1], &[])?;
         own_peer(&tls.spans(Kind::Server, port, prefix, count)?)?;
     }
     nothing_lost(&before, &tls.losses()?)
@@ -247,14 +134,14 @@ fn twenty_connections(tls: &mut Tls) -> Result<()> {
 
 fn pipelined(tls: &mut Tls) -> Result<()> {
     let before = tls.losses()?;
-    tls.ask(tls.nginx, "/pipelined", 3, 4, 5)?;
+    https::ask(tls.nginx, "/pipelined", [3, 4, 5], &[])?;
     own_peer(&tls.spans(Kind::Server, tls.nginx, "/pipelined", 60)?)?;
     nothing_lost(&before, &tls.losses()?)
 }
 
 fn upstream(tls: &mut Tls) -> Result<()> {
     let before = tls.losses()?;
-    tls.ask(tls.nginx, "/proxy", 4, 10, 1)?;
+    https::ask(tls.nginx, "/proxy", [4, 10, 1], &[])?;
     tls.spans(Kind::Server, tls.nginx, "/proxy", 40)?;
     // nginx names its upstream in the Host that it sends, without a port: that is the one of https.
     let asked = tls.spans(Kind::Client, 443, "/proxy", 40)?;
@@ -312,7 +199,7 @@ fn turned_off(tls: &mut Tls) -> Result<()> {
         spantap.stop()?;
     }
     let spantap = tls.observe(&[("tls", "off")])?;
-    tls.ask(tls.nginx, "/off", 3, 2, 1)?;
+    https::ask(tls.nginx, "/off", [3, 2, 1], &[])?;
     host::wait_for("connections to count as encrypted", ARRIVAL, || {
         spantap.losses().ok().filter(|losses| lost(losses, "encrypted") == 3)
     })?;

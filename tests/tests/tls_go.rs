@@ -2,7 +2,6 @@
 #![allow(missing_docs)]
 
 use std::{
-    collections::BTreeSet,
     path::Path,
     process::{Command, ExitCode},
     sync::Arc,
@@ -11,12 +10,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use spantap_tests::{
-    admin::Losses,
     certificate::Certificate,
     collector::{self, Collector},
-    compiled, expect, host,
+    compiled, host,
+    https::{self, lost, nothing_lost, own_peer, succeeds},
     process::Process,
-    servers::python,
     spantap::{Setup, Spantap},
     suite::{Suite, World},
     telemetry::{Kind, Span},
@@ -95,82 +93,21 @@ fn build(program: &Path, flags: &str) -> Result<()> {
     succeeds(command.args((!flags.is_empty()).then_some(flags)).arg("."))
 }
 
-fn succeeds(command: &mut Command) -> Result<()> {
-    let output = command.output()?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
-
 impl Go {
     fn ports(&self) -> Vec<u16> {
         self.servers.iter().map(|(port, _)| *port).collect()
     }
 
-    fn ask(&self, port: u16, prefix: &str, numbers: [usize; 3]) -> Result<()> {
-        let mut command = Command::new(python()?);
-        command.arg(compiled::subjects().join("tls/client.py")).arg(port.to_string()).arg(prefix);
-        succeeds(command.args(numbers.map(|number| number.to_string())))
-    }
-
-    /// Waits for exactly `count` well-formed spans of this kind, port and beginning of the path.
+    /// Waits for exactly `count` spans of this kind, port and beginning of the path.
     fn spans(&mut self, kind: Kind, port: u16, prefix: &str, count: usize) -> Result<Vec<Arc<Span>>> {
-        self.collector.wait_until(ARRIVAL, |telemetry| {
-            let of = |span: &&Arc<Span>| {
-                span.kind == kind
-                    && span.path().starts_with(prefix)
-                    && span.attributes.number("server.port") == Some(i64::from(port))
-            };
-            let found: Vec<_> = telemetry.spans.iter().filter(of).cloned().collect();
-            ensure!(found.len() == count, "{} {kind:?} spans for {prefix} on port {port}, not {count}", found.len());
-            for span in &found {
-                expect::well_formed_over(span, "https")?;
-                ensure!(span.status_code() == Some(200), "status {:?}", span.status_code());
-            }
-            Ok(found)
-        })
+        https::spans(&mut self.collector, ARRIVAL, (kind, port), prefix, count)
     }
-}
-
-fn lost(losses: &Losses, reason: &str) -> u64 {
-    losses.iter().filter(|(name, _)| name.as_str() == reason).map(|(_, count)| *count).sum()
-}
-
-fn nothing_lost(before: &Losses, after: &Losses) -> Result<()> {
-    for reason in [
-        "encrypted",
-        "tls_peer_unknown",
-        "protocol_unknown",
-        "parse_error",
-        "tls_call_not_seen",
-        "response_not_observed",
-        "request_not_observed",
-    ] {
-        let (before, after) = (lost(before, reason), lost(after, reason));
-        ensure!(before == after, "{reason}: {before} before, {after} after");
-    }
-    Ok(())
-}
-
-/// The second part of each path is the port of the peer: no byte of one connection is credited to another.
-fn own_peer(spans: &[Arc<Span>]) -> Result<()> {
-    let mut paths = BTreeSet::new();
-    for span in spans {
-        let path = span.path();
-        let port = path.split('/').nth(2).and_then(|port| port.parse::<i64>().ok());
-        ensure!(
-            port.is_some() && span.attributes.number("network.peer.port") == port,
-            "{path}: peer {:?}",
-            span.attributes
-        );
-        ensure!(paths.insert(path.to_owned()), "{path} twice");
-    }
-    Ok(())
 }
 
 fn many(go: &mut Go) -> Result<()> {
     let before = go.spantap.losses()?;
     for port in go.ports() {
-        go.ask(port, "/many", [CONNECTIONS, REQUESTS, 1])?;
+        https::ask(port, "/many", [CONNECTIONS, REQUESTS, 1], &[])?;
         own_peer(&go.spans(Kind::Server, port, "/many", CONNECTIONS * REQUESTS)?)?;
     }
     let after = go.spantap.losses()?;
@@ -181,7 +118,7 @@ fn many(go: &mut Go) -> Result<()> {
 fn pipelined(go: &mut Go) -> Result<()> {
     let before = go.spantap.losses()?;
     for port in go.ports() {
-        go.ask(port, "/pipelined", [3, 4, 5])?;
+        https::ask(port, "/pipelined", [3, 4, 5], &[])?;
         own_peer(&go.spans(Kind::Server, port, "/pipelined", 60)?)?;
     }
     nothing_lost(&before, &go.spantap.losses()?)

@@ -15,8 +15,7 @@ use spantap_tests::{
     admin,
     certificate::Certificate,
     host, http,
-    process::Process,
-    servers::{Server, nginx_over_tls, nginx_over_tls_with, python},
+    servers::{Server, nginx_over_tls, nginx_over_tls_with, python, python_over_tls},
     spantap::{Setup, Spantap},
     suite::Suite,
 };
@@ -26,20 +25,6 @@ const ARRIVAL: Duration = Duration::from_secs(20);
 const CYCLES: u32 = 3;
 /// What `FOR` may ask for, seconds.
 const LONGEST: u64 = 3600;
-
-/// `server.py PORT CERTIFICATE KEY`
-const SERVER: &str = r#"
-import http.server, ssl, sys
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        self.send_response(200); self.send_header("Content-Length", "2"); self.end_headers(); self.wfile.write(b"ok")
-    def log_message(self, *_): pass
-server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
-context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain(sys.argv[2], sys.argv[3])
-server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-server.serve_forever()
-"#;
 
 /// `load.py PORT CONNECTIONS FILE`: asks until there is `FILE`, checks every answer, prints how many there were.
 const LOAD: &str = r#"
@@ -129,7 +114,8 @@ fn come_and_go() -> Result<()> {
     let folder = host::folder()?;
     let (script, stop) = (folder.path().join("load.py"), folder.path().join("stop"));
     std::fs::write(&script, LOAD)?;
-    let (mut other, other_port) = python_server(folder.path(), &certificate)?;
+    let other_port = host::free_port()?;
+    let mut other = python_over_tls(folder.path(), &certificate.file(), &certificate.key(), other_port)?;
     let (children, first) = (workers(nginx.process.pid())?, requests(plain)?);
     let loads = [Load::start(&script, nginx.port, &stop)?, Load::start(&script, other_port, &stop)?];
     let asked: u64 = std::env::var("FOR").ok().and_then(|text| text.parse().ok()).unwrap_or(0).min(LONGEST);
@@ -163,16 +149,6 @@ fn come_and_go() -> Result<()> {
     ensure!(counted == of_nginx + curls, "nginx counts {counted} requests, its clients made {}", of_nginx + curls);
     ensure!(of_python > 0, "nobody asked Python");
     Ok(())
-}
-
-fn python_server(folder: &Path, certificate: &Certificate) -> Result<(Process, u16)> {
-    let (path, port) = (folder.join("server.py"), host::free_port()?);
-    std::fs::write(&path, SERVER)?;
-    let mut command = Command::new(python()?);
-    command.arg(path).arg(port.to_string()).arg(certificate.file()).arg(certificate.key());
-    let mut process = Process::start("python-tls", folder, command)?;
-    process.wait_ready(ARRIVAL, |_| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
-    Ok((process, port))
 }
 
 /// What a running process has mapped as libssl.

@@ -12,9 +12,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use spantap_tests::{
-    admin::Losses,
     collector::{self, Collector},
-    compiled, expect, host,
+    compiled, host,
+    https::{self, lost, nothing_lost, own_peer},
     process::Process,
     servers::python,
     spantap::{Setup, Spantap},
@@ -137,71 +137,10 @@ impl Memory {
         self.servers.iter().find(|(known, ..)| *known == name).map_or(0, |(_, port, _)| *port)
     }
 
-    fn ask(&self, name: &str, prefix: &str, numbers: [usize; 3], mode: &[&str]) -> Result<()> {
-        let mut command = Command::new(python()?);
-        command.arg(subject("client.py")).arg(self.port(name).to_string()).arg(prefix);
-        succeeds(command.args(numbers.map(|number| number.to_string())).args(mode))
-    }
-
-    /// Waits for exactly `count` well-formed spans of this kind, port and beginning of the path.
+    /// Waits for exactly `count` spans of this kind, port and beginning of the path.
     fn spans(&mut self, kind: Kind, port: u16, prefix: &str, count: usize) -> Result<Vec<Arc<Span>>> {
-        self.collector.wait_until(ARRIVAL, |telemetry| {
-            let of = |span: &&Arc<Span>| {
-                span.kind == kind
-                    && span.path().starts_with(prefix)
-                    && span.attributes.number("server.port") == Some(i64::from(port))
-            };
-            let found: Vec<_> = telemetry.spans.iter().filter(of).cloned().collect();
-            ensure!(found.len() == count, "{} {kind:?} spans for {prefix} on port {port}, not {count}", found.len());
-            for span in &found {
-                expect::well_formed_over(span, "https")?;
-                ensure!(span.status_code() == Some(200), "status {:?}", span.status_code());
-            }
-            Ok(found)
-        })
+        https::spans(&mut self.collector, ARRIVAL, (kind, port), prefix, count)
     }
-}
-
-fn succeeds(command: &mut Command) -> Result<()> {
-    let output = command.output()?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
-
-fn lost(losses: &Losses, reason: &str) -> u64 {
-    losses.iter().filter(|(name, _)| name.as_str() == reason).map(|(_, count)| *count).sum()
-}
-
-fn nothing_lost(before: &Losses, after: &Losses) -> Result<()> {
-    for reason in [
-        "encrypted",
-        "tls_peer_unknown",
-        "protocol_unknown",
-        "parse_error",
-        "tls_call_not_seen",
-        "response_not_observed",
-        "request_not_observed",
-    ] {
-        let (before, after) = (lost(before, reason), lost(after, reason));
-        ensure!(before == after, "{reason}: {before} before, {after} after");
-    }
-    Ok(())
-}
-
-/// The second part of each path is the port of the peer: no byte of one connection is credited to another.
-fn own_peer(spans: &[Arc<Span>]) -> Result<()> {
-    let mut paths = BTreeSet::new();
-    for span in spans {
-        let path = span.path();
-        let port = path.split('/').nth(2).and_then(|port| port.parse::<i64>().ok());
-        ensure!(
-            port.is_some() && span.attributes.number("network.peer.port") == port,
-            "{path}: peer {:?}",
-            span.attributes
-        );
-        ensure!(paths.insert(path.to_owned()), "{path} twice");
-    }
-    Ok(())
 }
 
 fn early(memory: &mut Memory) -> Result<()> {
@@ -227,7 +166,7 @@ fn seen(memory: &mut Memory) -> Result<()> {
     let before = lost(&memory.spantap.losses()?, "tls_peer_unknown");
     let mut unknown = 0;
     for asked in 1..50 {
-        memory.ask("pool", &format!("/seen{asked}"), [1, 1, 1], &[])?;
+        https::ask(memory.port("pool"), &format!("/seen{asked}"), [1, 1, 1], &[])?;
         let spans = memory.spans(Kind::Server, memory.port("pool"), &format!("/seen{asked}/"), 1)?;
         if spans.iter().any(|span| span.attributes.has("network.peer.port")) {
             own_peer(&spans)?;
@@ -244,7 +183,7 @@ fn seen(memory: &mut Memory) -> Result<()> {
 fn many(memory: &mut Memory) -> Result<()> {
     let before = memory.spantap.losses()?;
     for name in ["node", "asyncio", "pool"] {
-        memory.ask(name, "/many", [CONNECTIONS, REQUESTS, 1], &[])?;
+        https::ask(memory.port(name), "/many", [CONNECTIONS, REQUESTS, 1], &[])?;
         own_peer(&memory.spans(Kind::Server, memory.port(name), "/many", CONNECTIONS * REQUESTS)?)?;
     }
     nothing_lost(&before, &memory.spantap.losses()?)
@@ -253,7 +192,7 @@ fn many(memory: &mut Memory) -> Result<()> {
 fn pipelined(memory: &mut Memory) -> Result<()> {
     let before = memory.spantap.losses()?;
     for name in ["node", "asyncio", "pool"] {
-        memory.ask(name, "/pipelined", [3, 4, 5], &[])?;
+        https::ask(memory.port(name), "/pipelined", [3, 4, 5], &[])?;
         own_peer(&memory.spans(Kind::Server, memory.port(name), "/pipelined", 60)?)?;
     }
     nothing_lost(&before, &memory.spantap.losses()?)
@@ -262,7 +201,7 @@ fn pipelined(memory: &mut Memory) -> Result<()> {
 fn resumed(memory: &mut Memory) -> Result<()> {
     let before = memory.spantap.losses()?;
     for name in ["node", "asyncio"] {
-        memory.ask(name, "/resumed", [6, 2, 1], &["resume"])?;
+        https::ask(memory.port(name), "/resumed", [6, 2, 1], &["resume"])?;
         own_peer(&memory.spans(Kind::Server, memory.port(name), "/resumed", 12)?)?;
     }
     nothing_lost(&before, &memory.spantap.losses()?)
@@ -304,7 +243,7 @@ fn clients(memory: &mut Memory, how: &str) -> Result<()> {
 
 fn without_peer(memory: &mut Memory) -> Result<()> {
     let before = lost(&memory.spantap.losses()?, "tls_peer_unknown");
-    memory.ask("hidden", "/hidden", [5, 6, 1], &[])?;
+    https::ask(memory.port("hidden"), "/hidden", [5, 6, 1], &[])?;
     let spans = memory.spans(Kind::Server, memory.port("hidden"), "/hidden", 30)?;
     ensure!(spans.iter().all(|span| !span.attributes.has("network.peer.port")), "a peer was guessed");
     host::wait_for("connections without peer to be counted", ARRIVAL, || {
