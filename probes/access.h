@@ -30,7 +30,11 @@
 #define FIELD(pointer, field) BPF_CORE_READ(pointer, field)
 #define FIELD2(pointer, first, second) BPF_CORE_READ(pointer, first, second)
 
-/* A pointer argument of a function that is not inlined has a known size from 5.12 on only. */
+/*
+ * Functions that the verifier looks at once for each program that calls them, however often. Their pointer arguments have a known size
+ * from 5.12 on only: here they are inlined.
+ */
+#define SHARED static __always_inline
 #define NOT_INLINED static __noinline
 
 /* __sync_fetch_and_or and _and are atomic operations of 5.12 and later. Nobody else changes the same bit meanwhile. */
@@ -61,6 +65,14 @@ static __always_inline struct socket_state *find_state(struct sock *sk)
 	return bpf_map_lookup_elem(&socket_states, &key);
 }
 
+/* Of the other end of a Unix socket: known once that has moved bytes. */
+static __always_inline __u64 cookie_of_peer(struct sock *peer)
+{
+	struct socket_state *state = find_state(peer);
+
+	return state ? state->cookie : 0;
+}
+
 static __always_inline struct socket_state *make_state(struct sock *sk)
 {
 	struct socket_state fresh = {}, *state = find_state(sk);
@@ -85,6 +97,7 @@ static __always_inline int forget_state(struct sock *sk)
 
 #define FIELD(pointer, field) ((pointer)->field)
 #define FIELD2(pointer, first, second) ((pointer)->first->second)
+#define SHARED __noinline
 #define NOT_INLINED __noinline
 #define SET_BIT(word, bit) __sync_fetch_and_or(word, bit)
 #define CLEAR_BIT(word, bit) __sync_fetch_and_and(word, ~(bit))
@@ -102,6 +115,12 @@ static __always_inline struct tcp_sock *tcp_of(struct sock *sk)
 static __always_inline __u64 cookie_of(struct sock *sk)
 {
 	return bpf_get_socket_cookie(sk);
+}
+
+/* `peer` was read from another socket, which the verifier does not follow. */
+static __always_inline __u64 cookie_of_peer(struct sock *peer)
+{
+	return BPF_CORE_READ(peer, __sk_common.skc_cookie.counter);
 }
 
 static __always_inline struct socket_state *find_state(struct sock *sk)

@@ -13,13 +13,6 @@
 
 #define PF_IO_WORKER 0x10
 
-struct data {
-	__u64 address;    /* the data, or the array of iovecs */
-	__u64 skip;       /* bytes of the first segment to skip */
-	__u32 segments;   /* 0: cannot be read; 1: address is the data; n + 1: address is an array of n iovecs */
-	bool kernel_array; /* the array of iovecs is the kernel's copy */
-};
-
 /* Where the data of a message lies, from the iterator that the kernel made for it; segments stay 0 for pages. */
 static __always_inline void data_of_iterator(struct data *data, const struct msghdr *msg)
 {
@@ -118,55 +111,74 @@ static __always_inline bool data_of_current(struct data *data, struct task_struc
 #endif
 
 /*
- * Copies the head and tail of data that lies in several segments, as scratch->walk says. A function of its own, not
- * inlined, so that the verifier looks at the loop once, and with its state in the map value, not in registers, so that
- * each pass looks the same to it.
+ * Copies what is due of the next segment, as scratch->walk says. Returns whether the walk goes on. Functions of their own, not inlined,
+ * so that the verifier looks at each once, and with their state in the map value, not in registers, so that each pass looks the
+ * same to it.
  */
-NOT_INLINED int copy_segments(struct scratch *scratch)
+SHARED int copy_segment(struct scratch *scratch)
 {
+	__u64 base, bytes, position, skip;
+	const void *place;
 	struct walk *walk;
+	__u32 got;
 
 	if (!scratch)
 		return 0;
 	walk = &scratch->walk;
-	for (__u32 i = 0; i < SEGMENTS_MAX; i++) {
-		const void *place = (const void *)(walk->segments + i * sizeof(walk->segment));
-		__u64 base, bytes, position = walk->position, skip = walk->skip;
-		__u32 got = walk->got;
+	position = walk->position;
+	skip = walk->skip;
+	got = walk->got;
+	place = (const void *)(walk->segments + walk->next * sizeof(walk->segment));
+	if (walk->next >= walk->count || position >= walk->length)
+		return 0;
+	if (walk->kernel_array ? bpf_probe_read_kernel(&walk->segment, sizeof(walk->segment), place)
+			       : bpf_probe_read_user(&walk->segment, sizeof(walk->segment), place))
+		return 0;
+	walk->next++;
+	base = walk->segment.base;
+	bytes = walk->segment.length;
+	if (skip >= bytes) {
+		walk->skip = skip - bytes;
+		return 1;
+	}
+	walk->skip = 0;
+	base += skip;
+	bytes -= skip;
+	if (bytes > walk->length - position)
+		bytes = walk->length - position;
+	if (got < walk->want && got == position && got < HEAD_MAX) {
+		__u64 part = walk->want - got;
 
-		if (i >= walk->count || position >= walk->length)
-			break;
-		if (walk->kernel_array ? bpf_probe_read_kernel(&walk->segment, sizeof(walk->segment), place)
-				       : bpf_probe_read_user(&walk->segment, sizeof(walk->segment), place))
-			break;
-		base = walk->segment.base;
-		bytes = walk->segment.length;
-		if (skip >= bytes) {
-			walk->skip = skip - bytes;
-			continue;
+		if (part > bytes)
+			part = bytes;
+		if (part > HEAD_PIECE) {
+			/* The rest of this segment is the next pass's. */
+			part = HEAD_PIECE;
+			bytes = HEAD_PIECE;
+			walk->next--;
+			walk->skip = skip + HEAD_PIECE;
 		}
-		walk->skip = 0;
-		base += skip;
-		bytes -= skip;
-		if (bytes > walk->length - position)
-			bytes = walk->length - position;
-		if (got < walk->want && got == position && got < HEAD_MAX) {
-			__u64 part = walk->want - got;
+		if (!bpf_probe_read_user(&scratch->head[got], BOUND(part, HEAD_PIECE), (void *)base))
+			walk->got = got + part;
+	}
+	walk->position = position + bytes;
+	if (position + bytes == walk->length) {
+		__u32 tail = walk->tail;
 
-			if (part > bytes)
-				part = bytes;
-			if (!bpf_probe_read_user(&scratch->head[got], BOUND(part, HEAD_MAX), (void *)base))
-				walk->got = got + part;
-		}
-		walk->position = position + bytes;
-		if (position + bytes == walk->length) {
-			__u32 tail = walk->tail;
+		if (tail && bytes >= tail &&
+		    !bpf_probe_read_user(scratch->event.tail, BOUND(tail, TAIL_BYTES), (void *)(base + bytes - tail)))
+			scratch->event.tail_length = tail;
+		return 0;
+	}
+	return 1;
+}
 
-			if (tail && bytes >= tail &&
-			    !bpf_probe_read_user(scratch->event.tail, BOUND(tail, TAIL_BYTES), (void *)(base + bytes - tail)))
-				scratch->event.tail_length = tail;
+/* Copies the head and tail of data that lies in several segments, as scratch->walk says. */
+NOT_INLINED int copy_segments(struct scratch *scratch)
+{
+	for (__u32 i = 0; i < SEGMENTS_MAX + HEAD_MAX / HEAD_PIECE - 1; i++) {
+		if (!copy_segment(scratch))
 			break;
-		}
 	}
 	return 0;
 }
@@ -175,7 +187,7 @@ NOT_INLINED int copy_segments(struct scratch *scratch)
  * Copies the first `want` bytes (<= HEAD_MAX) of `length` into the record, and the last TAIL_BYTES where the head
  * does not reach the end. Returns 0, or -1 if nothing could be read although something was wanted.
  */
-static __always_inline int copy_data(struct scratch *scratch, const struct data *data, __u32 length, __u32 want)
+static __always_inline int copy_data_here(struct scratch *scratch, const struct data *data, __u32 length, __u32 want)
 {
 	struct socket_event *event = &scratch->event;
 	struct walk *walk = &scratch->walk;
@@ -206,9 +218,18 @@ static __always_inline int copy_data(struct scratch *scratch, const struct data 
 	walk->want = want;
 	walk->tail = tail;
 	walk->got = 0;
+	walk->next = 0;
 	copy_segments(scratch);
 	event->head_length = walk->got;
 	return want && !walk->got ? -1 : 0;
+}
+
+/* The same, where it is not the usual way: the verifier looks at it once. */
+SHARED int copy_data(struct scratch *scratch, const struct data *data, __u32 length, __u32 want)
+{
+	if (!scratch || !data)
+		return -1;
+	return copy_data_here(scratch, data, length, want);
 }
 
 #endif

@@ -20,6 +20,8 @@ enum record_kind {
 	RECORD_CLOSED = 6,        /* TCP: over, orderly */
 	RECORD_RESET = 7,         /* TCP: reset or timed out */
 	RECORD_CONNECTION = 8,
+	RECORD_CONNECT = 9,       /* TCP: the thread begins to connect this socket */
+	RECORD_LINK = 10,         /* what is sent next is sent for a request that was received, see struct socket_event */
 	RECORD_FORK = 16,
 	RECORD_EXEC = 17,
 	RECORD_EXIT = 18,
@@ -35,6 +37,18 @@ enum record_flags {
 	FLAG_ENCRYPTED = 8,  /* this socket speaks TLS, and no call of a TLS library that is read belongs to it */
 	FLAG_BLOCKING = 32,  /* receive: the call would have waited for data, so its thread does nothing else meanwhile */
 	FLAG_UNTIED = 16,    /* with FLAG_ENCRYPTED: but its process makes calls that belong to no socket */
+	FLAG_PROPAGATED = 128, /* send: the last FIELD_BYTES of the head were put into the stream at `pad` of it, by propagate.bpf.c */
+};
+
+/* How a link was found; of RECORD_LINK the `turn`. */
+enum link {
+	LINK_GOROUTINE = 1,       /* the goroutine that runs the request's handler */
+	LINK_INHERITED = 2,       /* one that it made, or that was made by one of those: its first request */
+	LINK_INHERITED_AGAIN = 3, /* a later one */
+	LINK_CONTEXT = 4,         /* another one, with the request's context */
+	LINK_PYTHON = 30,         /* CPython: the context that it is sent in */
+	LINK_NODE = 20,           /* what Node executed was begun for it */
+	LINK_NODE_BLIND = 21,     /* the same, but no reaction to a promise was seen: it may be another's */
 };
 
 /* Captured bytes of one call at most; `head_size` of the configuration is clamped to it. */
@@ -42,7 +56,12 @@ enum record_flags {
 /* Bytes at the end of a call's data that are kept where the head does not reach it. */
 #define TAIL_BYTES 8
 
-/* One completed send or receive, or a change of a connection's state. Followed by head_length bytes. */
+/*
+ * One completed send or receive, or a change of a connection's state. Followed by head_length bytes.
+ * RECORD_LINK: `socket` is about to send a request. `offset`: TCP sequence number of its first byte; with FLAG_TLS its stream
+ * offset. `opposite_offset`: cookie of the socket that the request came over which it is sent for. `queued`: when that one's
+ * handler began, or its head was received (LINK_PYTHON), ns of CLOCK_MONOTONIC. `turn`: enum link.
+ */
 struct socket_event {
 	__u8 kind;
 	__u8 flags;
@@ -60,7 +79,7 @@ struct socket_event {
 	__u64 queued;           /* receive: ns the data lay in the kernel at least; 0: not known */
 	__u8 tail[TAIL_BYTES];
 	__u32 tail_length;
-	__u32 pad;              /* with FLAG_ENCRYPTED: the process that spoke TLS on the socket first */
+	__u32 pad;              /* with FLAG_ENCRYPTED: the process that spoke TLS on the socket first; FLAG_PROPAGATED: see there */
 };
 
 #define PATH_BYTES 108

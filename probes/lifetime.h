@@ -8,6 +8,7 @@
 #define SPANTAP_LIFETIME_H
 
 #define TCP_ESTABLISHED 1
+#define TCP_SYN_SENT 2
 #define TCP_FIN_WAIT1 4
 #define TCP_TIME_WAIT 6
 #define TCP_CLOSE 7
@@ -15,16 +16,61 @@
 #define TCP_LAST_ACK 9
 #define TCP_LISTEN 10
 
+/* Has the kernel store a flag now, not when it suits the compiler. */
+#define SET_BUSY(scratch, value) (*(volatile __u32 *)&(scratch)->busy = (value))
+
+/* Room of this processor for an event, marked as busy; an interrupt within gets another one. */
+static __always_inline struct scratch *take_scratch(void)
+{
+	__u32 owner = SCRATCH_STATE;
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &owner);
+
+	if (scratch && scratch->busy) {
+		owner = SCRATCH_STATE_WITHIN;
+		scratch = bpf_map_lookup_elem(&scratches, &owner);
+	}
+	if (scratch)
+		SET_BUSY(scratch, 1);
+	return scratch;
+}
+
+/*
+ * A thread connects a socket: what an event loop sends over it first is sent later, when it is connected, but for what the
+ * thread does now. Gives the socket its cookie, which no other hook has seen yet.
+ */
+static __always_inline int connecting(struct sock *sk)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	struct socket_state socket = {};
+	struct scratch *scratch;
+	struct control *control;
+
+	if (!is_selected(pid_tgid >> 32))
+		return 0;
+	control = the_control();
+	scratch = control ? take_scratch() : NULL;
+	if (!scratch)
+		return 0;
+	socket.cookie = cookie_of(sk);
+	socket.announced = control->announce;
+	describe(&scratch->event, current_task(), pid_tgid, &socket, RECORD_CONNECT, bpf_ktime_get_ns());
+	submit(NULL, &socket, scratch, control, false);
+	SET_BUSY(scratch, 0);
+	node_connects(socket.cookie);
+	return 0;
+}
+
 /* A TCP socket that we know has changed its state. Runs in whatever context the packet or call came. */
 static __always_inline int state_changed(struct sock *sk, int old, int new)
 {
-	__u32 owner = SCRATCH_STATE;
 	struct socket_state *state;
 	struct scratch *scratch;
 	struct control *control;
 	__u8 kind;
 
 	switch (new) {
+	case TCP_SYN_SENT:
+		return connecting(sk);
 	case TCP_ESTABLISHED:
 		/* Whatever the table knows of this address is of a socket before. */
 		return forget_state(sk);
@@ -45,8 +91,8 @@ static __always_inline int state_changed(struct sock *sk, int old, int new)
 	if (!state || !state->cookie || state->mode == MODE_OPAQUE)
 		return 0;
 	control = the_control();
-	scratch = bpf_map_lookup_elem(&scratches, &owner);
-	if (!control || !scratch)
+	scratch = control ? take_scratch() : NULL;
+	if (!scratch)
 		return 0;
 	/* The caller may be anybody, an interrupt too: the forwarder knows whose socket it is. */
 	__builtin_memset(&scratch->event, 0, sizeof(scratch->event));
@@ -59,12 +105,14 @@ static __always_inline int state_changed(struct sock *sk, int old, int new)
 		scratch->event.turn--;
 	if (state->mode == MODE_TLS) {
 		tls_state_changed(sk, state, scratch, control, new == TCP_CLOSE);
+		SET_BUSY(scratch, 0);
 		return 0;
 	}
 	/* Of the direction that has ended. */
 	scratch->event.offset = kind == RECORD_LOCAL_CLOSED ? state->sent : state->received;
 	scratch->event.opposite_offset = kind == RECORD_LOCAL_CLOSED ? state->received : state->sent;
 	submit(sk, state, scratch, control, false);
+	SET_BUSY(scratch, 0);
 	return 0;
 }
 

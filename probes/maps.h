@@ -31,9 +31,13 @@ struct {
 	__type(value, __u64);
 } selected SEC(".maps");
 
-/* One bit for each TCP port that a discovery entry names: who listens there is watched until judged. */
+/*
+ * One bit for each TCP port that a discovery entry names: who listens there is watched until judged. Mapped by the agent, like the
+ * next two: when it reads and writes them, it may make no use of bpf(2) any more.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1024);
 	__type(key, __u32);
 	__type(value, __u64);
@@ -41,13 +45,15 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct control);
 } control SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, LOSS_MAX);
 	__type(key, __u32);
 	__type(value, __u64);
@@ -107,8 +113,11 @@ struct socket_state {
 	__u32 receive_segments;
 	__u32 receive_from;      /* TCP sequence number where it began */
 	__u32 send_from;
-	__u32 send_length;       /* plaintext of Go: bytes of the write under way */
-	__u64 tls_plain;         /* cookie that its plaintext is told with, if its ciphertext tied it; 0: its own */
+	__u32 pad2;
+	union {
+		__u64 tls_plain; /* cookie that its plaintext is told with, if its ciphertext tied it; 0: its own */
+		__u64 written;   /* plaintext of Go: `sent` with the bytes of the write under way */
+	};
 };
 
 #ifdef SPANTAP_TABLE
@@ -133,14 +142,24 @@ struct {
 
 /*
  * Room to build one record. A program is never re-entered on a CPU (the kernel skips the second run), but it can
- * be preempted by another program, so each has its own.
+ * be preempted by another program, so each has its own. Before Linux 6.1 the kernel skips nothing: the one that runs in soft
+ * interrupts as well has another for the run inside a run.
  */
 enum scratch_owner {
 	SCRATCH_SEND = 0,
 	SCRATCH_RECEIVE = 1,
 	SCRATCH_STATE = 2,
 	SCRATCH_IO_URING = 3,
-	SCRATCH_MAX = 4,
+	SCRATCH_STATE_WITHIN = 4,
+	SCRATCH_MAX = 5,
+};
+
+/* Where the data of a call lies: see data.h. */
+struct data {
+	__u64 address;    /* the data, or the array of iovecs */
+	__u64 skip;       /* bytes of the first segment to skip */
+	__u32 segments;   /* 0: cannot be read; 1: address is the data; n + 1: address is an array of n iovecs */
+	bool kernel_array; /* the array of iovecs is the kernel's copy */
 };
 
 /* A walk over the segments of one call: see data.h. */
@@ -158,16 +177,30 @@ struct walk {
 	__u32 want;              /* bytes of the head that are due */
 	__u32 tail;              /* bytes of the tail that are due */
 	__u32 got;               /* bytes in `head` */
+	__u32 next;              /* segment that is looked at next */
+	__u32 pad;
 };
 
+/* Bytes of a head that are copied at once where it lies in several segments: twice as many are all. */
+#define HEAD_PIECE 2048
+
+/*
+ * Part of what is kept with a thread (struct tls_call), and that may have no more than 8 KiB: from Linux 6.19 on the kernel takes memory
+ * for it by kmalloc_nolock(), which gives no more (KMALLOC_MAX_CACHE_SIZE).
+ */
 struct scratch {
 	struct socket_event event;
-	/* Twice the size, so that "offset < HEAD_MAX, length <= HEAD_MAX" is all the verifier has to know. */
-	__u8 head[2 * HEAD_MAX];
+	/* With room, so that "offset < HEAD_MAX, length <= HEAD_PIECE" is all the verifier has to know. */
+	__u8 head[HEAD_MAX + HEAD_PIECE];
 	struct connection_event connection;
 	struct walk walk;
+	/* What a call turned out to be. Here the verifier knows nothing of it, and need not follow each way that led to it. */
+	struct data data;
+	__u32 begins_turn;
+	__u32 io_uring;
+	__u64 socket;            /* address of the socket that is told of */
 	__u32 unasked;           /* bytes handed over since the fill level was looked at */
-	__u32 pad;
+	__u32 busy;              /* a run builds its record here (SCRATCH_STATE) */
 };
 
 struct {
@@ -194,9 +227,13 @@ struct tls_call {
 	__u64 queued;
 	__u8 direction;          /* RECORD_SEND or RECORD_RECEIVE; 0: no plaintext (a handshake) */
 	__u8 ambiguous;          /* it moved bytes of two sockets that speak TLS */
-	__u8 pad[6];
+	__u8 flushes;            /* what it sends was told when the library took it */
+	__u8 within;             /* calls on the same session that it is in itself */
+	__u8 pad[4];
 	struct scratch scratch;
 };
+/* The kernel puts some 100 bytes of its own before it. */
+_Static_assert(sizeof(struct tls_call) <= 8192 - 256, "later kernels have no memory for it");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
@@ -287,7 +324,8 @@ struct tls_go_call {
 	__u64 opposite;          /* bytes of the other direction when it began */
 	__u8 direction;          /* RECORD_SEND or RECORD_RECEIVE */
 	__u8 on_stack;
-	__u8 pad[6];
+	__u8 pad[2];
+	__u32 length;            /* bytes that it may move at most */
 };
 
 /*
@@ -300,6 +338,21 @@ struct {
 	__type(key, struct tls_go_key);
 	__type(value, struct tls_go_call);
 } tls_go_calls SEC(".maps");
+
+/*
+ * Where a call of Go leaves its result until it returns: bytes below its return address, by the place in a page at which
+ * programs are stopped for it. The agent sets it before it has them stopped there, and no other for the same place.
+ */
+#define GO_RESULT_AT_JUMP (1ull << 31) /* the place is the jump that may begin the function anew */
+#define GO_RESULT_IS_ALL (1ull << 30)  /* of Read: its arguments stand above the return address, so it is not seen to begin */
+#define GO_RESULT_BELOW 0xffff
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(map_flags, BPF_F_MMAPABLE);
+} tls_go_results SEC(".maps");
 
 /*
  * Receives made by io_uring, waiting for the completion that tells where the data is. Key: address of the socket.

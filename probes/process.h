@@ -43,15 +43,16 @@ static __always_inline struct process_event *new_process_event(__u8 kind, __u32 
 
 static __always_inline int forked(struct task_struct *parent, struct task_struct *child)
 {
+	__u32 pid = FIELD(child, tgid), of = FIELD(parent, tgid);
 	struct process_event *event;
 
-	if (child->tgid == parent->tgid || !is_selected(parent->tgid))
+	if (pid == of || !is_selected(of))
 		return 0;
-	select_now(child->tgid);
-	event = new_process_event(RECORD_FORK, child->tgid, child->start_boottime);
+	select_now(pid);
+	event = new_process_event(RECORD_FORK, pid, FIELD(child, start_boottime));
 	if (!event)
 		return 0;
-	event->parent = parent->tgid;
+	event->parent = of;
 	bpf_ringbuf_submit(event, BPF_RB_FORCE_WAKEUP);
 	return 0;
 }
@@ -61,16 +62,18 @@ static __always_inline int executed(struct task_struct *task, struct linux_binpr
 	struct control *control = the_control();
 	struct process_event *event;
 	__u64 arguments, length;
+	__u32 pid;
 	long read;
 
 	if (!control)
 		return 0;
+	pid = FIELD(task, tgid);
 	if (control->provisional_exec)
-		select_now(task->tgid);
-	event = new_process_event(RECORD_EXEC, task->tgid, task->group_leader->start_boottime);
+		select_now(pid);
+	event = new_process_event(RECORD_EXEC, pid, FIELD2(task, group_leader, start_boottime));
 	if (!event)
 		return 0;
-	read = bpf_probe_read_kernel_str(event->filename, sizeof(event->filename), program->filename);
+	read = bpf_probe_read_kernel_str(event->filename, sizeof(event->filename), FIELD(program, filename));
 	event->filename_length = read > 0 ? read - 1 : 0;
 	arguments = BPF_CORE_READ(task, mm, arg_start);
 	length = BPF_CORE_READ(task, mm, arg_end) - arguments;
@@ -85,7 +88,7 @@ static __always_inline int executed(struct task_struct *task, struct linux_binpr
 static __always_inline int exited(struct task_struct *task)
 {
 	struct process_event *event;
-	__u32 pid = task->tgid;
+	__u32 pid = FIELD(task, tgid);
 
 	if (!is_selected(pid) || BPF_CORE_READ(task, signal, live.counter) != 0)
 		return 0;
@@ -93,7 +96,7 @@ static __always_inline int exited(struct task_struct *task)
 #ifndef SPANTAP_TABLE
 	bpf_map_delete_elem(&tls_processes, &pid);
 #endif
-	event = new_process_event(RECORD_EXIT, pid, task->group_leader->start_boottime);
+	event = new_process_event(RECORD_EXIT, pid, FIELD2(task, group_leader, start_boottime));
 	if (event)
 		bpf_ringbuf_submit(event, BPF_RB_FORCE_WAKEUP);
 	return 0;

@@ -16,18 +16,15 @@ static __always_inline void received_until(struct sock *sk, struct tcp_sock *tp,
 	__u64 thread = state->receive_thread;
 
 	moved = at - state->receive_from - fin;
-	if (moved && moved < 1u << 31) {
-		/* Without MSG_WAITALL a call ends with the first bytes. */
-		bool over = !(state->receive_flags & MSG_WAITALL);
-
-		received(sk, moved, state->receive_flags);
-		state->receive_from = at;
-		state->receive_skip += moved;
-		state->receive_thread = over ? 0 : thread;
-	} else if (FIELD(sk, sk_shutdown) & RCV_SHUTDOWN && at == FIELD(tp, rcv_nxt)) {
-		received(sk, 0, 0);
-		state->receive_thread = 0;
-	}
+	if (moved >= 1u << 31)
+		moved = 0;
+	if (!moved && !(FIELD(sk, sk_shutdown) & RCV_SHUTDOWN && at == FIELD(tp, rcv_nxt)))
+		return;
+	received(sk, moved, state->receive_flags);
+	state->receive_from = at;
+	state->receive_skip += moved;
+	/* Without MSG_WAITALL a call ends with the first bytes. */
+	state->receive_thread = moved && state->receive_flags & MSG_WAITALL ? thread : 0;
 }
 
 static __always_inline void sent_until(struct sock *sk, struct tcp_sock *tp, struct socket_state *state)

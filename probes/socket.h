@@ -38,7 +38,7 @@ static __always_inline void count_loss(__u32 which)
 {
 	__u64 *count = bpf_map_lookup_elem(&losses, &which);
 	if (count)
-		*count += 1;
+		__sync_fetch_and_add(count, 1);
 }
 
 static __always_inline bool is_selected(__u32 pid)
@@ -80,20 +80,65 @@ static __always_inline __u32 fin_was_read(struct sock *sk, struct tcp_sock *tp)
 	return FIELD(sk, sk_shutdown) & RCV_SHUTDOWN && FIELD(tp, copied_seq) == FIELD(tp, rcv_nxt);
 }
 
-/* Tells the addresses of a socket. Returns false if there was no room. */
-static __always_inline bool announce(struct sock *sk, struct socket_state *state, struct scratch *scratch,
-				     struct control *control)
-{
-	struct connection_event *event = &scratch->connection;
-	__u32 size = offsetof(struct connection_event, path);
+/*
+ * What is called in several places is not inlined there: the verifier looks at it once for each program. Such functions take no
+ * typed pointers, so the socket's address stands in `scratch`, and fields are read by helper. But each call costs 20 to 40 ns where
+ * the kernel guards its returns (retbleed, SRSO): on the usual way of a send and a receive everything is inlined, by the functions
+ * whose names end in `_here`.
+ */
 
+/* The path of a Unix socket: a server's carries the path it listens on, a client's only its peer's. */
+static __always_inline void tell_path(const struct unix_sock *end, struct connection_event *event)
+{
+	struct unix_sock *peer = (struct unix_sock *)BPF_CORE_READ(end, peer);
+	struct unix_address *address = BPF_CORE_READ(end, addr);
+	int length;
+
+	if (!address)
+		address = peer ? BPF_CORE_READ(peer, addr) : NULL;
+	event->peer_socket = peer ? cookie_of_peer((struct sock *)peer) : 0;
+	length = address ? BPF_CORE_READ(address, len) - 2 : 0;
+	if (length > 0) {
+		const void *path = (const void *)address + bpf_core_field_offset(struct unix_address, name) + 2;
+
+		if (length > PATH_BYTES)
+			length = PATH_BYTES;
+		if (!bpf_probe_read_kernel(event->path, BOUND(length, PATH_BYTES), path))
+			event->path_length = length;
+	}
+}
+
+/* Tells the addresses of the socket at scratch->socket. Returns 0, or not if there was no room. */
+SHARED int tell_connection(struct socket_state *state, struct scratch *scratch, struct control *control)
+{
+	__u32 size = offsetof(struct connection_event, path);
+	struct connection_event *event;
+	struct tcp_sock *tp;
+	struct sock *sk;
+
+	if (!state || !scratch || !control)
+		return -1;
+	event = &scratch->connection;
+	sk = (struct sock *)scratch->socket;
 	__builtin_memset(event, 0, offsetof(struct connection_event, path));
 	event->kind = RECORD_CONNECTION;
-	event->family = FIELD(sk, __sk_common.skc_family);
+	event->family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	event->socket = state->tls_plain ? state->tls_plain : state->cookie;
 	event->network_namespace = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	event->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	event->peer_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	if (state->tcp) {
+		/* 1 if the peer's FIN has been read: see fin_was_read(). */
+		__u32 fin;
+
+		tp = (struct tcp_sock *)sk;
+		fin = BPF_CORE_READ(sk, sk_shutdown) & RCV_SHUTDOWN &&
+		      BPF_CORE_READ(tp, copied_seq) == BPF_CORE_READ(tp, rcv_nxt);
+		event->received_base = state->received_seq - (__u32)state->received - fin;
+		event->sent_base = state->sent_seq - (__u32)state->sent;
+	}
 	if (event->family == AF_INET) {
-		__be32 local = FIELD(sk, __sk_common.skc_rcv_saddr), peer = FIELD(sk, __sk_common.skc_daddr);
+		__be32 local = BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr), peer = BPF_CORE_READ(sk, __sk_common.skc_daddr);
 
 		__builtin_memcpy(event->local_address, &local, 4);
 		__builtin_memcpy(event->peer_address, &peer, 4);
@@ -101,50 +146,52 @@ static __always_inline bool announce(struct sock *sk, struct socket_state *state
 		BPF_CORE_READ_INTO(&event->local_address, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr8);
 		BPF_CORE_READ_INTO(&event->peer_address, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
 	} else {
-		/* A server's socket carries the path it listens on, a client's only its peer's. */
-		struct unix_sock *end = (struct unix_sock *)sk;
-		struct unix_sock *peer = (struct unix_sock *)BPF_CORE_READ(end, peer);
-		struct unix_address *address = BPF_CORE_READ(end, addr);
-		int length;
-
-		if (!address)
-			address = peer ? BPF_CORE_READ(peer, addr) : NULL;
-		event->peer_socket = peer ? BPF_CORE_READ((struct sock *)peer, __sk_common.skc_cookie.counter) : 0;
-		length = address ? BPF_CORE_READ(address, len) - 2 : 0;
-		if (length > 0) {
-			const void *path = (const void *)address + bpf_core_field_offset(struct unix_address, name) + 2;
-
-			if (length > PATH_BYTES)
-				length = PATH_BYTES;
-			if (!bpf_probe_read_kernel(event->path, BOUND(length, PATH_BYTES), path))
-				event->path_length = length;
-		}
+		tell_path((struct unix_sock *)sk, event);
 		size = sizeof(*event);
 	}
-	if (state->tcp) {
-		struct tcp_sock *tp = tcp_of(sk);
-
-		event->received_base = state->received_seq - (__u32)state->received - (tp ? fin_was_read(sk, tp) : 0);
-		event->sent_base = state->sent_seq - (__u32)state->sent;
-	}
-	event->local_port = FIELD(sk, __sk_common.skc_num);
-	event->peer_port = bpf_ntohs(FIELD(sk, __sk_common.skc_dport));
-	return !bpf_ringbuf_output(&socket_events, event, size, wake_flags(scratch, control, size));
+	return bpf_ringbuf_output(&socket_events, event, size, wake_flags(scratch, control, size));
 }
 
-/* Announces if that is due, then hands the record in `scratch` over. */
-static __always_inline void submit(struct sock *sk, struct socket_state *state, struct scratch *scratch,
-				   struct control *control, bool begins_turn)
+/* Tells the addresses of a socket. Returns false if there was no room. */
+static __always_inline bool announce(struct sock *sk, struct socket_state *state, struct scratch *scratch,
+				     struct control *control)
+{
+	scratch->socket = (__u64)sk;
+	return !tell_connection(state, scratch, control);
+}
+
+/* Hands the record in `scratch` over. */
+static __always_inline void hand_over_here(struct scratch *scratch, struct control *control, bool begins_turn)
 {
 	__u32 size = sizeof(scratch->event) + scratch->event.head_length;
-	__u64 flags;
+	__u64 flags = wake_flags(scratch, control, size);
 
+	if (bpf_ringbuf_output(&socket_events, scratch, BOUND(size, sizeof(scratch->event) + HEAD_MAX + FIELD_BYTES), flags))
+		count_loss(begins_turn ? LOSS_RING_FULL_TURN : LOSS_RING_FULL_OTHER);
+}
+
+SHARED int hand_over(struct scratch *scratch, struct control *control, int begins_turn)
+{
+	if (scratch && control)
+		hand_over_here(scratch, control, begins_turn);
+	return 0;
+}
+
+/* Announces if that is due. */
+static __always_inline void announce_if_due(struct sock *sk, struct socket_state *state, struct scratch *scratch,
+					    struct control *control)
+{
 	/* Plaintext of TLS comes without a socket: that was announced when its bytes moved. */
 	if (sk && state->announced != control->announce && announce(sk, state, scratch, control))
 		state->announced = control->announce;
-	flags = wake_flags(scratch, control, size);
-	if (bpf_ringbuf_output(&socket_events, scratch, BOUND(size, sizeof(scratch->event) + HEAD_MAX), flags))
-		count_loss(begins_turn ? LOSS_RING_FULL_TURN : LOSS_RING_FULL_OTHER);
+}
+
+/* The same, then hands the record in `scratch` over. */
+static __always_inline void submit(struct sock *sk, struct socket_state *state, struct scratch *scratch,
+				   struct control *control, bool begins_turn)
+{
+	announce_if_due(sk, state, scratch, control);
+	hand_over(scratch, control, begins_turn);
 }
 
 /* State of a socket, made on first use: `already` bytes of this direction have just been moved. */
@@ -243,8 +290,9 @@ static __always_inline __u64 queued_for(struct tcp_sock *tp, __u64 now, struct c
 	return queued;
 }
 
-static __always_inline void describe(struct socket_event *event, struct task_struct *task, __u64 pid_tgid,
-				     struct socket_state *state, __u8 kind, __u64 time)
+/* Begins a record of the current thread. */
+static __always_inline void describe_here(struct socket_event *event, struct task_struct *task, __u64 pid_tgid,
+					  struct socket_state *state, __u8 kind, __u64 time)
 {
 	__builtin_memset(event, 0, sizeof(*event));
 	event->kind = kind;
@@ -256,19 +304,39 @@ static __always_inline void describe(struct socket_event *event, struct task_str
 	event->turn = state->turn;
 }
 
+SHARED int describe_event(struct socket_event *event, struct socket_state *state, __u64 pid_tgid, __u32 kind, __u64 time)
+{
+	if (event && state)
+		describe_here(event, current_task(), pid_tgid, state, kind, time);
+	return 0;
+}
+
+static __always_inline void describe(struct socket_event *event, struct task_struct *task, __u64 pid_tgid,
+				     struct socket_state *state, __u8 kind, __u64 time)
+{
+	describe_event(event, state, pid_tgid, kind, time);
+}
+
 /* A TLS record: change_cipher_spec to application_data, version 3.0 to 3.4, its length (RFC 8446 section 5.1). */
 static __always_inline bool begins_like_tls(const __u8 *head, __u32 length)
 {
 	return length >= 5 && head[0] >= 0x14 && head[0] <= 0x17 && head[1] == 3 && head[2] <= 4 && head[3] <= 0x41;
 }
 
+/* What capture() has to know of a call. */
+enum capturing {
+	CAPTURING_TURN = 1,   /* it begins a turn */
+	CAPTURING_SOCKET = 2, /* its bytes are a socket's, not plaintext of TLS */
+};
+
 /*
- * Copies what is due of the call's data, judges the socket at the start of a turn, hands the record over; but not if the
- * socket turns out to speak TLS. `sk` is NULL for plaintext.
+ * Copies what is due of the call's data and judges the socket at the start of a turn. Returns 1 if the socket turns out to speak
+ * TLS: then the record is not for anybody.
  */
-static __always_inline void capture_and_submit(struct sock *sk, struct socket_state *state, struct scratch *scratch,
-					       struct control *control, const struct data *data, bool begins_turn)
+static __always_inline int capture_here(struct socket_state *state, struct scratch *scratch, struct control *control,
+					const struct data *data, int capturing)
 {
+	bool begins_turn = capturing & CAPTURING_TURN;
 	struct socket_event *event = &scratch->event;
 	__u32 *captured = event->kind == RECORD_SEND ? &state->captured_sent : &state->captured_received;
 	__u32 budget = control->head_bytes > *captured ? control->head_bytes - *captured : 0;
@@ -278,14 +346,14 @@ static __always_inline void capture_and_submit(struct sock *sk, struct socket_st
 		budget = GLANCE_BYTES;
 	want = event->length < budget ? event->length : budget;
 	if (data->segments) {
-		if (copy_data(scratch, data, event->length, want)) {
+		if (copy_data_here(scratch, data, event->length, want)) {
 			event->flags |= FLAG_UNREADABLE;
 			count_loss(LOSS_HEAD_UNREADABLE);
 		} else if (begins_turn) {
-			if (sk && control->tls && state->mode == MODE_UNDECIDED &&
+			if (capturing & CAPTURING_SOCKET && control->tls && state->mode == MODE_UNDECIDED &&
 			    begins_like_tls(scratch->head, event->head_length)) {
 				state->mode = MODE_TLS;
-				return;
+				return 1;
 			}
 			*captured = event->head_length;
 			judge(state, scratch);
@@ -302,7 +370,42 @@ static __always_inline void capture_and_submit(struct sock *sk, struct socket_st
 	} else {
 		event->flags |= FLAG_UNREADABLE;
 	}
-	submit(sk, state, scratch, control, begins_turn);
+	return 0;
+}
+
+SHARED int capture(struct socket_state *state, struct scratch *scratch, struct control *control, const struct data *data,
+		   int capturing)
+{
+	return state && scratch && control && data ? capture_here(state, scratch, control, data, capturing) : 0;
+}
+
+#ifdef SPANTAP_TABLE
+#define python_may_be(pid) false
+#define python_turn(state, scratch)
+#else
+#include "python_link.h"
+#endif
+
+/* The same, and hands the record over. `sk` is NULL for plaintext. */
+static __always_inline void capture_and_submit(struct sock *sk, struct socket_state *state, struct scratch *scratch,
+					       struct control *control, const struct data *data, bool begins_turn)
+{
+	if (!capture(state, scratch, control, data, (begins_turn ? CAPTURING_TURN : 0) | (sk ? CAPTURING_SOCKET : 0)))
+		submit(sk, state, scratch, control, begins_turn);
+}
+
+/* The same of a socket, on the usual way. */
+static __always_inline void capture_and_submit_here(struct sock *sk, struct socket_state *state, struct scratch *scratch,
+						    struct control *control, const struct data *data, bool begins_turn)
+{
+	if (capture_here(state, scratch, control, data, (begins_turn ? CAPTURING_TURN : 0) | CAPTURING_SOCKET))
+		return;
+	if (begins_turn && python_may_be(scratch->event.pid))
+		python_turn(state, scratch);
+	if (scratch->event.flags & FLAG_PROPAGATED)
+		append_propagated(sk, scratch);
+	announce_if_due(sk, state, scratch, control);
+	hand_over_here(scratch, control, begins_turn);
 }
 
 #endif

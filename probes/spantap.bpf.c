@@ -16,10 +16,12 @@
 #endif
 
 #include "event.h"
+#include "propagate.h"
 #include "maps.h"
 #include "access.h"
 #include "arch.h"
 #include "data.h"
+#include "propagated.h"
 #include "socket.h"
 #include "transfer.h"
 #include "calls.h"
@@ -34,12 +36,23 @@
 #include "tls.h"
 #include "tls_go.h"
 #include "tls_entries.h"
+#include "go_link.h"
+#include "python_entries.h"
+#include "node_entries.h"
 #endif
 #include "fentry.h"
 
-/* In every hook set. */
+/*
+ * In every hook set. The second object reads by helpers, so that its programs need not be told types by the kernel: as raw
+ * tracepoints, which fire alike, they also load where the kernel has no BTF.
+ */
+#ifdef SPANTAP_TABLE
+#define TRACEPOINT(name) SEC("raw_tp/" #name)
+#else
+#define TRACEPOINT(name) SEC("tp_btf/" #name)
+#endif
 
-SEC("tp_btf/inet_sock_set_state")
+TRACEPOINT(inet_sock_set_state)
 int BPF_PROG(inet_sock_set_state, struct sock *sk, int old, int new)
 {
 	if (FIELD(sk, sk_protocol) != IPPROTO_TCP)
@@ -50,26 +63,26 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int old, int new)
 }
 
 #ifdef SPANTAP_TABLE
-SEC("tp_btf/tcp_destroy_sock")
+TRACEPOINT(tcp_destroy_sock)
 int BPF_PROG(tcp_destroy_sock, struct sock *sk)
 {
 	return forget_state(sk);
 }
 #endif
 
-SEC("tp_btf/sched_process_fork")
+TRACEPOINT(sched_process_fork)
 int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct *child)
 {
 	return forked(parent, child);
 }
 
-SEC("tp_btf/sched_process_exec")
+TRACEPOINT(sched_process_exec)
 int BPF_PROG(sched_process_exec, struct task_struct *task, int old_pid, struct linux_binprm *program)
 {
 	return executed(task, program);
 }
 
-SEC("tp_btf/sched_process_exit")
+TRACEPOINT(sched_process_exit)
 int BPF_PROG(sched_process_exit, struct task_struct *task)
 {
 	return exited(task);

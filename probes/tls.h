@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-2-Clause OR GPL-2.0-only */
 /*
- * The bodies of the probes on functions of TLS libraries with OpenSSL's interface.
+ * The bodies of the probes on functions of TLS libraries with OpenSSL's interface, or with one of the same form (GnuTLS).
  *
  * In: entry and return of these functions, in any process that uses the library; unselected ones cost one look-up.
  * Out: struct socket_event with FLAG_TLS, as of the socket whose bytes the same thread moved between entry and return. A
@@ -18,7 +18,11 @@ enum tls_function {
 	TLS_WRITE = 3,
 	TLS_WRITE_EX = 4,
 	TLS_OTHER = 5,     /* int f(SSL *, ..) that moves bytes of the socket, but no plaintext */
+	TLS_FLUSH = 6,     /* the same; the functions above that it calls itself move what they took before */
 };
+
+/* No program maps anything below, as far as kernels are set up (mmap_min_addr). */
+#define LOWEST_BUFFER 65536
 
 /* A thread enters a function. */
 static __always_inline int tls_entered(struct pt_regs *regs, enum tls_function function)
@@ -34,9 +38,15 @@ static __always_inline int tls_entered(struct pt_regs *regs, enum tls_function f
 		count_loss(LOSS_TLS_CALL);
 		return 0;
 	}
+	if (call->flushes && call->session == FUNCTION_ARGUMENT1(regs)) {
+		call->within++;
+		return 0;
+	}
+	call->flushes = function == TLS_FLUSH;
+	call->within = 0;
 	call->buffer = FUNCTION_ARGUMENT2(regs);
 	call->length_at = function == TLS_READ_EX || function == TLS_WRITE_EX ? FUNCTION_ARGUMENT4(regs) : 0;
-	call->direction = function == TLS_OTHER ? 0 : function <= TLS_READ_EX ? RECORD_RECEIVE : RECORD_SEND;
+	call->direction = function >= TLS_OTHER ? 0 : function <= TLS_READ_EX ? RECORD_RECEIVE : RECORD_SEND;
 	call->ambiguous = 0;
 	call->socket = 0;
 	call->queued = 0;
@@ -63,7 +73,7 @@ static __always_inline __u32 tls_bytes(struct pt_regs *regs, struct tls_call *ca
 }
 
 /* The state of a socket's plaintext, made on first use. */
-static __always_inline struct socket_state *tls_state_of(__u64 cookie)
+static __noinline struct socket_state *tls_state_of(__u64 cookie)
 {
 	struct socket_state fresh = {}, *state = bpf_map_lookup_elem(&tls_sockets, &cookie);
 
@@ -109,7 +119,9 @@ static __always_inline struct socket_state *tls_state_of_call(struct tls_call *c
 		cookie = call->socket;
 		if (!tie || *tie != cookie)
 			bpf_map_update_elem(&tls_ties, session, &cookie, BPF_ANY);
-		return call->direction ? tls_state_of(cookie) : NULL;
+		/* Made by a handshake as well: a request that came with its end may lie in the library by then (Apache). */
+		state = tls_state_of(cookie);
+		return call->direction ? state : NULL;
 	}
 	if (!call->direction) {
 		/* A handshake that ended without a socket. */
@@ -153,9 +165,14 @@ static __always_inline int tls_returned(struct pt_regs *regs)
 			count_loss(LOSS_TLS_CALL);
 		return 0;
 	}
+	if (call->within) {
+		call->within--;
+		return 0;
+	}
 	session.address = call->session;
 	session.pid = pid_tgid >> 32;
 	call->session = 0;
+	call->flushes = 0;
 	length = call->direction ? tls_bytes(regs, call) : 0;
 	if (call->direction && !length)
 		call->direction = 0;
@@ -183,8 +200,13 @@ static __always_inline int tls_returned(struct pt_regs *regs)
 			call->scratch.event.queued = call->queued;
 	}
 	data.address = call->buffer;
-	data.segments = 1;
-	capture_and_submit(NULL, state, &call->scratch, control, &data, begins_turn);
+	/* No address of a buffer: none is given anew for a call that goes on, and SSL_sendfile has a descriptor there. */
+	data.segments = call->buffer >= LOWEST_BUFFER;
+	if (capture(state, &call->scratch, control, &data, begins_turn ? CAPTURING_TURN : 0))
+		return 0;
+	if (begins_turn && python_may_be(session.pid))
+		python_turn(state, &call->scratch);
+	submit(NULL, state, &call->scratch, control, begins_turn);
 	return 0;
 }
 

@@ -2,9 +2,9 @@
 /*
  * The bodies of the probes on Go's crypto/tls, Go 1.17 and later: methods of *tls.Conn, and the goroutine, in registers.
  *
- * In: entry of Read and Write, after the check of the stack's size, and each of their return instructions; entry of the
- * handshakes and of Close. Never a uretprobe: Go moves its stacks, and a return address that the kernel has put there with
- * them. Out: struct socket_event with FLAG_TLS.
+ * In: entry of Read and Write, after the check of the stack's size; entry of the function that they defer, when their result
+ * stands on the stack, or each of their return instructions; entry of the handshakes and of Close. Never a uretprobe: Go
+ * moves its stacks, and a return address that the kernel has put there with them. Out: struct socket_event with FLAG_TLS.
  *
  * A goroutine may be on another thread, and its stack in another place, when a call returns: the key of a call is the
  * goroutine's object and how deep in its stack the call began. The socket is the one whose descriptor the connection holds,
@@ -44,10 +44,9 @@ struct go_descriptor {
 #define S_IFSOCK 0140000
 
 /* Which call of which goroutine: `at` is where its return address stands. */
-static __always_inline bool tls_go_key_of(struct pt_regs *regs, __u32 pid, struct tls_go_key *key, struct go_stack *stack)
+static __always_inline bool tls_go_key_of(struct pt_regs *regs, __u64 at, __u32 pid, struct tls_go_key *key,
+					  struct go_stack *stack)
 {
-	__u64 at = STACK_POINTER(regs);
-
 	key->goroutine = GO_GOROUTINE(regs);
 	key->pid = pid;
 	if (bpf_probe_read_user(stack, sizeof(*stack), (void *)key->goroutine))
@@ -58,8 +57,8 @@ static __always_inline bool tls_go_key_of(struct pt_regs *regs, __u32 pid, struc
 	return true;
 }
 
-/* Cookie of the stream socket that a descriptor of this process is; 0: it is none, or no hook has seen it. */
-static __always_inline __u64 tls_go_cookie(struct task_struct *task, __u64 number)
+/* The stream socket that a descriptor of this process is; NULL: it is none. */
+static __always_inline struct sock *go_sock(struct task_struct *task, __u64 number)
 {
 	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
 	struct file **files = BPF_CORE_READ(table, fd);
@@ -68,40 +67,49 @@ static __always_inline __u64 tls_go_cookie(struct task_struct *task, __u64 numbe
 	struct sock *sk;
 
 	if (number >= BPF_CORE_READ(table, max_fds) || bpf_probe_read_kernel(&file, sizeof(file), files + number) || !file)
-		return 0;
+		return NULL;
 	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
-		return 0;
+		return NULL;
 	socket = BPF_CORE_READ(file, private_data);
 	sk = BPF_CORE_READ(socket, sk);
-	if (!sk || BPF_CORE_READ(sk, sk_type) != SOCK_STREAM)
-		return 0;
-	return BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	return sk && BPF_CORE_READ(sk, sk_type) == SOCK_STREAM ? sk : NULL;
 }
 
-/* Cookie of the socket under a *tls.Conn; 0: not known. What is read proves itself, or is not taken. */
-static __always_inline __u64 tls_go_socket_of(struct task_struct *task, __u64 session)
+/*
+ * The socket under a net.Conn that stands at this address, such as a *tls.Conn begins with, and its cookie; NULL: it is not known, or no
+ * hook has seen it. What is read proves itself, or is not taken.
+ */
+static __always_inline struct sock *go_sock_of(struct task_struct *task, __u64 address, __u64 *cookie)
 {
 	struct go_descriptor descriptor;
 	struct go_interface inner;
-	__u64 place, cookie, state;
+	__u64 place, state;
+	struct sock *sk;
 
-	if (bpf_probe_read_user(&inner, sizeof(inner), (void *)session))
-		return 0;
 	for (int wrapped = 0; wrapped < GO_WRAPPED; wrapped++) {
-		if (bpf_probe_read_user(&place, sizeof(place), (void *)inner.data))
-			return 0;
+		if (bpf_probe_read_user(&inner, sizeof(inner), (void *)address) ||
+		    bpf_probe_read_user(&place, sizeof(place), (void *)inner.data))
+			return NULL;
 		if (!bpf_probe_read_user(&descriptor, sizeof(descriptor), (void *)place) &&
 		    (descriptor.family == AF_INET || descriptor.family == AF_INET6 || descriptor.family == AF_UNIX) &&
 		    descriptor.type == SOCK_STREAM && descriptor.number < 1u << 31) {
-			cookie = tls_go_cookie(task, descriptor.number);
+			sk = go_sock(task, descriptor.number);
+			*cookie = sk ? BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) : 0;
 			if (bpf_probe_read_user(&state, sizeof(state), (void *)place) || state & GO_CLOSED)
-				return 0;
-			return cookie;
+				return NULL;
+			return *cookie ? sk : NULL;
 		}
-		if (bpf_probe_read_user(&inner, sizeof(inner), (void *)inner.data))
-			return 0;
+		address = inner.data;
 	}
-	return 0;
+	return NULL;
+}
+
+/* Cookie of the socket under a *tls.Conn; 0: not known. */
+static __always_inline __u64 tls_go_socket_of(struct task_struct *task, __u64 session)
+{
+	__u64 cookie = 0;
+
+	return go_sock_of(task, session, &cookie) ? cookie : 0;
 }
 
 /* The state of the plaintext of a connection, if its socket is known and speaks TLS, and nobody else's. */
@@ -117,19 +125,26 @@ static __always_inline struct socket_state *tls_go_state_of(__u64 cookie, __u64 
 	return state->session == session ? state : NULL;
 }
 
-/* From now on the sockets of this process that speak TLS have a state for their plaintext. */
-static __always_inline int tls_go_begins(void)
+/* From now on the sockets of this process that speak TLS have a state for their plaintext. Returns whether they had before. */
+static __always_inline bool tls_go_began(void)
 {
 	struct tls_process fresh = { .go = 1 }, *process;
 	__u32 pid = bpf_get_current_pid_tgid() >> 32;
 
-	if (!is_selected(pid))
-		return 0;
 	process = bpf_map_lookup_elem(&tls_processes, &pid);
 	if (!process)
 		bpf_map_update_elem(&tls_processes, &pid, &fresh, BPF_NOEXIST);
-	else if (!process->go)
+	else if (process->go)
+		return true;
+	else
 		process->go = 1;
+	return false;
+}
+
+static __always_inline int tls_go_begins(void)
+{
+	if (is_selected(bpf_get_current_pid_tgid() >> 32))
+		tls_go_began();
 	return 0;
 }
 
@@ -144,13 +159,14 @@ static __always_inline int tls_go_entered(struct pt_regs *regs, __u8 direction)
 
 	if (!is_selected(pid))
 		return 0;
-	tls_go_begins();
-	if (!tls_go_key_of(regs, pid, &key, &stack)) {
+	tls_go_began();
+	if (!tls_go_key_of(regs, STACK_POINTER(regs), pid, &key, &stack)) {
 		count_loss(LOSS_TLS_CALL);
 		return 0;
 	}
 	call.session = GO_ARGUMENT1(regs);
 	call.buffer = GO_ARGUMENT2(regs);
+	call.length = GO_ARGUMENT3(regs) < 1u << 31 ? GO_ARGUMENT3(regs) : (1u << 31) - 1;
 	call.began = bpf_ktime_get_ns();
 	call.direction = direction;
 	if (call.buffer >= stack.low && call.buffer < stack.high) {
@@ -166,7 +182,7 @@ static __always_inline int tls_go_entered(struct pt_regs *regs, __u8 direction)
 			state->send_began = call.began;
 			state->send_begins_turn = turn_to(state, RECORD_SEND);
 			state->send_turn = state->turn;
-			state->send_length = GO_ARGUMENT3(regs) < 1u << 31 ? GO_ARGUMENT3(regs) : 0;
+			state->written = state->sent + call.length;
 		}
 	}
 	if (bpf_map_update_elem(&tls_go_calls, &key, &call, BPF_ANY))
@@ -174,113 +190,6 @@ static __always_inline int tls_go_entered(struct pt_regs *regs, __u8 direction)
 	return 0;
 }
 
-/* The write that `call` is has ended: its turn, if it moved anything. */
-static __always_inline bool tls_go_written(struct socket_state *state, struct tls_go_call *call, bool moved)
-{
-	bool noted = state->send_began == call->began;
-
-	if (noted)
-		state->send_began = 0;
-	if (!moved) {
-		if (noted && state->send_begins_turn && state->turn == state->send_turn) {
-			state->turn--;
-			state->direction = state->turn ? RECORD_RECEIVE : 0;
-		}
-		return false;
-	}
-	if (!noted) {
-		turn_to(state, RECORD_SEND);
-		state->send_turn = state->turn;
-	}
-	return state->captured_sent == 0;
-}
-
-/* A goroutine leaves Read or Write. */
-static __always_inline int tls_go_left(struct pt_regs *regs)
-{
-	__u64 pid_tgid = bpf_get_current_pid_tgid(), now;
-	__s64 result = (__s64)GO_RESULT(regs);
-	struct tls_session session = {};
-	struct socket_state *state;
-	struct task_struct *task;
-	struct tls_go_call *found, call;
-	struct tls_go_key key = {};
-	struct control *control;
-	struct tls_call *room;
-	struct data data = {};
-	struct go_stack stack;
-	bool begins_turn;
-
-	if (!is_selected(pid_tgid >> 32))
-		return 0;
-	control = the_control();
-	if (!control || !tls_go_key_of(regs, pid_tgid >> 32, &key, &stack))
-		return 0;
-	found = bpf_map_lookup_elem(&tls_go_calls, &key);
-	if (!found) {
-		/* It began before its process was selected, or too many did. */
-		if (result > 0)
-			count_loss(LOSS_TLS_CALL);
-		return 0;
-	}
-	call = *found;
-	bpf_map_delete_elem(&tls_go_calls, &key);
-	task = bpf_get_current_task_btf();
-	if (!call.socket && result > 0)
-		call.socket = tls_go_socket_of(task, call.session);
-	state = tls_go_state_of(call.socket, call.session);
-	if (result <= 0 || result >= 1ULL << 31) {
-		if (state && call.direction == RECORD_SEND)
-			tls_go_written(state, &call, false);
-		return 0;
-	}
-	if (!state) {
-		session.address = call.session;
-		session.pid = pid_tgid >> 32;
-		state = tls_state_without_socket(&session);
-	}
-	room = bpf_task_storage_get(&tls_calls, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!state || !room) {
-		count_loss(LOSS_TLS_CALL);
-		return 0;
-	}
-	if (state->mode == MODE_OPAQUE)
-		return 0;
-	now = bpf_ktime_get_ns();
-	if (call.direction == RECORD_SEND) {
-		begins_turn = tls_go_written(state, &call, true);
-		/* When its last bytes were handed over. */
-		if (state->send_last >= call.began && state->send_last < now)
-			now = state->send_last;
-		describe(&room->scratch.event, task, pid_tgid, state, RECORD_SEND, now);
-		room->scratch.event.turn = state->send_turn;
-		room->scratch.event.offset = state->sent;
-		room->scratch.event.opposite_offset = call.opposite;
-		state->sent += result;
-		if (now > call.began)
-			room->scratch.event.began_before =
-				now - call.began < 0xffffffff ? now - call.began : 0xffffffff;
-	} else {
-		begins_turn = turn_to(state, RECORD_RECEIVE);
-		describe(&room->scratch.event, task, pid_tgid, state, RECORD_RECEIVE, now);
-		room->scratch.event.offset = state->received;
-		room->scratch.event.opposite_offset = state->sent;
-		/*
-		 * A write whose call has not returned; its turn comes before this one. Whether its bytes have gone out does not
-		 * tell: their answer may be here before the socket has told so.
-		 */
-		if (state->send_began)
-			room->scratch.event.opposite_offset += state->send_length;
-		state->received += result;
-		if (begins_turn && state->arrived && state->arrived < now)
-			room->scratch.event.queued = now - state->arrived;
-	}
-	room->scratch.event.flags = FLAG_TLS;
-	room->scratch.event.length = result;
-	data.address = call.on_stack ? stack.high - call.buffer : call.buffer;
-	data.segments = 1;
-	capture_and_submit(NULL, state, &room->scratch, control, &data, begins_turn);
-	return 0;
-}
+#include "tls_go_ends.h"
 
 #endif

@@ -9,7 +9,7 @@
 #define SPANTAP_TLS_GO_SOCKET_H
 
 /* tls.h */
-static __always_inline struct socket_state *tls_state_of(__u64 cookie);
+static __noinline struct socket_state *tls_state_of(__u64 cookie);
 
 /* Calls have moved plaintext of this socket: it is read. */
 static __always_inline void tls_go_tie(struct socket_state *state)

@@ -8,6 +8,9 @@
 #ifndef SPANTAP_TRANSFER_H
 #define SPANTAP_TRANSFER_H
 
+/* Puts a value where neither compiler nor verifier knows it any more. */
+#define FORGET(place, value) ({ (place) = (value); asm volatile("" : : : "memory"); })
+
 #ifdef SPANTAP_TABLE
 #include "without_tls.h"
 
@@ -19,6 +22,8 @@ static __always_inline void defer(struct sock *sk, struct socket_state *state, s
 #else
 #include "tls_socket.h"
 #include "tls_cipher.h"
+#include "node.h"
+#include "node_socket.h"
 
 /*
  * io_uring's requests carry the address of their data, and only the completion leads to the request: the record
@@ -52,7 +57,7 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 	struct scratch *scratch;
 	struct control *control;
 	struct tcp_sock *tp = NULL;
-	struct data data = {};
+	struct data *data;
 	bool tcp, begins_turn, noted, io_uring = false;
 	__u64 now, offset;
 
@@ -64,6 +69,8 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 	scratch = bpf_map_lookup_elem(&scratches, &owner);
 	if (!control || !scratch)
 		return 0;
+	data = &scratch->data;
+	__builtin_memset(data, 0, sizeof(*data));
 	if (ret == 0 && !(FIELD(sk, sk_shutdown) & RCV_SHUTDOWN))
 		return 0;
 	state = the_state(sk, tcp, RECORD_RECEIVE, ret);
@@ -71,10 +78,10 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 		return 0;
 	noted = state->receive_thread == pid_tgid;
 	if (noted) {
-		data.address = state->receive_data;
-		data.skip = state->receive_skip;
-		data.segments = state->receive_segments;
-		data.kernel_array = true;
+		data->address = state->receive_data;
+		data->skip = state->receive_skip;
+		data->segments = state->receive_segments;
+		data->kernel_array = true;
 		state->receive_thread = 0;
 	}
 
@@ -95,6 +102,7 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 		state->received_seq = FIELD(tp, copied_seq);
 	}
 	if (ret == 0) {
+		node_received_nothing();
 		if (state->mode == MODE_TLS) {
 			struct socket_state *plain = tls_plain(state);
 
@@ -115,7 +123,7 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 	}
 	state->received = offset + ret;
 	begins_turn = turn_to(state, RECORD_RECEIVE);
-	describe(&scratch->event, task, pid_tgid, state, RECORD_RECEIVE, now);
+	describe_here(&scratch->event, task, pid_tgid, state, RECORD_RECEIVE, now);
 	scratch->event.offset = offset;
 	scratch->event.length = ret;
 	scratch->event.opposite_offset = state->sent;
@@ -128,18 +136,21 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 		if (begins_turn)
 			scratch->event.queued = queued_for(tp, now, control);
 	}
+	node_receives(state, now, begins_turn);
 	if (state->mode == MODE_TLS) {
 		tls_moved(sk, state, scratch, control, task);
 		return 0;
 	}
 	if (flags & MSG_TRUNC)
-		data.segments = 0;
+		data->segments = 0;
 	else if (!noted)
-		io_uring = data_of_current(&data, task);
-	if (io_uring)
+		io_uring = data_of_current(data, task);
+	FORGET(scratch->begins_turn, begins_turn);
+	FORGET(scratch->io_uring, io_uring);
+	if (scratch->io_uring)
 		defer(sk, state, scratch, control);
 	else
-		capture_and_submit(sk, state, scratch, control, &data, begins_turn);
+		capture_and_submit_here(sk, state, scratch, control, data, scratch->begins_turn);
 	if (state->mode == MODE_TLS)
 		tls_begins(sk, state, scratch, control, task);
 	return 0;
@@ -154,9 +165,10 @@ static __always_inline int sent(struct sock *sk, int ret)
 	struct task_struct *task;
 	struct scratch *scratch;
 	struct control *control;
-	struct data data = {};
-	bool tcp, begins_turn, io_uring = false;
+	struct data *data;
+	bool tcp, begins_turn, io_uring = false, seen_begun;
 	__u64 began, time, offset;
+	__u32 put_in = 0;
 
 	if (!is_selected(pid_tgid >> 32) || !is_stream(sk, &tcp))
 		return 0;
@@ -164,6 +176,8 @@ static __always_inline int sent(struct sock *sk, int ret)
 	scratch = bpf_map_lookup_elem(&scratches, &owner);
 	if (!control || !scratch)
 		return 0;
+	data = &scratch->data;
+	__builtin_memset(data, 0, sizeof(*data));
 	state = the_state(sk, tcp, RECORD_SEND, ret > 0 ? ret : 0);
 	if (!state || state->mode == MODE_OPAQUE)
 		return 0;
@@ -172,6 +186,7 @@ static __always_inline int sent(struct sock *sk, int ret)
 	if (began)
 		state->send_began = 0;
 	if (ret <= 0) {
+		forget_propagated(sk);
 		/* Nothing was moved (the peer has gone, the buffer is full): there is no such turn, and none is missed. */
 		if (began && state->send_begins_turn && state->turn == state->send_turn) {
 			state->turn--;
@@ -182,22 +197,30 @@ static __always_inline int sent(struct sock *sk, int ret)
 
 	task = current_task();
 	offset = state->sent;
+	seen_begun = began != 0;
 	if (began) {
 		/* Began its turn if no other send of this turn was told before. */
 		time = state->send_last;
 		begins_turn = state->captured_sent == 0;
-		data.address = state->send_data;
-		data.skip = state->send_skip;
-		data.segments = state->send_segments;
-		data.kernel_array = true;
+		data->address = state->send_data;
+		data->skip = state->send_skip;
+		data->segments = state->send_segments;
+		data->kernel_array = true;
 	} else {
 		time = bpf_ktime_get_ns();
 		began = time;
 		begins_turn = turn_to(state, RECORD_SEND);
 		state->send_turn = state->turn;
-		io_uring = data_of_current(&data, task);
 	}
-	describe(&scratch->event, task, pid_tgid, state, RECORD_SEND, time);
+	if (!data->segments) {
+		/* Not seen to begin; or TCP was given pages: by sendfile, or where sockmap has copied the data into them. */
+		data->kernel_array = false;
+		data->skip = 0;
+		io_uring = data_of_current(data, task) && !seen_begun;
+	}
+	FORGET(scratch->begins_turn, begins_turn);
+	FORGET(scratch->io_uring, io_uring);
+	describe_here(&scratch->event, task, pid_tgid, state, RECORD_SEND, time);
 	scratch->event.turn = state->send_turn;
 	scratch->event.opposite_offset = state->received;
 	if (tcp) {
@@ -207,27 +230,34 @@ static __always_inline int sent(struct sock *sk, int ret)
 		if (!tp)
 			return 0;
 		moved = FIELD(tp, write_seq) - state->sent_seq;
-		if (moved > ret && moved < 1u << 31)
-			offset += moved - ret;
+		/* A socket that is seen for the first time was taken to have begun with the program's bytes. */
+		if (moved > ret || !(state->sent | state->received))
+			put_in = propagated_bytes(sk, FIELD(tp, write_seq) - ret);
+		if (put_in)
+			scratch->event.flags |= FLAG_PROPAGATED;
+		if (moved > ret + put_in && moved < 1u << 31)
+			offset += moved - ret - put_in;
 		state->sent_seq = FIELD(tp, write_seq);
 		moved = FIELD(tp, copied_seq) - state->received_seq;
 		if (moved < 1u << 31)
 			scratch->event.opposite_offset += moved;
 	}
-	state->sent = offset + ret;
+	state->sent = offset + ret + put_in;
 	scratch->event.offset = offset;
 	scratch->event.length = ret;
 	if (time > began)
 		scratch->event.began_before = time - began < 0xffffffff ? time - began : 0xffffffff;
 	if (state->mode == MODE_TLS) {
-		tls_cipher_sent(sk, state, scratch, control, task, &data);
+		tls_cipher_sent(sk, state, scratch, control, task, data);
 		tls_moved(sk, state, scratch, control, task);
 		return 0;
 	}
-	if (io_uring)
+	if (scratch->begins_turn)
+		node_sends(&scratch->event, state->sent_seq - (__u32)(ret + put_in));
+	if (scratch->io_uring)
 		defer(sk, state, scratch, control);
 	else
-		capture_and_submit(sk, state, scratch, control, &data, begins_turn);
+		capture_and_submit_here(sk, state, scratch, control, data, scratch->begins_turn);
 	if (state->mode == MODE_TLS) {
 		tls_cipher_begins(sk, state, scratch, control);
 		tls_begins(sk, state, scratch, control, task);

@@ -28,6 +28,7 @@ typedef _Bool bool;
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PROG_ARRAY = 3,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
@@ -84,6 +85,9 @@ struct sock {
 	__u16 sk_protocol;
 	__u8 sk_shutdown;
 	int sk_err;
+	int sk_wmem_queued;
+	int sk_sndbuf;
+	struct socket *sk_socket;
 };
 
 struct inet_connection_sock {
@@ -164,6 +168,7 @@ struct user_msghdr {
 };
 
 struct pt_regs {
+	unsigned long r8;
 	unsigned long r14;
 	unsigned long r10;
 	unsigned long bx;
@@ -174,6 +179,9 @@ struct pt_regs {
 	unsigned long dx;
 	unsigned long orig_ax;
 	unsigned long sp;
+	unsigned long bp;
+	unsigned long ip;
+	unsigned long flags;
 };
 
 typedef struct {
@@ -189,6 +197,10 @@ struct mm_struct {
 	unsigned long arg_end;
 };
 
+struct thread_struct {
+	unsigned long fsbase;
+};
+
 struct task_struct {
 	unsigned int flags;
 	int pid;
@@ -198,6 +210,7 @@ struct task_struct {
 	struct mm_struct *mm;
 	struct files_struct *files;
 	struct signal_struct *signal;
+	struct thread_struct thread;
 };
 
 struct linux_binprm {
@@ -205,6 +218,7 @@ struct linux_binprm {
 };
 
 struct socket {
+	struct file *file;
 	struct sock *sk;
 };
 
@@ -213,6 +227,7 @@ struct inode {
 };
 
 struct file {
+	unsigned int f_flags;
 	struct inode *f_inode;
 	void *private_data;
 };

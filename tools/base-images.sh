@@ -25,7 +25,7 @@ collector=$(image otel/opentelemetry-collector) nginx=$(image nginx) curl=$(imag
 
 if [[ ${1:-} == --remove ]]; then
     for name in "$rust" "spantap-stand-in/rust:${rust#*:}" "$collector" "$nginx" "$curl"; do
-        api "http://engine/images/$name/json" 2>/dev/null | grep -q "\"$label\"" || continue
+        [[ $(api "http://engine/images/$name/json" 2>/dev/null) == *"\"$label\""* ]] || continue
         api --request DELETE "http://engine/images/$name?force=1" >/dev/null && say "removed $name"
     done
     exit

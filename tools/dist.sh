@@ -63,6 +63,7 @@ install -m 644 LICENSE README.md "$tree"
 install -m 644 docs/install.md "$tree/INSTALL.md"
 tools/third-party.sh >"$tree/THIRD-PARTY.txt"
 install -D -m 644 -t "$tree/systemd" packaging/systemd/*.service
+install -D -m 644 -t "$tree/systemd/spantap-agent.service.d" packaging/systemd/spantap-agent.service.d/*.conf
 install -D -m 644 packaging/systemd/sysusers.conf "$tree/systemd/sysusers.d/spantap.conf"
 install -D -m 644 -t "$tree/etc" packaging/etc/spantap.yml packaging/etc/default-spantap
 pack() { # folder, name

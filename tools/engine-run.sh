@@ -72,15 +72,18 @@ end() {
 
 # What dockerd leaves behind if it was killed: containers, their shims, containerd, mounts.
 clean_up() {
-    local file pid id shim
+    local file pid id
     for file in "$folder"/exec/containerd/daemon/io.containerd.runtime.v2.task/moby/*/init.pid; do
         [[ -f $file ]] || continue
-        # The container's first program, whatever that is, as long as it is in the container's cgroup; its shim is its parent.
+        # The container's first program, whatever that is, as long as it is in the container's cgroup.
         pid=$(cat "$file") id=$(basename "$(dirname "$file")")
-        grep -qs "$id" "/proc/$pid/cgroup" || continue
-        shim=$(awk '$1 == "PPid:" { print $2 }' "/proc/$pid/status")
-        kill -KILL "$pid"
-        end "$shim" "$programs/containerd-shim-runc-v2" 5
+        grep -qs "$id" "/proc/$pid/cgroup" && kill -KILL "$pid"
+    done
+    # A shim may outlive both its container and dockerd; it names the socket of the containerd that it belongs to.
+    for pid in /proc/[0-9]*; do
+        pid=${pid#/proc/}
+        alive "$pid" "$programs/containerd-shim-runc-v2" && grep -qsF "$folder/exec/containerd/" "/proc/$pid/cmdline" \
+            && end "$pid" "$programs/containerd-shim-runc-v2" 5
     done
     [[ -f $folder/exec/containerd/containerd.pid ]] && end "$(cat "$folder/exec/containerd/containerd.pid")" "$programs/containerd" 10
     local mount

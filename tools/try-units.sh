@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Runs both systemd units as they are shipped, where no systemd is running: by a service manager of root (systemd --user) in a
 # mount namespace of its own, with a /run of its own. What differs from a boot: the manager's kind, and the user, nobody.
-#   tools/try-units.sh [FOLDER_OF_PROGRAMS]       target/debug if not given
+#   tools/try-units.sh [FOLDER_OF_PROGRAMS [tls | propagation]]     target/debug if not given; with that .conf of the agent
 # Sends requests to an nginx, kills the agent, kills and restarts the forwarder, stops both. Exit 1: something is not as it has
 # to be; 69: a program is missing; 77: not root. Loads probes: not beside other tests.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-programs=$(realpath "${1:-$root/target/debug}")
+programs=$(realpath "${1:-$root/target/debug}") option=${2:-}
 PATH=$PATH:/usr/sbin:/sbin
 
 say() { echo "try-units: $*" >&2; }
@@ -17,9 +17,11 @@ if [[ ${SPANTAP_TRY_UNITS:-} != inside ]]; then
     for tool in /lib/systemd/systemd "$(command -v nginx || echo nginx)" "$programs/spantap" "$programs/spantap-agent"; do
         [[ -x $tool ]] || { say "$tool is missing"; exit 69; }
     done
-    SPANTAP_TRY_UNITS=inside exec unshare --mount --propagation private "$0" "$programs"
+    [[ $option == "" || -f $root/packaging/systemd/spantap-agent.service.d/$option.conf ]] || { say "no $option.conf"; exit 64; }
+    SPANTAP_TRY_UNITS=inside exec unshare --mount --propagation private "$0" "$programs" "$option"
 fi
 
+unset SPANTAP_TRY_UNITS
 # A /run that goes with the namespace, with what PID 1 would have put there: it hides folders behind these.
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/systemd/system /run/systemd/inaccessible/dir /run/manager/units /run/web /run/bin
@@ -38,6 +40,17 @@ for unit in spantap-forwarder spantap-agent; do
         -e "s|^Type=.*|&\nStandardOutput=append:/run/log-$unit\nStandardError=append:/run/log-$unit|" \
         "$root/packaging/systemd/$unit.service" >"/run/manager/units/$unit.service"
 done
+kept=0000000000080004 feature=
+case $option in
+    tls) kept=0000010000080004 feature=tls ;;
+    propagation)
+        feature=context-propagation
+        sed -i 's|^spantap: {|&accept_wrong_fionread: true, |' /run/bin/spantap.yml
+        echo "ebpf: {context_propagation: headers}" >>/run/bin/spantap.yml ;;
+esac
+if [[ $option ]]; then
+    install -D -m 644 -t /run/manager/units/spantap-agent.service.d "$root/packaging/systemd/spantap-agent.service.d/$option.conf"
+fi
 cat >/run/web/nginx.conf <<NGINX
 pid /run/web/nginx.pid; error_log /run/web/error.log; events {}
 http { access_log off; server { listen 127.0.0.1:$port; location / { return 200 "hello\n"; } } }
@@ -76,7 +89,8 @@ control start spantap-agent.service
 await "both are up" ready
 request "requests are reported"
 expect "the forwarder's capabilities" "$(status spantap-forwarder CapBnd)" 0000000000000000
-expect "the agent's capabilities" "$(status spantap-agent CapEff)" 0000000000080004
+expect "the agent's capabilities" "$(status spantap-agent CapEff)" $kept
+[[ ! $feature ]] || grep -q "on.*feature.*$feature" /run/log-spantap-agent || fail "$feature is not on"
 expect "the agent's no_new_privs" "$(status spantap-agent NoNewPrivs)" 1
 expect "interfaces of the agent's network" "$(tail -n +3 "/proc/$(of spantap-agent MainPID)/net/dev" | grep -cv ' lo:' || true)" 0
 say "ok: capabilities and network are as documented"

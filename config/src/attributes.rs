@@ -13,8 +13,8 @@ use crate::{
 
 /// Metrics whose attributes can be chosen.
 #[rustfmt::skip]
-const METRICS: [&str; 11] = [
-    "http.server.request.duration", "http.server.request.body.size", "http.server.response.body.size",
+const METRICS: [&str; 12] = [
+    "http.server.request.duration", "http.server.request.body.size", "http.server.response.body.size", "http.server.active_requests",
     "http.client.request.duration", "http.client.request.body.size", "http.client.response.body.size",
     "process.cpu.time", "process.cpu.utilization", "process.memory.usage", "process.memory.virtual", "process.disk.io",
 ];

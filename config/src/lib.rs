@@ -23,6 +23,7 @@ pub mod log;
 mod otel;
 mod otlp;
 mod program;
+mod propagation;
 mod redaction;
 mod render;
 mod routes;

@@ -109,7 +109,8 @@ fn assemble(settings: &mut Settings<'_>) -> Result<Config, ConfigError> {
     let names = program::names(settings)?;
     let exporters = exporters(settings)?;
     let discovery = discovery(settings)?;
-    let agent = program::agent(settings)?;
+    let sampler = sampling::sampler(settings)?;
+    let agent = program::agent(settings, sampler)?;
     let destinations = destinations(settings, &exporters)?;
     let (prometheus, scraped) = exports::prometheus(settings)?;
     let console = exports::console(settings)?.or(exporters.console.then_some(Console::Text)).unwrap_or(Console::Off);
@@ -130,7 +131,7 @@ fn assemble(settings: &mut Settings<'_>) -> Result<Config, ConfigError> {
         redaction: exports::redaction(settings)?,
         headers: capture::headers(settings)?,
         attributes: attributes(settings)?,
-        sampler: sampling::sampler(settings)?,
+        sampler,
         keep: sampling::keep(settings)?,
         links: program::links(settings)?,
         exclude_instrumented: program::exclude_instrumented(settings)?,

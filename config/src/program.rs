@@ -6,8 +6,9 @@ use crate::{
     error::ConfigError,
     otel,
     otlp::{resource_attributes, usage_interval},
+    propagation,
     settings::Settings,
-    types::{Agent, ExcludeInstrumented, Forwarder, Hooks, Log, LogFormat, LogLevel, Spool},
+    types::{Agent, ExcludeInstrumented, Forwarder, Hooks, Log, LogFormat, LogLevel, Sampler, Spool},
 };
 
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -107,7 +108,7 @@ pub(crate) fn admin(settings: &Settings<'_>) -> Result<Option<SocketAddr>, Confi
 }
 
 /// Sizes that concern the agent.
-pub(crate) fn agent(settings: &Settings<'_>) -> Result<Agent, ConfigError> {
+pub(crate) fn agent(settings: &mut Settings<'_>, sampler: Sampler) -> Result<Agent, ConfigError> {
     let ring_buffer_bytes = match settings.get("spantap.ring_buffer_size") {
         None => RING_BUFFER_BYTES,
         Some(given) => {
@@ -144,6 +145,14 @@ pub(crate) fn agent(settings: &Settings<'_>) -> Result<Agent, ConfigError> {
             known.map(|(_, hooks)| *hooks).ok_or_else(|| given.invalid("auto, fentry, tracepoint or kprobe"))?
         }
     };
+    let btf = match settings.get("spantap.btf") {
+        None => None,
+        Some(given) => match given.text()? {
+            "" => None,
+            path if path.starts_with('/') && path.len() < 4096 && !path.contains('\0') => Some(PathBuf::from(path)),
+            _ => return Err(given.invalid("the absolute path of a file with BTF, or of a folder with RELEASE.btf")),
+        },
+    };
     let tls = match settings.get("spantap.tls") {
         None => true,
         Some(given) => match given.text()?.trim().to_ascii_lowercase().as_str() {
@@ -154,7 +163,18 @@ pub(crate) fn agent(settings: &Settings<'_>) -> Result<Agent, ConfigError> {
         },
     };
     let usage_interval = usage_interval(settings)?;
-    Ok(Agent { ring_buffer_bytes, queue_bytes, head_bytes, forwarder_uids, hooks, tls, usage_interval })
+    let propagation = propagation::propagation(settings, sampler)?;
+    Ok(Agent {
+        ring_buffer_bytes,
+        queue_bytes,
+        head_bytes,
+        forwarder_uids,
+        hooks,
+        btf,
+        tls,
+        propagation,
+        usage_interval,
+    })
 }
 
 /// Whether spans are linked beyond what headers say.

@@ -222,6 +222,9 @@ fn program(out: &mut Lines, config: &Config) {
         LogFormat::Text => "text",
         LogFormat::Json => "json",
     };
+    out.line(0, "ebpf:");
+    let propagation = if config.agent.propagation.headers { "headers" } else { "disabled" };
+    out.line(1, &format!("context_propagation: {propagation}"));
     out.line(0, "spantap:");
     out.line(1, &format!("socket: {}", quoted(&config.socket.to_string_lossy())));
     out.line(1, &format!("admin: {}", config.admin.map_or("off".to_owned(), |address| address.to_string())));
@@ -230,7 +233,11 @@ fn program(out: &mut Lines, config: &Config) {
     out.line(1, &format!("agent_queue_size: {}", config.agent.queue_bytes));
     out.line(1, &format!("head_size: {}", config.agent.head_bytes));
     out.line(1, &format!("hooks: {}", config.agent.hooks.word()));
+    if let Some(btf) = &config.agent.btf {
+        out.line(1, &format!("btf: {}", quoted(&btf.to_string_lossy())));
+    }
     out.line(1, &format!("tls: {}", if config.agent.tls { "auto" } else { "off" }));
+    out.line(1, &format!("accept_wrong_fionread: {}", config.agent.propagation.accept_wrong_fionread));
     out.line(1, &format!("links: {}", if config.links { "auto" } else { "off" }));
     out.line(1, &format!("exclude_instrumented_metrics: {}", config.exclude_instrumented.metrics));
     list(out, 1, "forwarder_uids", config.agent.forwarder_uids.iter().map(u32::to_string));

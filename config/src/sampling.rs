@@ -63,6 +63,31 @@ impl Sampler {
         }
     }
 
+    /// Of the random numbers of traces, 0..2^56, those not below this are kept where no parent decides; 2^56 keeps none. Rounded as
+    /// the specification of `tracestate` advises: four hexadecimal digits beyond leading `f`s, so that it is short there. The
+    /// decision is made by the rounded one, so that what is told is what was done.
+    pub fn threshold(self) -> u64 {
+        const BITS: u32 = 56;
+        const MAX: u64 = (1 << BITS) - 1;
+        const DIGITS: u32 = 4;
+        let ratio = match self {
+            Self::AlwaysOn | Self::ParentBasedAlwaysOn => 1.0,
+            Self::AlwaysOff | Self::ParentBasedAlwaysOff => 0.0,
+            Self::TraceIdRatio(ratio) | Self::ParentBasedTraceIdRatio(ratio) => ratio,
+        };
+        let exact = ((1.0 - ratio.clamp(0.0, 1.0)) * (MAX + 1) as f64).round() as u64;
+        let exact = exact.min(MAX + 1);
+        let leading = ((!(exact << (64 - BITS))).leading_zeros() / 4).min(BITS / 4);
+        let kept = (leading + DIGITS) * 4;
+        if exact > MAX || kept >= BITS {
+            return exact;
+        }
+        let step = 1 << (BITS - kept);
+        let rounded = (exact + step / 2) / step * step;
+        // Rounding never turns "some" into "none".
+        if rounded > MAX { exact } else { rounded }
+    }
+
     /// The sampler of this name; `ratio` matters for those by share only. `None` for a name that nobody knows and for a
     /// share that is none.
     pub fn named(name: &str, ratio: f64) -> Option<Self> {

@@ -114,11 +114,28 @@ pub struct Agent {
     pub forwarder_uids: Vec<u32>,
     /// How sends and receives are hooked (`spantap.hooks`).
     pub hooks: Hooks,
+    /// BTF of the running kernel for one that does not tell it itself, or a folder with a file `RELEASE.btf` for each kernel
+    /// (`spantap.btf`; absolute).
+    pub btf: Option<PathBuf>,
     /// Whether TLS libraries are read (`spantap.tls`: `auto`, the default, or `off`).
     pub tls: bool,
+    /// Whether requests are given a `traceparent`, and how.
+    pub propagation: Propagation,
     /// How often CPU, memory and disk of the observed processes are read (`processes.interval`; 5 s); `None` if no exporter asks
     /// for the feature `application_process`.
     pub usage_interval: Option<Duration>,
+}
+
+/// How requests of observed processes are given a `traceparent`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Propagation {
+    /// Whether they are (`ebpf.context_propagation: headers`); otherwise no byte of anybody's is changed.
+    pub headers: bool,
+    /// Also where the kernel tells the programs that no bytes wait on their connections (`FIONREAD`) although some do
+    /// (`spantap.accept_wrong_fionread`; false).
+    pub accept_wrong_fionread: bool,
+    /// Of the last 56 bits of a trace id: a lower number is not sampled, 0..=2^56 (the head sampler's threshold).
+    pub threshold: u64,
 }
 
 /// Whom the forwarder runs as and takes for the agent.

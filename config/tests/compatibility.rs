@@ -146,7 +146,7 @@ fn a_key_of_beyla_that_is_not_served_warns_once_unless_it_has_its_default() {
         "ebpf: {wakeup_len: 5, context_propagation: headers}\nrouting: ~\n".replace("routing: ~\n", "").as_str(),
         &[],
     );
-    assert_eq!(all, ["config.yml:1:1: ebpf: section not served yet, no effect"]);
+    assert_eq!(all, ["config.yml:1:8: ebpf.wakeup_len: not served yet, no effect"]);
     let all = warnings("attributes:\n  host_id: {override: a}\n  metric_span_names_limit: 7\n", &[]);
     assert_eq!(all, ["config.yml:3:3: attributes.metric_span_names_limit: not served yet, no effect"]);
     let all =
@@ -155,5 +155,13 @@ fn a_key_of_beyla_that_is_not_served_warns_once_unless_it_has_its_default() {
     assert_eq!(
         warnings("", &[("SPANTAP_SOKET", "x")]),
         ["SPANTAP_SOKET: unknown variable; did you mean SPANTAP_SOCKET?"]
+    );
+    // Of the standard's variables those of OTLP exporters; other signals are not ours, and other families other programs'.
+    assert_eq!(
+        warnings(
+            "",
+            &[("OTEL_EXPORTER_OTLP_HEADER", "x"), ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "x"), ("OTEL_JAVA_X", "x")]
+        ),
+        ["OTEL_EXPORTER_OTLP_HEADER: unknown variable; did you mean OTEL_EXPORTER_OTLP_HEADERS?"]
     );
 }

@@ -28,7 +28,7 @@ fn unknown_keys_name_the_nearest() {
         ("network:\n  enabel: true\n", "config.yml:2:3: network.enabel: unknown key; did you mean `enable`?"),
         (
             "spantap: {zzzzzzzz: 1}\n",
-            "config.yml:1:11: spantap.zzzzzzzz: unknown key; known here: admin, agent_queue_size,",
+            "config.yml:1:11: spantap.zzzzzzzz: unknown key; known here: accept_wrong_fionread, admin, agent_queue_size,",
         ),
         (
             "discovery:\n  instrument:\n    - open_port: 80\n",
@@ -97,6 +97,10 @@ fn wrong_values_say_what_was_expected() {
         (
             "spantap: {spool: {path: spool}}\n",
             "config.yml:1:25: spantap.spool.path: found \"spool\", expected the absolute path of a folder",
+        ),
+        (
+            "spantap: {btf: kernel.btf}\n",
+            "config.yml:1:16: spantap.btf: found \"kernel.btf\", expected the absolute path of a file with BTF, or of a folder",
         ),
         (
             "spantap: {spool: {max_size: 1MiB}}\n",

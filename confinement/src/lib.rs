@@ -34,7 +34,10 @@ pub fn give_up_capabilities() -> io::Result<bool> {
     let none = CapabilitySet::empty();
     let any = held.effective | held.permitted != none;
     clear_ambient_capability_set()?;
-    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    // Filters of system calls may refuse this to who has none, as that of the forwarder's systemd unit does.
+    if any || held.inheritable != none {
+        set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    }
     Ok(any)
 }
 

@@ -67,7 +67,9 @@ pub enum FilterError {
     #[error("the filter of system calls cannot be made: {0}")]
     Lists(#[from] seccompiler::BackendError),
     /// The kernel refuses it.
-    #[error("the kernel does not take the filter of system calls (it needs CONFIG_SECCOMP_FILTER=y): {0}")]
+    #[error(
+        "the kernel does not take the filter of system calls (it needs CONFIG_SECCOMP_FILTER=y, and to be allowed seccomp: systemd: SystemCallFilter=seccomp): {0}"
+    )]
     Refused(#[from] seccompiler::Error),
 }
 

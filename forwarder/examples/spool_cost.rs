@@ -1,7 +1,8 @@
 //! What the spool costs: the pace at which it is written and read while the runtime goes on, and the memory of a pipeline with
-//! 10,000 live series whose backend is away. In: a folder that is not there yet, on the disk to be measured. Out: figures.
+//! 10,000 sets of attributes whose backend is away: each is three series, a duration and two sizes. In: a folder that is not there
+//! yet, on the disk to be measured. Out: figures.
 //!
-//! `cargo run --release -p spantap --example spool_cost -- /var/tmp/spool [seconds]`
+//! `cargo run --release -p spantap --example spool_cost -- /var/tmp/spool [seconds [sets]]`
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "../tests/support/sample.rs"]
@@ -37,8 +38,9 @@ fn main() {
     let seconds = arguments.next().map_or(20, |text| text.parse().unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(pace(&folder));
-    runtime.block_on(away(Some(&folder), seconds));
-    runtime.block_on(away(None, seconds));
+    let sets = arguments.next().map_or(10_000, |text| text.parse().unwrap());
+    runtime.block_on(away(Some(&folder), seconds, sets));
+    runtime.block_on(away(None, seconds, sets));
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -90,8 +92,8 @@ fn report(what: &str, start: Instant, batches: u64, worst: &AtomicU64) {
     println!("{what}: {:.0} MB/s; a timer of 1 ms fired after {worst:.1} ms at the latest", megabytes / seconds);
 }
 
-/// 10,000 series of 20 processes, 5,000 exchanges a second, nobody at the other end.
-async fn away(folder: Option<&Path>, seconds: u64) {
+/// `sets` of attributes (multiples of 200) of 20 processes, 5,000 exchanges a second, nobody at the other end.
+async fn away(folder: Option<&Path>, seconds: u64, sets: usize) {
     let dead = "http://127.0.0.1:1";
     let spool = folder.map(|path| spantap_config::Spool {
         path: path.to_owned(),
@@ -115,7 +117,7 @@ async fn away(folder: Option<&Path>, seconds: u64) {
             let mut exchange = sample::exchange(Side::Server);
             exchange.process = processes.get(n % 20).unwrap().clone();
             exchange.request.method = Bytes::from_static(methods.get(n / 20 % 10).unwrap());
-            exchange.response.as_mut().unwrap().status = 200 + (n / 200 % 50) as u16;
+            exchange.response.as_mut().unwrap().status = 200 + (n / 200 % (sets / 200).max(1)) as u16;
             pipeline.exchange(&exchange, &sample::clock());
             n += 1;
         }
@@ -126,12 +128,13 @@ async fn away(folder: Option<&Path>, seconds: u64) {
     let memory =
         |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
     println!(
-        "away, {} spool: {n} exchanges, {} spans in memory ({} bytes), {} in the spool; VmRSS {}, VmHWM {}",
+        "away, {} spool: {n} exchanges, {} spans in memory ({} bytes), {} in the spool; VmRSS {}, of that RssAnon {}; VmHWM {}",
         if folder.is_some() { "with" } else { "no" },
         telemetry.traces.waiting(),
         telemetry.traces.queued_bytes.get(),
         telemetry.traces.spool_items.get(),
         memory("VmRSS:"),
+        memory("RssAnon:"),
         memory("VmHWM:"),
     );
     let start = Instant::now();

@@ -23,6 +23,7 @@ use spantap_config::{Config, Environment, Loaded};
 use spantap_doctor::{Check, Colour, Group, Lack, Report, Verdict};
 
 use self::socket::Listener;
+use crate::privilege::Target;
 
 /// Looks, prints, and returns the exit code.
 pub fn run(config: Option<&Path>, json: bool) -> u8 {
@@ -47,7 +48,9 @@ fn look(loaded: &Loaded) -> (Vec<Check>, Option<Listener>) {
     let config = &loaded.config;
     let mut checks = vec![configuration(loaded)];
     checks.extend(agent::look(loaded.source.as_deref(), &config.socket));
-    let (socket, listener) = socket::look(&config.socket);
+    // Whom the socket is made for; that there is no such user is said elsewhere.
+    let owner = Target::find(config.forwarder.user.as_deref()).ok().flatten().map(|target| target.uid());
+    let (socket, listener) = socket::look(&config.socket, owner);
     checks.push(socket);
     checks.extend(ports::look(config));
     let spool = spool::look(config);

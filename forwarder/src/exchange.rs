@@ -6,7 +6,8 @@
 //! `table` holds the connections and is the way in · `connection` one of them · `hold` puts late events in order ·
 //! `stream` one direction · `data` reads bytes in their place · `message` begins messages · `line`, `fields`, `head`
 //! read heads, `capture` keeps fields of them · `framing`, `chunked` find ends · `opening` opens requests, `requests` keeps them · `pairing` finds the
-//! request of a response · `hole` deals with bytes nobody saw · `close` with the end of a connection.
+//! request of a response · `hole` deals with bytes nobody saw · `close` with the end of a connection ·
+//! `handover` tells the requests that two runs of the agent saw.
 
 mod capture;
 mod chunked;
@@ -15,6 +16,7 @@ mod connection;
 mod data;
 mod fields;
 mod framing;
+mod handover;
 mod head;
 mod hold;
 mod hole;
@@ -29,6 +31,7 @@ mod table;
 mod tests;
 
 pub use capture::{Capture, Captured};
+pub use handover::{Handover, Whose};
 pub use table::{Limits, Sink, Stats, Table};
 
 use std::time::Duration;
@@ -86,6 +89,8 @@ pub struct RequestHeaders {
     pub user_agent: Option<Bytes>,
     /// Each `traceparent`, in order, at most 2 kept (two make it invalid).
     pub traceparent: Vec<Bytes>,
+    /// That was put in on the way out of the client, which does not know of it: it names the span of this request.
+    pub propagated: bool,
     /// Each `tracestate`, in order.
     pub tracestate: Vec<Bytes>,
     /// `Forwarded`.

@@ -1,13 +1,17 @@
 //! The edge to the agent: a gRPC server on the ingest socket.
 //!
 //! In: whatever a connected agent sends. Out: [`Arrival`]s in their order, made of domain types; the one who takes them
-//! acknowledges each batch. One agent at a time: a new stream takes the place of the old one.
+//! acknowledges each batch. One agent at a time: when another comes, the old one is asked to hand over what it has and to
+//! end, and only then the new one is heard (`turns`). A new stream of the same agent takes the place of the old one at once.
 
 mod connections;
 mod convert;
 mod decode;
 mod heartbeat;
 mod socket;
+mod turns;
+
+use std::time::Duration;
 
 use spantap_proto::{
     MAX_BATCH_BYTES, PROTOCOL_VERSION,
@@ -19,17 +23,19 @@ use spantap_proto::{
 };
 use tokio::{
     net::UnixListener,
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 pub use convert::{Batch, Invalid, decode_hello};
-pub use socket::{BindError, bind};
+pub use socket::{BindError, bind, refused_directory};
 
 use self::{
     connections::{Incoming, Peer},
     heartbeat::Heartbeat,
+    turns::{Next, Turns},
 };
 
 /// Batches that may wait for the pipeline; more than this and the agent has to wait.
@@ -40,6 +46,8 @@ const WINDOW: u32 = 4 * 1024 * 1024;
 const STREAMS: u32 = 1;
 /// Bytes of the fields of a request; an agent's come to some hundred.
 const FIELDS: u32 = 8 * 1024;
+/// How long an agent may take to hand over when another has come; it takes `shutdown_timeout` at most, 10 s unless set otherwise.
+const HANDOVER: Duration = Duration::from_secs(12);
 /// Largest frame; a batch of the agent's usual size fits one.
 const FRAME: u32 = 512 * 1024;
 
@@ -81,13 +89,8 @@ pub async fn serve(
     stop: oneshot::Receiver<()>,
 ) -> Result<(), ServeError> {
     let listener = UnixListener::from_std(listener)?;
-    let service = IngestServer::new(Service {
-        allowed,
-        arrivals,
-        newest: watch::Sender::new(0),
-        heartbeat: Heartbeat::default(),
-    })
-    .max_decoding_message_size(MAX_BATCH_BYTES);
+    let service = Service { allowed, arrivals, turns: Turns::default(), heartbeat: Heartbeat::default() };
+    let service = IngestServer::new(service).max_decoding_message_size(MAX_BATCH_BYTES);
     let incoming = Incoming::new(listener);
     Server::builder()
         .initial_stream_window_size(WINDOW)
@@ -123,8 +126,7 @@ pub fn channel() -> (mpsc::Sender<Arrival>, mpsc::Receiver<Arrival>) {
 struct Service {
     allowed: Allowed,
     arrivals: mpsc::Sender<Arrival>,
-    /// Number of the newest stream: older ones end when it is not theirs any more.
-    newest: watch::Sender<u64>,
+    turns: Turns,
     heartbeat: Heartbeat,
 }
 
@@ -169,28 +171,42 @@ impl Ingest for Service {
             tracing::error!(reason, "refused an agent");
             return Err(Status::failed_precondition(reason));
         }
+        let mut place = self.turns.begin(hello.agent_run).ok_or_else(another)?;
         let carried = streams.begin();
-        let mut number = 0;
-        self.newest.send_modify(|newest| {
-            *newest += 1;
-            number = *newest;
-        });
-        let mut newest = self.newest.subscribe();
         let arrivals = self.arrivals.clone();
         let (taken, acknowledgements) = mpsc::channel(64);
         let heartbeat = self.heartbeat.begin();
         tokio::spawn(async move {
+            let _carried = carried;
+            let _turn = place.turn().await;
             if arrivals.send(Arrival::Began(Box::new(hello))).await.is_err() {
                 return;
             }
             // An error is the end of the stream like any other: the agent sends again what was not acknowledged.
-            let _carried = carried;
+            let mut last_moment = None;
             loop {
                 let message = tokio::select! {
                     biased;
-                    _ = newest.wait_for(|newest| *newest != number) => {
+                    next = place.next(), if last_moment.is_none() => {
+                        let finish = Acknowledgement { sequence: 0, finish: true };
                         // Full: it reads nothing, so it need not be told.
-                        let _ = taken.try_send(Err(Status::aborted("another agent has taken the place")));
+                        if next == Next::Same || taken.try_send(Ok(finish)).is_err() {
+                            let _ = taken.try_send(Err(another()));
+                            return;
+                        }
+                        tracing::warn!(
+                            "another agent has come: the one before is asked to hand over and to end. If both were started by \
+                             mistake, stop one of them for good, or they take turns"
+                        );
+                        last_moment = Some(Instant::now() + HANDOVER);
+                        continue;
+                    }
+                    () = at(last_moment) => {
+                        tracing::warn!(
+                            limit = ?HANDOVER,
+                            "the agent before did not hand over in time; what it still has is not heard"
+                        );
+                        let _ = taken.try_send(Err(another()));
                         return;
                     }
                     message = messages.message() => message,
@@ -210,7 +226,7 @@ impl Ingest for Service {
                     }
                 }
             }
-            if *newest.borrow() == number {
+            if place.is_newest() {
                 // No receiver: the program is stopping.
                 let _ = arrivals.send(Arrival::Ended).await;
             }
@@ -225,5 +241,17 @@ impl Ingest for Service {
             streaming: silent.is_some(),
             silent_ms: silent.map_or(0, |silent| u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)),
         }))
+    }
+}
+
+/// What an agent is told whose place is taken: it does not come back.
+fn another() -> Status {
+    Status::aborted("another agent has taken the place")
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }

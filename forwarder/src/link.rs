@@ -6,26 +6,32 @@
 //!
 //! # Layout
 //! `node` is what is kept of a request · `pair` finds the other end of a connection · `thread` the request that a thread
-//! serves · `wait` holds exchanges back.
+//! serves · `flow` that of an event loop · `told` that of a runtime that tells · `marked` are processes
+//! to which a rule does not apply · `wait` holds exchanges back.
 //!
 //! A wrong link is worse than none: each rule says why it cannot be wrong, and what it does not cover has no link.
 
+mod flow;
+mod marked;
 pub mod node;
 mod pair;
 mod thread;
+mod told;
 mod wait;
 
 use rustc_hash::FxHashMap;
 
 use self::{
-    node::{Node, NodeRef, Peer},
+    flow::Flow,
+    node::{Doubt, Node, NodeRef, Peer},
     pair::Pairs,
     thread::Threads,
+    told::Runtimes,
     wait::Waiting,
 };
 use crate::{
     exchange::{Exchange, Opened, Outcome, Side},
-    model::{ClockAnchor, ProcessId},
+    model::{ClockAnchor, EventKind, Process, ProcessId, SocketEvent},
 };
 
 /// Requests that are known at once; beyond, a request has no links ([`Unlinked::Limit`]). Some 300 bytes each.
@@ -38,19 +44,46 @@ const MAX_DEPTH: u16 = 64;
 pub enum Method {
     /// Both ends of one connection were seen.
     Connection,
-    /// One thread received the request with a call that waits, and sent the other before it answered.
+    /// One thread received the request with a call that waits, sent the other, and answered.
     Thread,
+    /// An event loop sent it while it handled the other, and began its answer to that with the response.
+    EventLoopFlow,
+    /// Go: a goroutine sent it that runs the other's handler, or was made by one that does.
+    GoGoroutine,
+    /// Go: it was sent with the other's context.
+    GoContext,
+    /// Go: as the first, within a second of the answer to the other.
+    GoLate,
+    /// CPython: it was sent in a context that belongs to the other.
+    PythonContext,
+    /// Node: what it executed was begun for the other: a callback, or what awaited a promise.
+    NodeAsync,
 }
 
 impl Method {
     /// All.
-    pub const ALL: [Self; 2] = [Self::Connection, Self::Thread];
+    pub const ALL: [Self; 8] = [
+        Self::Connection,
+        Self::Thread,
+        Self::EventLoopFlow,
+        Self::GoGoroutine,
+        Self::GoContext,
+        Self::GoLate,
+        Self::PythonContext,
+        Self::NodeAsync,
+    ];
 
     /// Value of the attribute.
     pub fn name(self) -> &'static str {
         match self {
             Self::Connection => "connection",
             Self::Thread => "thread",
+            Self::EventLoopFlow => "event-loop-flow",
+            Self::GoGoroutine => "go-goroutine",
+            Self::GoContext => "go-context",
+            Self::GoLate => "go-late",
+            Self::PythonContext => "python-context",
+            Self::NodeAsync => "node-async",
         }
     }
 }
@@ -62,22 +95,35 @@ pub enum Unlinked {
     NoRequest,
     /// Client: its thread has received more than one request that is not answered.
     Ambiguous,
-    /// Client: its process was seen to serve several requests at a time on one thread.
+    /// Client: its process was seen to serve several requests at a time on one thread, or to answer by another than received.
     Interleaved,
+    /// Client: what its process answered, or who answered, did not show that the link is right.
+    Unconfirmed,
     /// Server: whoever sent the request is on another host, is not observed, or comes through a proxy or address translation.
     PeerUnknown,
     /// Server: what belongs together cannot be told behind TLS.
     Tls,
     /// What it would descend from has no span: its program exports its own, or it is not reported.
     NoSpan,
+    /// Client: its request went out with a context of its own, made before it was known what it descends from, in another trace.
+    Propagated,
     /// More requests at once, or one above the other, than are kept.
     Limit,
 }
 
 impl Unlinked {
     /// All.
-    pub const ALL: [Self; 7] =
-        [Self::NoRequest, Self::Ambiguous, Self::Interleaved, Self::PeerUnknown, Self::Tls, Self::NoSpan, Self::Limit];
+    pub const ALL: [Self; 9] = [
+        Self::NoRequest,
+        Self::Ambiguous,
+        Self::Interleaved,
+        Self::Unconfirmed,
+        Self::PeerUnknown,
+        Self::Tls,
+        Self::NoSpan,
+        Self::Propagated,
+        Self::Limit,
+    ];
 
     /// Value of the attribute `reason`.
     pub fn name(self) -> &'static str {
@@ -85,9 +131,11 @@ impl Unlinked {
             Self::NoRequest => "no_request",
             Self::Ambiguous => "ambiguous",
             Self::Interleaved => "interleaved",
+            Self::Unconfirmed => "unconfirmed",
             Self::PeerUnknown => "peer_unknown",
             Self::Tls => "tls",
             Self::NoSpan => "no_span",
+            Self::Propagated => "propagated",
             Self::Limit => "limit",
         }
     }
@@ -125,10 +173,24 @@ pub struct Links {
     nodes: FxHashMap<u64, NodeRef>,
     pairs: Pairs,
     threads: Threads,
+    flow: Flow,
+    runtimes: Runtimes,
     waiting: Waiting,
 }
 
 impl Links {
+    /// Something happened on a socket; to be told before the requests that begin or end with it.
+    #[inline]
+    pub fn event(&mut self, event: &SocketEvent, process: &Process) {
+        match event.kind {
+            EventKind::Link => return self.runtimes.told(event),
+            EventKind::Closed | EventKind::Reset => self.runtimes.gone(event),
+            EventKind::Send => self.threads.sent(event),
+            _ => {}
+        }
+        self.flow.event(event, process);
+    }
+
     /// A request has begun. `mute`: it will have no span.
     pub fn opened(&mut self, opened: &Opened<'_>, mute: bool) {
         if self.nodes.len() >= MAX_NODES {
@@ -137,13 +199,20 @@ impl Links {
         let node = Node::of(opened, mute);
         match opened.side {
             Side::Client => {
-                let found = self.threads.serving(opened);
+                let (found, doubt) = if flow::applies(opened.process) {
+                    (self.flow.serving(&node, opened).map(|server| (server, Method::EventLoopFlow)), Doubt::Open)
+                } else if told::applies(opened.process) || self.runtimes.knows(opened) {
+                    (self.runtimes.serving(opened), Doubt::None)
+                } else {
+                    (self.threads.serving(opened).map(|server| (server, Method::Thread)), Doubt::Open)
+                };
                 {
                     let mut own = node.borrow_mut();
                     match found {
-                        Ok(server) if server.borrow().depth < MAX_DEPTH => {
+                        Ok((server, method)) if server.borrow().depth < MAX_DEPTH => {
                             own.depth = server.borrow().depth + 1;
                             own.parent = Some(server);
+                            (own.method, own.doubt) = (method, doubt);
                         }
                         Ok(_) => own.unlinked = Unlinked::Limit,
                         Err(why) => own.unlinked = why,
@@ -154,6 +223,8 @@ impl Links {
             Side::Server => {
                 self.pairs.server(&node, opened);
                 self.threads.received(&node, opened);
+                self.flow.received(&node, opened);
+                self.runtimes.received(&node, opened);
             }
         }
         self.nodes.insert(opened.serial, node);
@@ -165,6 +236,8 @@ impl Links {
             // What descends from it descends from nothing that anybody will see.
             node.borrow_mut().mute = true;
             self.threads.closed(&node, None);
+            self.flow.closed(&node);
+            self.runtimes.closed(&node, None);
             self.pairs.closed(&node);
         }
     }
@@ -174,6 +247,8 @@ impl Links {
         let Some(node) = self.nodes.remove(&exchange.serial) else { return Taken::Ready(exchange, None) };
         let answered = exchange.response_start.filter(|_| exchange.outcome == Outcome::Complete);
         self.threads.closed(&node, answered);
+        self.flow.closed(&node);
+        self.runtimes.closed(&node, (exchange.outcome == Outcome::Complete).then_some(exchange.end));
         if exchange.side == Side::Client {
             self.pairs.closed(&node);
         }
@@ -203,33 +278,42 @@ impl Links {
 
     /// What the span of `node` descends from. Its own header first.
     pub fn ancestor(&self, node: &Node) -> Ancestor {
+        let served = match &node.parent {
+            Some(server) if node.side == Side::Client => self.certain(node).map(|()| server),
+            _ => Err(node.unlinked),
+        };
         if let Some(given) = &node.given {
             // A program that hands on what it received makes no span of its own between the two.
-            return match &node.parent {
-                Some(server) if node.side == Side::Client && self.threads.trusts(node.process.id) => {
-                    match &server.borrow().given {
-                        Some(received) if received.context == given.context => {
-                            Ancestor::Span(server.clone(), Method::Thread)
-                        }
-                        _ => Ancestor::Header,
-                    }
-                }
-                _ => Ancestor::Header,
+            return match served {
+                Ok(server) => match &server.borrow().given {
+                    Some(received) if received.context == given.context => Ancestor::Span(server.clone(), node.method),
+                    _ => Ancestor::Header,
+                },
+                Err(_) => Ancestor::Header,
             };
         }
-        match (node.side, &node.peer, &node.parent) {
+        match (node.side, &node.peer, served) {
             (Side::Server, Peer::Is(client), _) => Ancestor::Span(client.clone(), Method::Connection),
-            (Side::Client, _, Some(server)) if self.threads.trusts(node.process.id) => {
-                Ancestor::Span(server.clone(), Method::Thread)
-            }
-            (Side::Client, _, Some(_)) => Ancestor::None(Unlinked::Interleaved),
-            _ => Ancestor::None(node.unlinked),
+            (_, _, Ok(server)) => Ancestor::Span(server.clone(), node.method),
+            (_, _, Err(why)) => Ancestor::None(why),
+        }
+    }
+
+    /// Whether a client's parent is certain, now that it has to be decided.
+    fn certain(&self, node: &Node) -> Result<(), Unlinked> {
+        match (node.method, node.doubt) {
+            (Method::Thread, _) => self.threads.certain(node),
+            (_, Doubt::None) => Ok(()),
+            (_, Doubt::Open) if self.flow.trusts(node.process.id) => Ok(()),
+            (_, Doubt::Open | Doubt::Refuted) => Err(Unlinked::Unconfirmed),
         }
     }
 
     /// A process has ended.
     pub fn process_ended(&mut self, process: ProcessId) {
         self.threads.process_ended(process);
+        self.flow.process_ended(process);
+        self.runtimes.process_ended(process);
     }
 
     /// Forgets all; nothing may wait any more.

@@ -80,6 +80,14 @@ reasons! {
     IngestInvalid => "ingest_invalid", "event";
 }
 
+impl Reason {
+    /// Whether the end of any request may be among what is lost. (What is missing on a connection that goes on shows by its
+    /// offsets; on one that is silent from then on nothing shows it.)
+    pub fn hides_ends(self) -> bool {
+        matches!(self, Self::RingBufferFull | Self::ProbeSkipped | Self::TlsCall)
+    }
+}
+
 /// Counters of all reasons; shared.
 #[derive(Debug)]
 pub struct Losses {

@@ -170,6 +170,10 @@ pub enum EventKind {
     Closed,
     /// Reset by either side, or timed out.
     Reset,
+    /// The thread begins to connect the socket.
+    Connect,
+    /// What is sent next is for a request that was received.
+    Link,
 }
 
 /// One completed send or receive, or a change of a connection's state. See `ingest.proto` for each field's rule.
@@ -213,6 +217,8 @@ pub struct SocketEvent {
     pub blocking: bool,
     /// With `encrypted`: it is read, but not known which of the plaintext is its own.
     pub untied: bool,
+    /// Send only: the `traceparent` in the head was put in by the agent's probes.
+    pub propagated: bool,
 }
 
 /// Shared, immutable facts of a process.

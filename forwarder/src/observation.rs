@@ -5,6 +5,7 @@
 pub mod authority;
 pub mod forwarded;
 pub mod method;
+pub mod named;
 pub mod route;
 pub mod target;
 pub mod verdict;
@@ -12,8 +13,8 @@ pub mod verdict;
 use std::{borrow::Cow, time::Duration};
 
 use self::{
-    forwarded::Forwarded,
     method::Method,
+    named::Named,
     route::{RouteId, Routes},
     target::{MAX_PART, Redactor, Target},
     verdict::{ErrorType, error_type},
@@ -151,35 +152,12 @@ impl<'a> Observation<'a> {
         let server_side = exchange.side == Side::Server;
         let method = Method::of(&request.method);
         let target = Target::parse(&request.target, method == Method::Connect);
-        let forwarded = match &headers.forwarded {
-            Some(field) if server_side => forwarded::parse(field),
-            _ => Forwarded::default(),
-        };
-        let proxied = |field: &'a Option<_>| {
-            field.as_ref().filter(|_| server_side).map(|f: &'a bytes::Bytes| forwarded::first(f))
-        };
-        let scheme = forwarded
-            .scheme
-            .or_else(|| proxied(&headers.x_forwarded_proto).and_then(Scheme::parse))
-            .or(target.scheme)
-            .unwrap_or(if exchange.tls { Scheme::Https } else { Scheme::Http });
-        let authority = forwarded
-            .host
-            .or_else(|| proxied(&headers.x_forwarded_host).and_then(authority::parse))
-            .or(target.authority)
-            .or_else(|| headers.host.as_deref().and_then(authority::parse));
+        let named = Named::of(request, &target, exchange.side, exchange.tls);
+        let Named { scheme, authority, .. } = named;
         let endpoints = &exchange.connection.endpoints;
         let (peer, peer_port) = peer(endpoints, exchange.side);
-        let (server, server_port) = match authority {
-            Some(named) => (Some(Host::Name(named.host)), Some(named.port.unwrap_or(scheme.default_port()))),
-            None => server_end(endpoints, exchange.side),
-        };
-        let client = if server_side {
-            let named = forwarded.client.or_else(|| proxied(&headers.x_forwarded_for).and_then(forwarded::client));
-            named.map(Host::Name).or(peer)
-        } else {
-            None
-        };
+        let (server, server_port) = named.server(endpoints, exchange.side);
+        let client = if server_side { named.client(request).map(Host::Name).or(peer) } else { None };
         let status = exchange.response.as_ref().map(|r| r.status);
         let start = clock.to_unix(exchange.start);
         Self {
@@ -247,17 +225,6 @@ fn peer(endpoints: &Endpoints, side: Side) -> (Option<Host<'_>>, Option<u16>) {
         Endpoints::Tcp { peer, .. } => (Some(Host::Ip(IpText::new(peer.0))), Some(peer.1)),
         Endpoints::Unix { path } if side == Side::Client => (path.as_deref().map(Host::Name), None),
         Endpoints::Unix { .. } | Endpoints::Unknown => (None, None),
-    }
-}
-
-/// The server's end of the connection, for requests that name no host.
-fn server_end(endpoints: &Endpoints, side: Side) -> (Option<Host<'_>>, Option<u16>) {
-    match (endpoints, side) {
-        (Endpoints::Tcp { local: end, .. }, Side::Server) | (Endpoints::Tcp { peer: end, .. }, Side::Client) => {
-            (Some(Host::Ip(IpText::new(end.0))), Some(end.1))
-        }
-        (Endpoints::Unix { path }, _) => (path.as_deref().map(Host::Name), None),
-        (Endpoints::Unknown, _) => (None, None),
     }
 }
 

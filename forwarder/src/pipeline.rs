@@ -3,6 +3,7 @@
 //! In: [`Pipeline::exchange`] for each exchange, ends of processes, the passing of time. Out: what the configured exporters
 //! send and show. Called from one task; does not wait but in [`Pipeline::drain`].
 
+mod active;
 mod batcher;
 mod build;
 mod collector;
@@ -10,6 +11,7 @@ mod instrumented;
 mod linked;
 mod processes;
 mod reload;
+mod report;
 mod services;
 mod spools;
 
@@ -26,20 +28,19 @@ use tokio::{task::JoinSet, time::Instant};
 
 use spantap_config::ExcludeInstrumented;
 
-use self::{batcher::Batcher, collector::Collector, instrumented::News, processes::Processes, spools::Spools};
+use self::{active::ActiveRequests, batcher::Batcher, collector::Collector, processes::Processes, spools::Spools};
 use crate::{
     console::Console,
-    exchange::Exchange,
     export::Exporter,
-    link::{Links, node::NodeRef},
+    link::Links,
     metric::registry::Registry,
     model::{ClockAnchor, ProcessId, ProcessRef, UnixNs, Usage},
-    observation::{Observation, Rules},
+    observation::Rules,
     otlp::span::SpanEncoder,
     resource::HostFacts,
     serve::Server,
     telemetry::{Telemetry, report::LossReporter, summary::Summary},
-    trace::{Given, Parent, Tracer},
+    trace::Tracer,
 };
 
 struct Traces {
@@ -60,6 +61,7 @@ pub struct Pipeline {
     links: Links,
     /// Whether anything is linked that no header tells of.
     links_on: bool,
+    active: ActiveRequests,
     encoder: SpanEncoder,
     processes: Processes,
     exclude: ExcludeInstrumented,
@@ -98,91 +100,6 @@ impl Pipeline {
         self.processes.set_host(host);
     }
 
-    /// Reports one exchange, which nothing is linked to. `clock` is the anchor of the batch that its end came with.
-    pub fn exchange(&mut self, exchange: &Exchange, clock: &ClockAnchor) {
-        self.report(exchange, clock, None);
-    }
-
-    fn report(&mut self, exchange: &Exchange, clock: &ClockAnchor, node: Option<&NodeRef>) {
-        let mut seen = Observation::new(exchange, *clock, &self.rules);
-        self.telemetry.exchange(exchange.side);
-        let replaced = self.processes.is_replaced(&exchange.process);
-        if replaced {
-            self.flush_spans();
-        }
-        let keeps_any = self.processes.keeps_any();
-        let known = self.processes.get(&exchange.process, replaced, &self.registries);
-        seen.route = known.service.route(&seen);
-        if let Some(news) = known.own.learn(&seen).filter(|_| self.exclude.spans) {
-            tell(news, &exchange.process, self.exclude);
-        }
-        let left = ExcludeInstrumented {
-            spans: known.own.traces && self.exclude.spans,
-            metrics: known.own.metrics && self.exclude.metrics,
-        };
-        let ignored = self.rules.routes.ignored(seen.raw_path);
-        let wanted = !(ignored.traces || left.spans)
-            && exchange.process.export_traces
-            && (self.traces.is_some() || self.console.is_some());
-        let identity = if wanted {
-            let surely = keeps_any && known.service.keeps(&seen);
-            let lineage = match node {
-                Some(node) => linked::Deciding {
-                    links: &self.links,
-                    tracer: &mut self.tracer,
-                    processes: &self.processes,
-                    exclude: self.exclude,
-                    counts: &self.telemetry.links,
-                }
-                .lineage(node),
-                None => {
-                    let sampler = linked::sampler(&exchange.process, &self.tracer);
-                    let given = Given::of(&exchange.request.headers);
-                    self.tracer.descend(sampler, Parent::of(exchange.side, given.as_ref()))
-                }
-            };
-            lineage.identity(surely)
-        } else {
-            None
-        };
-        let Some(known) = self.processes.get_known(exchange.process.id) else { return };
-        if exchange.process.export_metrics && ignored.metrics {
-            self.telemetry.measurements_ignored.add(1);
-        } else if exchange.process.export_metrics && left.metrics {
-            self.telemetry.measurements_instrumented.add(1);
-        } else if exchange.process.export_metrics {
-            for registry in &self.registries {
-                lock(registry).record(known.key, &known.resource, &seen, identity.as_ref());
-            }
-            if let Some(metrics) = &mut self.metrics {
-                metrics.collector.measured();
-            }
-        }
-        if ignored.traces {
-            self.telemetry.spans_ignored.add(1);
-            return;
-        }
-        if left.spans && exchange.process.export_traces {
-            self.telemetry.spans_instrumented.add(1);
-            return;
-        }
-        let mut full = false;
-        match (&mut self.traces, &identity) {
-            (Some(traces), Some(identity)) if exchange.process.export_traces => {
-                self.encoder.append(&mut known.spans, &seen, identity, &self.rules);
-                full = traces.batcher.appended(exchange.process.id, known);
-            }
-            (Some(_), None) if exchange.process.export_traces => self.telemetry.spans_unsampled.add(1),
-            _ => self.telemetry.spans_unwanted.add(1),
-        }
-        if let Some(console) = &mut self.console {
-            console.print(&seen, identity.as_ref(), &known.resource, &self.rules);
-        }
-        if full {
-            self.flush_spans();
-        }
-    }
-
     /// Takes what `process` uses. `clock` is the anchor of the batch that it came with.
     pub fn usage(&mut self, usage: &Usage, process: &ProcessRef, clock: &ClockAnchor) {
         if !process.export_metrics || !self.registries.iter().any(|r| lock(r).plan().wants_usage()) {
@@ -204,6 +121,7 @@ impl Pipeline {
     /// Says that a process has ended. Exchanges of it may still follow.
     pub fn process_ended(&mut self, process: ProcessId) {
         self.links.process_ended(process);
+        self.active.process_ended(process);
         self.processes.end(process, &self.registries, Instant::now());
     }
 
@@ -211,6 +129,7 @@ impl Pipeline {
     pub fn agent_restarted(&mut self) {
         self.release_links(true);
         self.links.clear();
+        self.active.clear();
         self.flush_spans();
         self.processes.end_all(&self.registries, Instant::now());
     }
@@ -231,6 +150,7 @@ impl Pipeline {
     pub fn tick(&mut self) {
         self.release_links(false);
         let now = Instant::now();
+        self.tell_active(now);
         if self.traces.as_ref().and_then(|t| t.batcher.due()).is_some_and(|due| due <= now) {
             self.flush_spans();
         }
@@ -263,6 +183,7 @@ impl Pipeline {
         self.release_links(true);
         self.flush_spans();
         let now = Instant::now();
+        self.tell_active(now);
         let traces = self.traces.take().map(|t| t.exporter.drain(deadline));
         let metrics = self.metrics.take().map(|mut m| {
             let requests = m.collector.collect(now, wall_clock(), self.processes.resources());
@@ -297,31 +218,6 @@ impl Pipeline {
                 traces.exporter.push(requests);
             }
         }
-    }
-}
-
-/// Says, once for each process and signal, what is left out.
-fn tell(news: News, process: &ProcessRef, exclude: ExcludeInstrumented) {
-    let (pid, executable) = (process.pid, &process.executable);
-    match news {
-        News::Traces => tracing::info!(
-            pid,
-            executable,
-            "the program exports spans itself; those that Spantap sees of it are left out from now on \
-             (discovery.exclude_otel_instrumented_services: false keeps them)"
-        ),
-        News::Metrics if exclude.metrics => tracing::info!(
-            pid,
-            executable,
-            "the program exports metrics itself; what Spantap measures of it is left out from now on \
-             (spantap.exclude_instrumented_metrics: false keeps it)"
-        ),
-        News::Metrics => {}
-        News::Gateway => tracing::info!(
-            pid,
-            executable,
-            "the program passes on what others export; its own spans and metrics are kept after all"
-        ),
     }
 }
 

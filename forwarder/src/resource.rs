@@ -67,6 +67,11 @@ impl Resource {
         Self { attributes, encoded }
     }
 
+    /// Bytes of memory that it takes, about: texts stand in it twice, and each attribute is an entry of a tree.
+    pub fn bytes(&self) -> usize {
+        2 * self.encoded.len() + 100 * self.attributes.len()
+    }
+
     /// Text of the attribute `key`; empty if there is none.
     pub fn text(&self, key: &str) -> &str {
         match self.attributes.get(key) {

@@ -56,10 +56,20 @@ pub struct TlsProgram {
     pub connections: u64,
 }
 
+/// What the agent does to requests, as it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Propagation {
+    /// Whether it goes on.
+    pub on: bool,
+    /// How often, by outcome.
+    pub counts: Vec<(&'static str, u64)>,
+}
+
 /// What is known of the agent.
 #[derive(Debug, Default)]
 pub struct AgentStatus {
     tls: Mutex<Vec<TlsProgram>>,
+    propagation: Mutex<Option<Propagation>>,
     connected: AtomicBool,
     /// Streams that agents have opened so far.
     pub streams: Counter,
@@ -84,6 +94,16 @@ impl AgentStatus {
     /// Programs that speak TLS.
     pub fn tls(&self) -> Vec<TlsProgram> {
         self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces what is known of requests that were given a `traceparent`.
+    pub fn set_propagation(&self, now: Propagation) {
+        *self.propagation.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// Requests that were given a `traceparent`; `None` if the agent never said that it does so.
+    pub fn propagation(&self) -> Option<Propagation> {
+        self.propagation.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says whether a stream is up.

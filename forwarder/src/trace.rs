@@ -47,13 +47,31 @@ pub struct Given {
 }
 
 impl Given {
-    /// The context in `headers`; none if there is no valid one.
+    /// The context in `headers`; none if there is no valid one, or if it names the span of the request itself ([`own`]).
     pub fn of(headers: &RequestHeaders) -> Option<Self> {
+        if headers.propagated {
+            return None;
+        }
         let context = context::parse(&headers.traceparent)?;
         let state =
             if headers.tracestate.is_empty() { String::new() } else { context::trace_state(&headers.tracestate) };
         Some(Self { context, state })
     }
+}
+
+/// The context that the agent's probes put into a request: that of its client's span, which so has an identity that is known
+/// elsewhere already.
+pub fn own(headers: &RequestHeaders) -> Option<TraceContext> {
+    headers.propagated.then(|| context::parse(&headers.traceparent)).flatten()
+}
+
+/// Ids that a span has to have; others are made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ids {
+    /// Of the trace, if the span begins one.
+    pub trace: Option<[u8; 16]>,
+    /// Of the span.
+    pub span: Option<[u8; 8]>,
 }
 
 /// What a span descends from.
@@ -105,6 +123,11 @@ impl Lineage {
         })
     }
 
+    /// Its trace.
+    pub fn trace_id(&self) -> [u8; 16] {
+        self.trace_id
+    }
+
     /// What a header with this span would say.
     fn context(&self) -> TraceContext {
         let sampled = if self.kept.is_some() { FLAG_SAMPLED } else { 0 };
@@ -145,6 +168,11 @@ impl Tracer {
 
     /// What a span is and what descends from it has, kept or not.
     pub fn descend(&mut self, sampler: TraceSampler, parent: Parent<'_>) -> Lineage {
+        self.descend_as(sampler, parent, Ids::default())
+    }
+
+    /// The same with ids that are given: that of the trace counts where no parent tells it.
+    pub fn descend_as(&mut self, sampler: TraceSampler, parent: Parent<'_>, ids: Ids) -> Lineage {
         let (context, remote_parent, given_state, link) = match parent {
             Parent::None => (None, false, "", None),
             Parent::Given(given, remote) => (Some(given.context), remote, &*given.state, None),
@@ -153,7 +181,7 @@ impl Tracer {
                 (Some(parent.context()), remote, parent.state(), Some(method))
             }
         };
-        let trace_id = context.map_or_else(|| self.trace_id(), |context| context.trace_id);
+        let trace_id = context.map(|context| context.trace_id).or(ids.trace).unwrap_or_else(|| self.trace_id());
         // The random number of the trace: told explicitly, else the last seven bytes of its id.
         let random = state::random(given_state).unwrap_or(u128::from_be_bytes(trace_id) as u64 & state::MAX);
         let kept = match sampler.decide(context.as_ref(), random, false) {
@@ -163,7 +191,7 @@ impl Tracer {
         };
         Lineage {
             trace_id,
-            span_id: self.span_id(),
+            span_id: ids.span.unwrap_or_else(|| self.span_id()),
             parent: context.map(|context| context.span_id),
             remote_parent,
             flags: context.map_or(FLAG_RANDOM, |context| context.flags) & !FLAG_SAMPLED,
@@ -240,6 +268,26 @@ mod tests {
         assert_ne!(one.trace_id, two.trace_id);
         assert_ne!(one.span_id, two.span_id);
         assert_eq!((one.parent, one.flags, one.trace_state.as_str()), (None, 3, ""));
+    }
+
+    #[test]
+    fn what_was_put_into_a_request_is_the_identity_of_its_span() {
+        let mut headers = with("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        headers.propagated = true;
+        let own = own(&headers).unwrap();
+        assert_eq!(Given::of(&headers), None, "no parent");
+        let mut tracer = Tracer::seeded(Sampler::ParentBasedAlwaysOn, 1);
+        let ids = Ids { trace: Some(own.trace_id), span: Some(own.span_id) };
+        let sampler = tracer.sampler();
+        let begun = tracer.descend_as(sampler, Parent::None, ids).identity(false).unwrap();
+        assert_eq!((begun.trace_id, begun.span_id, begun.parent), (own.trace_id, own.span_id, None));
+        // The request that it serves begins the trace, if its id is asked for.
+        let above = tracer.descend_as(sampler, Parent::None, Ids { span: None, ..ids });
+        let below = tracer.descend_as(sampler, Parent::Span(&above, Method::Thread), ids).identity(false).unwrap();
+        assert_eq!((below.trace_id, below.span_id), (own.trace_id, own.span_id));
+        assert!(below.parent.is_some_and(|parent| parent != own.span_id));
+        headers.propagated = false;
+        assert!(super::own(&headers).is_none() && Given::of(&headers).is_some());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! a scripted receiver, and books that add up each time.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
+#[path = "support/drive.rs"]
+mod drive;
 #[path = "support/receiver.rs"]
 mod receiver;
 #[path = "support/sample.rs"]
@@ -9,8 +11,9 @@ mod sample;
 
 use std::{sync::Arc, time::Duration};
 
+use drive::{drain, report, ticking};
 use prost::Message;
-use receiver::{Receiver, Step, ok, until};
+use receiver::{Receiver, Step, ok};
 use spantap::{
     exchange::Side,
     loss::Reason,
@@ -26,26 +29,6 @@ fn config(receiver: &Receiver) -> Config {
 
 fn pipeline(config: &Config) -> Pipeline {
     Pipeline::new(config, Arc::default()).unwrap()
-}
-
-fn report(pipeline: &mut Pipeline, n: usize) {
-    for _ in 0..n {
-        pipeline.exchange(&sample::exchange(Side::Server), &sample::clock());
-    }
-}
-
-async fn ticking(pipeline: &mut Pipeline, what: &str, mut condition: impl FnMut(&Pipeline) -> bool) {
-    until(what, || {
-        pipeline.tick();
-        condition(pipeline)
-    })
-    .await;
-}
-
-async fn drain(pipeline: Pipeline, within: Duration) -> Summary {
-    let summary = pipeline.drain(Instant::now() + within).await;
-    assert!(summary.adds_up(), "{summary:?}");
-    summary
 }
 
 fn lost(books: &DestinationSummary, reason: Reason) -> u64 {

@@ -2,6 +2,8 @@
 //! order.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
+#[path = "support/drive.rs"]
+mod drive;
 #[path = "support/receiver.rs"]
 mod receiver;
 #[path = "support/sample.rs"]
@@ -9,8 +11,9 @@ mod sample;
 
 use std::{sync::Arc, time::Duration};
 
-use receiver::{Receiver, Step, ok, until};
-use spantap::{exchange::Side, loss::Reason, pipeline::Pipeline, telemetry::destination::Destination};
+use drive::{report, ticking};
+use receiver::{Receiver, Step, ok};
+use spantap::{loss::Reason, pipeline::Pipeline, telemetry::destination::Destination};
 use spantap_config::{Config, OtlpTraces};
 use tokio::time::Instant;
 
@@ -24,20 +27,6 @@ fn traces(receiver: &Receiver) -> OtlpTraces {
 
 fn start(traces: OtlpTraces) -> Pipeline {
     Pipeline::new(&Config { traces: Some(traces), ..sample::config() }, Arc::default()).unwrap()
-}
-
-fn report(pipeline: &mut Pipeline, n: usize) {
-    for _ in 0..n {
-        pipeline.exchange(&sample::exchange(Side::Server), &sample::clock());
-    }
-}
-
-async fn ticking(pipeline: &mut Pipeline, what: &str, mut condition: impl FnMut(&Pipeline) -> bool) {
-    until(what, || {
-        pipeline.tick();
-        condition(pipeline)
-    })
-    .await;
 }
 
 /// Has told ten exchanges to a destination that answers well, so that more than one request may be on its way.

@@ -1,6 +1,8 @@
 //! Metrics through the whole pipeline: OTLP collections, the scrape endpoint and the admin endpoint agree with the spans.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
+#[path = "support/drive.rs"]
+mod drive;
 #[path = "support/receiver.rs"]
 mod receiver;
 #[path = "support/sample.rs"]
@@ -8,28 +10,15 @@ mod sample;
 
 use std::{sync::Arc, time::Duration};
 
+use drive::{report, ticking};
 use opentelemetry_proto::tonic::metrics::v1::{HistogramDataPoint, metric::Data};
-use receiver::{Received, Receiver, Step, exchange, get, ok, until};
+use receiver::{Received, Receiver, Step, exchange, get, ok};
 use spantap::{exchange::Side, model::ProcessId, pipeline::Pipeline};
 use spantap_config::Config;
 use tokio::time::Instant;
 
 fn config(receiver: &Receiver) -> Config {
     Config { metrics: Some(sample::otlp_metrics(receiver.url("/v1/metrics"))), ..sample::config() }
-}
-
-fn report(pipeline: &mut Pipeline, n: usize) {
-    for _ in 0..n {
-        pipeline.exchange(&sample::exchange(Side::Server), &sample::clock());
-    }
-}
-
-async fn ticking(pipeline: &mut Pipeline, what: &str, mut condition: impl FnMut() -> bool) {
-    until(what, || {
-        pipeline.tick();
-        condition()
-    })
-    .await;
 }
 
 fn soon() -> Instant {
@@ -51,7 +40,7 @@ async fn the_first_collection_comes_soon_and_the_last_at_stop() {
     let mut pipeline = Pipeline::new(&config(&receiver), Arc::default()).unwrap();
     let start = Instant::now();
     report(&mut pipeline, 2);
-    ticking(&mut pipeline, "the first collection", || receiver.received().len() == 1).await;
+    ticking(&mut pipeline, "the first collection", |_| receiver.received().len() == 1).await;
     assert!(start.elapsed() < Duration::from_secs(10), "far below the interval of a minute");
     report(&mut pipeline, 1);
     let summary = pipeline.drain(soon()).await;
@@ -102,7 +91,7 @@ async fn later_collections_replace_those_that_wait() {
     let mut pipeline = Pipeline::new(&config, Arc::default()).unwrap();
     report(&mut pipeline, 1);
     let telemetry = pipeline.telemetry().clone();
-    ticking(&mut pipeline, "superseded", || telemetry.metrics.superseded.get() > 0).await;
+    ticking(&mut pipeline, "superseded", |_| telemetry.metrics.superseded.get() > 0).await;
     let summary = pipeline.drain(soon()).await;
     assert!(summary.adds_up() && summary.losses.is_empty(), "{summary:?}");
     assert_eq!(server_points(receiver.received().last().unwrap())[0].count, 1);
@@ -119,9 +108,9 @@ async fn an_ended_process_says_goodbye() {
     pipeline.process_ended(ProcessId(1));
     let flags =
         || receiver.received().iter().filter_map(|r| server_points(r).first().map(|p| p.flags)).collect::<Vec<_>>();
-    ticking(&mut pipeline, "a point without value", || flags().last() == Some(&1)).await;
+    ticking(&mut pipeline, "a point without value", |_| flags().last() == Some(&1)).await;
     let so_far = receiver.received().len();
-    ticking(&mut pipeline, "more collections", || receiver.received().len() > so_far + 2).await;
+    ticking(&mut pipeline, "more collections", |_| receiver.received().len() > so_far + 2).await;
     let flags = flags();
     assert_eq!(flags.iter().filter(|f| **f == 1).count(), 1, "once");
     assert_eq!(flags.first(), Some(&0), "its value was exported before");

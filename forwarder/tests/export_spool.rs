@@ -2,6 +2,8 @@
 //! receiver. What was reported arrives, over stops, and the books add up in each run.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
+#[path = "support/drive.rs"]
+mod drive;
 #[path = "support/receiver.rs"]
 mod receiver;
 #[path = "support/sample.rs"]
@@ -9,12 +11,12 @@ mod sample;
 
 use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 
+use drive::{drain, ticking};
 use receiver::{Receiver, Step, ok, until};
 use spantap::{
     exchange::Side,
     loss::Reason,
     pipeline::{Pipeline, StartError},
-    telemetry::summary::Summary,
 };
 use spantap_config::{Config, Spool};
 use tokio::time::Instant;
@@ -39,20 +41,6 @@ fn report(pipeline: &mut Pipeline, prefix: &str, numbers: std::ops::Range<usize>
         exchange.request.target = format!("/{prefix}/{n}").into();
         pipeline.exchange(&exchange, &sample::clock());
     }
-}
-
-async fn ticking(pipeline: &mut Pipeline, what: &str, mut condition: impl FnMut(&Pipeline) -> bool) {
-    until(what, || {
-        pipeline.tick();
-        condition(pipeline)
-    })
-    .await;
-}
-
-async fn drain(pipeline: Pipeline, within: Duration) -> Summary {
-    let summary = pipeline.drain(Instant::now() + within).await;
-    assert!(summary.adds_up(), "{summary:?}");
-    summary
 }
 
 /// Paths of all spans, request by request.

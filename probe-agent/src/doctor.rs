@@ -1,7 +1,7 @@
 //! `spantap-agent doctor`: what this host allows the agent, without starting it.
 //!
-//! In: the host, the configuration. Out: a report on standard output and an exit code. Nothing on the host is changed:
-//! the probes are loaded, attached and taken away again within milliseconds, with no process selected.
+//! In: the host, the configuration. Out: a report on standard output and an exit code. Nothing on the host is changed (but this process's own limit on locked memory):
+//! the probes are loaded, attached and taken away again within milliseconds, with no process selected but this one, where requests are to be changed.
 //!
 //! In the order of a start: what takes privilege first, then it is given up and the process is sealed as the agent is,
 //! and only then files of other processes are read.
@@ -11,10 +11,12 @@ mod place;
 mod privileges;
 mod processes;
 mod programs;
+mod propagation;
 mod socket;
 mod tls;
 
-pub(crate) use tls::libraries_of;
+pub(crate) use kernel::version as kernel_version;
+pub(crate) use tls::{libraries_of, may_be_read};
 
 use std::{
     io::{self, Write as _},
@@ -27,6 +29,7 @@ use spantap_doctor::{Check, Colour, Group, Lack, Report};
 
 use crate::{
     discovery::ProcFs,
+    locked_memory,
     privilege::{self, Socket},
     seccomp,
 };
@@ -53,21 +56,23 @@ pub fn run(config: Option<&Path>, json: bool, exclude: &[u32]) -> u8 {
 fn look(config: &Config, exclude: &[u32]) -> Vec<Check> {
     let procfs = ProcFs::default();
     let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
-    let trials =
-        programs::tryable(&effective).then(|| programs::try_all(config.agent.hooks, config.agent.ring_buffer_bytes));
-    let mut checks = kernel::look(matches!(&trials, Some(Ok(trials)) if programs::complete(trials)));
+    locked_memory::raise();
+    let trials = programs::tryable(&effective).then(|| programs::try_all(&config.agent));
+    let complete = matches!(&trials, Some(Ok(trials)) if programs::complete(trials));
+    let mut checks = kernel::look(config.agent.btf.as_deref(), complete);
     checks.extend(place::look(&procfs));
     checks.push(privileges::judge(rustix::process::geteuid().as_raw(), &effective));
     checks.extend(programs::judge(trials.as_ref()));
+    checks.extend(propagation::look(&config.agent, &effective, complete));
     checks.push(socket::look(&config.socket, &config.agent.forwarder_uids, &effective));
-    checks.push(confine());
+    checks.push(confine(config.agent.tls && privilege::may_attach_to_functions()));
     checks.extend(processes::look(&procfs, config, exclude, &effective));
     checks
 }
 
 /// Becomes what the agent is while it streams.
-fn confine() -> Check {
-    let sealed = privilege::drop_unneeded(&Socket::Open)
+fn confine(tls: bool) -> Check {
+    let sealed = privilege::drop_unneeded(&Socket::Open, tls)
         .map_err(|error| error.to_string())
         .and_then(|_| spantap_confinement::seal().map_err(|error| error.to_string()))
         .and_then(|()| seccomp::install().map_err(|error| error.to_string()));

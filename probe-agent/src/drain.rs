@@ -42,10 +42,13 @@ pub struct Drain {
     events: u64,
     told_losses: [u64; 6],
     told_tls: Vec<v1::TlsProgram>,
+    told_propagation: Option<v1::Propagation>,
     /// Processes and events as the forwarder knows them.
     told_figures: (u32, u64),
     told_at: Instant,
     rescan: bool,
+    /// What was recorded later than this time of the kernel is left out, once that is set.
+    until: Option<u64>,
 }
 
 impl Drain {
@@ -60,9 +63,11 @@ impl Drain {
             events: 0,
             told_losses: [0; 6],
             told_tls: Vec::new(),
+            told_propagation: None,
             told_figures: (0, 0),
             told_at: Instant::now(),
             rescan: false,
+            until: None,
         }
     }
 
@@ -78,17 +83,29 @@ impl Drain {
     /// Observes by the rules of `discovery` from now on. What was recorded up to now belongs to whom it did.
     ///
     /// # Errors
-    /// If the kernel side or `/proc` does not do it; then [`Drain::reconfigure`] with the old rules puts things right.
+    /// If `/proc` cannot be read; then [`Drain::reconfigure`] with the old rules puts things right.
     pub fn reconfigure(&mut self, discovery: &Discovery) -> Result<(), String> {
         self.socket_events();
         // First: who begins to listen meanwhile is told of, and judged after the walk.
-        let watched = self.probes.watch(provisional_exec(discovery), interesting_ports(discovery).words());
-        watched.map_err(|error| error.to_string())?;
+        self.probes.watch(provisional_exec(discovery), interesting_ports(discovery).words());
         let changes = self.processes.reconfigure(discovery);
         let changes = changes.map_err(|error| format!("processes cannot be listed: {error}"))?;
         self.apply(changes);
         // The forwarder has forgotten the connections of those that were not observed for a while.
-        self.probes.announce_again().map_err(|error| error.to_string())
+        self.probes.announce_again();
+        Ok(())
+    }
+
+    /// Where TLS is read, if it is.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.is_on().then_some(&self.tls)
+    }
+
+    /// Observes no more. One moment is the end for all connections: what programs that are not detached yet record after it
+    /// is left out, so that an agent that takes over knows where to begin.
+    pub fn stop(&mut self) {
+        self.until = Some(clock::monotonic_ns());
+        self.probes.detach();
     }
 
     /// Takes all process records. Call before the socket records: they name the processes.
@@ -117,10 +134,12 @@ impl Drain {
     }
 
     fn fill(&mut self, writer: &mut BatchWriter) -> bool {
-        let Self { probes, processes, tls, untold, .. } = self;
+        let Self { probes, processes, tls, untold, until, .. } = self;
+        let until = until.unwrap_or(u64::MAX);
         while writer.len() < BATCH_BYTES {
             let Some(item) = probes.socket_events.next() else { return false };
             match SocketRecord::read(&item) {
+                Some(SocketRecord::Event(event, _)) if event.time > until => {}
                 // Beside what the forwarder hears of it: the number of such connections is small.
                 Some(SocketRecord::Event(event, _)) if event.flags & flag::ENCRYPTED != 0 => {
                     if event.tls_process() != 0 {
@@ -177,8 +196,10 @@ impl Drain {
         // Facts about a process mostly go with the next events, so that nothing untold says nothing about the figures.
         let figures = (selected, self.events);
         let tls = self.tls.programs();
+        let propagation = self.probes.propagation();
         let news = losses != self.told_losses
             || tls != self.told_tls
+            || propagation != self.told_propagation
             || figures != self.told_figures
             || !self.untold.is_empty();
         // For nobody it would only fill the queue.
@@ -205,8 +226,11 @@ impl Drain {
             events: self.events,
             queue_bytes: self.shared.queue.borrow().bytes() as u64,
             tls: tls.clone(),
+            propagation: propagation.clone(),
+            observed_until_ns: self.until.unwrap_or(0),
         });
         self.told_tls = tls;
+        self.told_propagation = propagation;
         self.send(writer);
         if self.rescan {
             tracing::warn!("process events were lost; looking through /proc");

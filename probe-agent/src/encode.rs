@@ -69,7 +69,7 @@ impl BatchWriter {
         uint(buffer, 9, u64::from(event.began_before));
         uint(buffer, 10, event.queued);
         uint(buffer, 11, u64::from(event.turn));
-        bytes_field(buffer, 12, head);
+        parts_field(buffer, 12, event.head_parts(head));
         bytes_field(buffer, 13, event.tail.get(..event.tail_length as usize).unwrap_or_default());
         uint(buffer, 14, u64::from(event.flags));
         let length = buffer.len() - length_at - 2;
@@ -205,6 +205,17 @@ fn uint(buffer: &mut Vec<u8>, field: u32, value: u64) {
 fn fixed64(buffer: &mut Vec<u8>, field: u32, value: u64) {
     tag(buffer, field, 1);
     buffer.extend_from_slice(&value.to_le_bytes());
+}
+
+fn parts_field(buffer: &mut Vec<u8>, field: u32, parts: [&[u8]; 3]) {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    if length != 0 {
+        tag(buffer, field, 2);
+        varint(buffer, length as u64);
+        for part in parts {
+            buffer.extend_from_slice(part);
+        }
+    }
 }
 
 fn bytes_field(buffer: &mut Vec<u8>, field: u32, value: &[u8]) {

@@ -54,10 +54,14 @@ const PRIVILEGE: u8 = 77;
 impl From<ProbeError> for Failure {
     fn from(error: ProbeError) -> Self {
         match error {
-            ProbeError::NoPermission { .. } => Self::Privilege(error.to_string()),
-            ProbeError::NoBtf(_) | ProbeError::NoHooks(_) | ProbeError::Unsupported { .. } | ProbeError::Other(_) => {
-                Self::Unavailable(error.to_string())
-            }
+            ProbeError::BadBtf { .. } => Self::Configuration(error.to_string()),
+            ProbeError::NoPermission { .. } | ProbeError::LockedMemory { .. } => Self::Privilege(error.to_string()),
+            ProbeError::NoBtf(_)
+            | ProbeError::KernelError(_)
+            | ProbeError::LockedDown
+            | ProbeError::NoHooks(_)
+            | ProbeError::Unsupported { .. }
+            | ProbeError::Other(_) => Self::Unavailable(error.to_string()),
         }
     }
 }

@@ -50,7 +50,7 @@ pub fn acknowledgements(data: &[u8]) {
             2 => {
                 let (message, after) = rest.split_at(usize::from(operation >> 2).min(rest.len()));
                 rest = after;
-                if let Ok(Acknowledgement { sequence }) = Acknowledgement::decode(message) {
+                if let Ok(Acknowledgement { sequence, .. }) = Acknowledgement::decode(message) {
                     queue.acknowledge(sequence);
                     while sent > 0 && model.front().is_some_and(|front| front.0 <= sequence) {
                         model.pop_front();

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use prost::Message as _;
 use spantap_proto::v1::{HealthRequest, HealthResponse};
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{
+    net::UnixStream,
+    time::{sleep, timeout},
+};
 
 use crate::{
     connect::{Destination, connect},
@@ -23,6 +26,30 @@ const MAX_ANSWER: usize = 1024;
 const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 /// For connecting and the answer together.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// How often an agent that waits for the end of another asks, and how often nobody has to have streamed: an agent that the
+/// forwarder has just lost comes back within two seconds.
+const LOOK: Duration = Duration::from_secs(2);
+const TIMES: u32 = 3;
+
+/// Whether the forwarder hears another agent already; not, if it does not say so within a second.
+pub async fn somebody_streams(destination: &Destination) -> bool {
+    let asked = async { request(connect(destination).await.ok()?).await.ok() };
+    matches!(timeout(Duration::from_secs(1), asked).await, Ok(Some(answer)) if answer.streaming)
+}
+
+/// Resolves when the forwarder is there and has had no agent for a while.
+pub async fn until_nobody_streams(destination: &Destination) {
+    let mut times = 0;
+    while times < TIMES {
+        sleep(LOOK).await;
+        let asked = async { request(connect(destination).await.ok()?).await.ok() };
+        match timeout(ANSWER, asked).await {
+            Ok(Some(answer)) if !answer.streaming => times += 1,
+            _ => times = 0,
+        }
+    }
+}
 
 /// Asks the forwarder.
 ///

@@ -14,6 +14,8 @@ mod failure;
 pub mod fuzzing;
 mod grpc;
 mod health;
+mod locked_memory;
+mod mapped;
 mod memory;
 mod privilege;
 mod probes;

@@ -20,6 +20,9 @@ const KEPT: [Capability; 2] = [Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_R
 /// Kept as well where the mode of the ingest socket may keep the agent out, see [`Socket`].
 const OVERRIDE: Capability = Capability::CAP_DAC_OVERRIDE;
 
+/// Kept as well if TLS is read, where it is held: the way to a library's file that was deleted or replaced while programs run it.
+const FILES_OF_MAPS: Capability = Capability::CAP_CHECKPOINT_RESTORE;
+
 /// A capability is missing.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -121,20 +124,34 @@ pub fn way_in(mode: u32, owner: bool, member: bool) -> WayIn {
     if mode & bit == 0 { WayIn::Closed } else { WayIn::Open }
 }
 
+/// What takes privilege only if somebody wants it.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// Attaching to TLS libraries.
+    pub tls: bool,
+    /// Changing requests.
+    pub propagation: bool,
+}
+
 /// For a process that only starts agents: what they will not need, nobody that it starts can have. If it is root, it
 /// keeps no capability of its own; a program that root starts gets those of the bounding set.
 ///
 /// # Errors
 /// If the kernel refuses, which it never does for giving up.
-/// `tls`: attaching to TLS libraries is wanted as well.
-pub fn bound(tls: bool) -> Result<(), caps::errors::CapsError> {
+pub fn bound(wanted: Wanted) -> Result<(), caps::errors::CapsError> {
     let mut needed: CapsHashSet = KEPT.into_iter().collect();
     let loading = [Capability::CAP_BPF, Capability::CAP_PERFMON];
     needed.extend([OVERRIDE, Capability::CAP_SETGID, Capability::CAP_SETPCAP]);
     needed.extend(loading);
     let held = caps::read(None, CapSet::Permitted)?;
-    if tls || !loading.iter().all(|capability| held.contains(capability)) {
+    if wanted.propagation {
+        needed.insert(Capability::CAP_NET_ADMIN);
+    }
+    if wanted.tls || !loading.iter().all(|capability| held.contains(capability)) {
         needed.insert(Capability::CAP_SYS_ADMIN);
+    }
+    if wanted.tls {
+        needed.insert(FILES_OF_MAPS);
     }
     give_up_in_bounding_set(&needed);
     if geteuid().is_root() {
@@ -151,14 +168,15 @@ fn give_up_in_bounding_set(keep: &CapsHashSet) {
     }
 }
 
-/// Gives up everything but [`KEPT`] and what the socket takes, for this thread and what it starts; returns the names of
+/// Gives up everything but [`KEPT`] and what the socket and (if that is read) TLS take, for this thread and what it starts; returns the names of
 /// what is left.
 ///
 /// # Errors
 /// If the kernel refuses, which it never does for giving up.
-pub fn drop_unneeded(socket: &Socket) -> Result<Vec<String>, caps::errors::CapsError> {
+pub fn drop_unneeded(socket: &Socket, tls: bool) -> Result<Vec<String>, caps::errors::CapsError> {
     let held = caps::read(None, CapSet::Permitted)?;
-    let mut keep: CapsHashSet = KEPT.into_iter().filter(|capability| held.contains(capability)).collect();
+    let wanted = KEPT.into_iter().chain(tls.then_some(FILES_OF_MAPS));
+    let mut keep: CapsHashSet = wanted.filter(|capability| held.contains(capability)).collect();
     if let Socket::MayBeClosed { path, reason } = socket
         && held.contains(&OVERRIDE)
     {

@@ -3,23 +3,31 @@
 //! In: the embedded objects, the wanted hooks and sizes. Out: [`Probes`]: programs that are attached as long as it lives, the ring
 //! buffers, counters of what was lost, and the list of features with the reason for each that is off.
 //!
-//! `hooks` lists the hook sets · `attach` brings one program to the kernel, or says why not · `error` is what is said.
+//! `hooks` lists the hook sets · `choice` takes the best of them · `types` finds the types of the kernel · `attach` brings one program to
+//! the kernel, or says why not · `maps` are what both sides share · `propagation` puts `traceparent` into requests, if asked to · `error`
+//! is what is said.
 
 mod attach;
+mod choice;
 mod error;
 mod hooks;
+mod maps;
+mod propagation;
+mod types;
 
 use std::{
     fs,
     os::fd::{AsFd, AsRawFd},
+    path::Path,
+    sync::atomic::Ordering,
 };
 
 use aya::{
-    Btf, Ebpf, EbpfLoader,
-    maps::{Array, Map, MapData, PerCpuArray, RingBuf},
+    Ebpf,
+    maps::{MapData, RingBuf},
     programs::UProbe,
 };
-use spantap_config::Hooks;
+use spantap_config::{Agent, Hooks};
 use spantap_proto::v1;
 
 pub use self::{
@@ -27,10 +35,16 @@ pub use self::{
     hooks::{HookSet, Need, Object, Place, Program},
 };
 pub(crate) use attach::{attach, instructions, load, unload};
+use choice::Taken;
+pub(crate) use choice::open;
 use error::other;
+use maps::{ControlMap, array, mapped, take};
+pub(crate) use propagation::PROPAGATION;
+pub(crate) use types::{KernelTypes, OWN, kernel_types};
 
 use crate::{
-    record::{Control, LOSSES},
+    mapped::MappedWords,
+    record::{Control, HEAD_MAX, LOSSES},
     selected::SelectedProcesses,
     tls,
 };
@@ -41,8 +55,13 @@ const WAKE_PART: u32 = 4;
 /// A program looks at the fill level after this many bytes of its own at most.
 const ASK_BYTES: u32 = 32 * 1024;
 
+/// Words of the array `ports`: a bit for each port.
+const PORT_WORDS: usize = 1024;
+
 /// Name of the feature that reads TLS.
 pub const TLS: &str = "tls";
+/// Name of the feature that links requests of Node.
+pub const NODE_LINKS: &str = "node-links";
 
 /// The kernel side, loaded and attached; detaches when dropped.
 pub struct Probes {
@@ -53,28 +72,22 @@ pub struct Probes {
     /// Which processes are observed.
     pub selected: SelectedProcesses,
     control: ControlMap,
-    ports: Array<MapData, u64>,
-    losses: PerCpuArray<MapData, u64>,
+    ports: MappedWords,
+    losses: MappedWords,
     features: Vec<v1::Feature>,
     programs: Ebpf,
     set: HookSet,
     passed_over: Vec<String>,
+    propagation: Option<propagation::Propagation>,
 }
-
-struct ControlMap {
-    map: Array<MapData, Control>,
-    now: Control,
-}
-
-// SAFETY: Control is repr(C) and made of integers without padding between or after them, so any bytes are a value.
-#[allow(unsafe_code)]
-unsafe impl aya::Pod for Control {}
 
 /// What the kernel side is set up with.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup<'a> {
     /// Which hook sets may be taken.
     pub hooks: Hooks,
+    /// BTF for a kernel that does not tell it itself: a file, or a folder of such.
+    pub btf: Option<&'a Path>,
     /// Size of the ring buffer of socket records, bytes, a power of two.
     pub ring_buffer_bytes: u32,
     /// Captured bytes of one turn at most.
@@ -85,6 +98,20 @@ pub struct Setup<'a> {
     pub ports: &'a [u64],
 }
 
+impl<'a> Setup<'a> {
+    /// As configured, with no new process watched.
+    pub fn of(agent: &'a Agent) -> Self {
+        Self {
+            hooks: agent.hooks,
+            btf: agent.btf.as_deref(),
+            ring_buffer_bytes: agent.ring_buffer_bytes,
+            head_bytes: agent.head_bytes.min(HEAD_MAX as u32),
+            provisional_exec: false,
+            ports: &[],
+        }
+    }
+}
+
 impl Probes {
     /// Loads and attaches the best hook set that this kernel takes: only attaching shows whether it does. From here on events
     /// flow for the processes that are selected.
@@ -92,73 +119,31 @@ impl Probes {
     /// # Errors
     /// See [`ProbeError`]; optional programs that fail are features that are off.
     pub fn start(setup: Setup<'_>) -> Result<Self, ProbeError> {
-        let btf = Btf::from_sys_fs().map_err(|error| ProbeError::NoBtf(error.to_string()))?;
-        let mut opened: Vec<(Object, Result<Ebpf, ProbeError>)> = Vec::new();
-        let mut refusals: Vec<(HookSet, ProbeError)> = Vec::new();
-        for set in HookSet::wanted(setup.hooks) {
-            // Sets that share an object share its maps as well.
-            if !opened.iter().any(|(object, _)| *object == set.object()) {
-                opened.clear();
-                opened.push((set.object(), open(set.object(), setup.ring_buffer_bytes, &btf)));
-            }
-            let attempt = match opened.first_mut() {
-                Some((_, Ok(programs))) => take_set(*set, programs, &btf),
-                Some((_, Err(error))) => Err(ProbeError::Other(error.to_string())),
-                None => continue,
-            };
-            match attempt {
-                Ok(features) => {
-                    let Some((_, Ok(programs))) = opened.pop() else { continue };
-                    let passed_over = refusals
-                        .iter()
-                        .map(|(set, error)| format!("{}: {}", set.name(), error.of_a_set_passed_over()))
-                        .collect();
-                    return Self::of(programs, *set, features, passed_over, setup);
-                }
-                Err(error) => {
-                    tracing::debug!(hook_set = set.name(), %error, "not taken");
-                    refusals.push((*set, error));
-                }
-            }
-        }
-        Err(none_taken(refusals))
+        Self::of(choice::take_best(setup)?, setup)
     }
 
-    fn of(
-        mut programs: Ebpf,
-        set: HookSet,
-        features: Vec<v1::Feature>,
-        passed_over: Vec<String>,
-        setup: Setup<'_>,
-    ) -> Result<Self, ProbeError> {
-        let mut ports: Array<_, u64> = take(&mut programs, "ports")?;
-        for (word, bits) in (0u32..).zip(setup.ports).filter(|(_, bits)| **bits != 0) {
-            ports.set(word, *bits, 0).map_err(other)?;
-        }
-        let selected = match programs.map("selected") {
-            Some(Map::Array(data)) => SelectedProcesses::map(&data.fd()).map_err(other)?,
-            _ => return Err(ProbeError::Other("the object has no array selected".to_owned())),
-        };
+    fn of(taken: Taken, setup: Setup<'_>) -> Result<Self, ProbeError> {
+        let Taken { mut programs, set, features, passed_over } = taken;
+        let ports = mapped(&programs, "ports", PORT_WORDS)?;
+        ports.write(setup.ports.iter().copied());
+        let selected = SelectedProcesses::map(&array(&programs, "selected")?.fd()).map_err(other)?;
         let wake_bytes = setup.ring_buffer_bytes / WAKE_PART;
         let cpus = aya::util::nr_cpus().ok().and_then(|count| u32::try_from(count).ok()).unwrap_or(1);
-        let mut control = ControlMap {
-            map: take(&mut programs, "control")?,
-            now: Control {
-                announce: 1,
-                head_bytes: setup.head_bytes,
-                tick: 0,
-                provisional_exec: setup.provisional_exec.into(),
-                wake_bytes,
-                // Two programs on every CPU may have added that much unseen.
-                ask_bytes: (wake_bytes / 4 / cpus.max(1)).min(ASK_BYTES),
-                tls: 0,
-            },
+        let control = Control {
+            announce: 1,
+            head_bytes: setup.head_bytes,
+            tick: 0,
+            provisional_exec: setup.provisional_exec.into(),
+            wake_bytes,
+            // Two programs on every CPU may have added that much unseen.
+            ask_bytes: (wake_bytes / 4 / cpus.max(1)).min(ASK_BYTES),
+            tls: 0,
         };
-        control.write()?;
+        let control = ControlMap::new(&programs, control)?;
         Ok(Self {
             socket_events: take(&mut programs, "socket_events")?,
             process_events: take(&mut programs, "process_events")?,
-            losses: take(&mut programs, "losses")?,
+            losses: mapped(&programs, "losses", LOSSES)?,
             selected,
             control,
             ports,
@@ -166,6 +151,7 @@ impl Probes {
             programs,
             set,
             passed_over,
+            propagation: None,
         })
     }
 
@@ -181,42 +167,73 @@ impl Probes {
 
     /// Stops all events; what is in the ring buffers can still be read.
     pub fn detach(&mut self) {
+        self.stop_propagation();
         for program in self.set.programs() {
             unload(&mut self.programs, &program);
         }
     }
 
     /// Loads the programs for TLS libraries; gives their numbers, by which another process finds them. Takes what
-    /// [`Probes::start`] takes.
+    /// [`Probes::start`] takes. With `links` also those for Node: a feature of
+    /// its own, which is off on a kernel that does not take them.
     ///
     /// # Errors
-    /// What the kernel said.
-    pub fn load_tls(&mut self) -> Result<tls::Programs, ProbeError> {
+    /// What the kernel said of the others.
+    pub fn load_tls(&mut self, links: bool) -> Result<tls::Programs, ProbeError> {
         if let Some(why) = self.set.without_tls() {
             return Err(ProbeError::Other(why.to_owned()));
         }
         let mut numbers = Vec::new();
-        for name in tls::PROGRAMS {
-            let program = self.programs.program_mut(name);
-            let program: &mut UProbe = program
-                .ok_or_else(|| ProbeError::Other(format!("the object has no program {name}")))?
-                .try_into()
-                .map_err(other)?;
-            program.load().map_err(|error| classify(name, &error))?;
-            numbers.push(program.info().map_err(other)?.id());
+        let mut refusal = None;
+        for (place, name) in tls::PROGRAMS.into_iter().enumerate() {
+            let is_of_node = tls::NODE_PROGRAMS.contains(&place);
+            let number = match is_of_node && (!links || refusal.is_some()) {
+                true => Ok(0),
+                false => self.load_entry(name),
+            };
+            numbers.push(match number {
+                Err(error) if is_of_node => {
+                    refusal = Some(error);
+                    0
+                }
+                number => number?,
+            });
+        }
+        if links {
+            let reason = refusal.map(|error| error.to_string()).unwrap_or_default();
+            self.features.push(v1::Feature { name: NODE_LINKS.to_owned(), on: reason.is_empty(), reason });
         }
         Ok(tls::Programs(numbers))
     }
 
+    /// Gives the kernel's number of it.
+    fn load_entry(&mut self, name: &'static str) -> Result<u32, ProbeError> {
+        let program = self.programs.program_mut(name);
+        let program: &mut UProbe = program
+            .ok_or_else(|| ProbeError::Other(format!("the object has no program {name}")))?
+            .try_into()
+            .map_err(other)?;
+        program.load().map_err(|error| classify(name, &error))?;
+        Ok(program.info().map_err(other)?.id())
+    }
+
+    /// The map in which the kernel side finds results of Go's calls; `None` if TLS cannot be read. To be called once.
+    pub fn go_results(&self) -> Option<tls::Results> {
+        mapped(&self.programs, "tls_go_results", tls::Results::PLACES).ok().map(tls::Results::new)
+    }
+
+    /// The maps in which the kernel side finds programs of CPython; `None` if TLS cannot be read. To be called once.
+    pub fn python_table(&self) -> Option<tls::PythonTable> {
+        let (programs, gate) = tls::PythonTable::SIZES;
+        let map = |name, words| mapped(&self.programs, name, words).ok();
+        Some(tls::PythonTable::new(map("python_programs", programs)?, map("python_gate", gate)?))
+    }
+
     /// From now on sockets that speak TLS are told by what TLS libraries are given and give.
-    ///
-    /// # Errors
-    /// What the kernel said.
-    pub fn read_tls(&mut self) -> Result<(), ProbeError> {
+    pub fn read_tls(&mut self) {
         self.control.now.tls = 1;
-        self.control.write()?;
+        self.control.write();
         self.features.push(v1::Feature { name: TLS.to_owned(), on: true, reason: String::new() });
-        Ok(())
     }
 
     /// TLS is not read, for this reason.
@@ -226,15 +243,10 @@ impl Probes {
 
     /// From now on watches every new program until it is judged, if `provisional_exec`, and who begins to listen on one of
     /// `ports` ([`Setup::ports`]).
-    ///
-    /// # Errors
-    /// What the kernel said.
-    pub fn watch(&mut self, provisional_exec: bool, ports: &[u64]) -> Result<(), ProbeError> {
-        for (word, bits) in (0u32..).zip(ports) {
-            self.ports.set(word, *bits, 0).map_err(other)?;
-        }
+    pub fn watch(&mut self, provisional_exec: bool, ports: &[u64]) {
+        self.ports.write(ports.iter().copied());
         self.control.now.provisional_exec = provisional_exec.into();
-        self.control.write()
+        self.control.write();
     }
 
     /// Features beyond the required ones, on or off.
@@ -243,27 +255,20 @@ impl Probes {
     }
 
     /// Has every socket announced again before its next event.
-    pub fn announce_again(&mut self) -> Result<(), ProbeError> {
+    pub fn announce_again(&mut self) {
         self.control.now.announce = self.control.now.announce.wrapping_add(1);
-        self.control.write()
+        self.control.write();
     }
 
     /// Tells the kernel side the length of a jiffy, nanoseconds.
-    pub fn set_tick(&mut self, tick: u64) -> Result<(), ProbeError> {
+    pub fn set_tick(&mut self, tick: u64) {
         self.control.now.tick = tick;
-        self.control.write()
+        self.control.write();
     }
 
     /// What the kernel side has lost so far, in the order of `enum loss`.
     pub fn losses(&self) -> [u64; LOSSES] {
-        let mut sums = [0; LOSSES];
-        for (index, sum) in (0..).zip(&mut sums) {
-            // A counter that cannot be read stays 0; the map is ours and lives as long as we do.
-            if let Ok(values) = self.losses.get(&index, 0) {
-                *sum = values.iter().sum();
-            }
-        }
-        sums
+        std::array::from_fn(|index| self.losses.get(index).map_or(0, |count| count.load(Ordering::Relaxed)))
     }
 
     /// Runs of any program that the kernel skipped, because it was interrupted inside itself (`recursion_misses`).
@@ -284,138 +289,6 @@ impl Probes {
     }
 }
 
-/// The object with its maps in the kernel, its programs not yet.
-pub(crate) fn open(object: Object, ring_buffer_bytes: u32, btf: &Btf) -> Result<Ebpf, ProbeError> {
-    EbpfLoader::new()
-        .btf(Some(btf))
-        // Only programs use the storage of tasks; this side has no type for it.
-        .allow_unsupported_maps()
-        .map_max_entries("socket_events", ring_buffer_bytes)
-        .load(object.bytes())
-        .map_err(|error| classify("maps", &error))
-}
-
-/// Loads and attaches the programs of a set, all or none; gives its features.
-fn take_set(set: HookSet, programs: &mut Ebpf, btf: &Btf) -> Result<Vec<v1::Feature>, ProbeError> {
-    let mut features = Features::default();
-    let taken = set.programs().iter().try_for_each(|program| {
-        let outcome = load(programs, program, btf).and_then(|()| attach(programs, program));
-        features.judge(program, outcome)
-    });
-    if let Err(error) = taken {
-        for program in set.programs() {
-            unload(programs, &program);
-        }
-        return Err(error);
-    }
-    for (name, without) in set.lacks() {
-        features.off(name, (*without).to_owned());
-    }
-    Ok(features.0)
-}
-
-#[derive(Default)]
-struct Features(Vec<v1::Feature>);
-
-impl Features {
-    /// What became of a program: an error only if nothing can be done without it.
-    fn judge(&mut self, program: &Program, outcome: Result<(), ProbeError>) -> Result<(), ProbeError> {
-        match (program.need, outcome) {
-            (Need::Optional { feature, .. }, Ok(())) => {
-                if !self.0.iter().any(|known| known.name == feature) {
-                    self.0.push(v1::Feature { name: feature.to_owned(), on: true, reason: String::new() });
-                }
-                Ok(())
-            }
-            (_, Ok(())) => Ok(()),
-            (Need::Required, Err(error)) => Err(error),
-            (Need::IfThere, Err(error)) => {
-                tracing::debug!(program = program.name, %error, "not there");
-                Ok(())
-            }
-            (Need::Optional { feature, without }, Err(error)) => {
-                tracing::debug!(program = program.name, %error, "optional probe is off");
-                let reason = match program.place {
-                    Place::Tracepoint => format!("the kernel lacks the tracepoint {}: {without}", program.target),
-                    _ => format!("{} cannot be hooked: {without}", program.target),
-                };
-                self.off(feature, reason);
-                Ok(())
-            }
-        }
-    }
-
-    fn off(&mut self, feature: &str, reason: String) {
-        self.0.retain(|known| known.name != feature || !known.on);
-        if !self.0.iter().any(|known| known.name == feature) {
-            self.0.push(v1::Feature { name: feature.to_owned(), on: false, reason });
-        }
-    }
-}
-
-/// What to say when no set was taken. A privilege is named only if nothing else was in the way.
-fn none_taken(mut refusals: Vec<(HookSet, ProbeError)>) -> ProbeError {
-    let all_refused = refusals.iter().all(|(_, error)| matches!(error, ProbeError::NoPermission { .. }));
-    if (all_refused || refusals.len() == 1)
-        && let Some((_, error)) = refusals.pop()
-    {
-        return error;
-    }
-    let each = refusals.iter().map(|(set, error)| format!("{}, but {error}", set.takes()));
-    ProbeError::NoHooks(each.collect::<Vec<_>>().join("; "))
-}
-
-impl ControlMap {
-    fn write(&mut self) -> Result<(), ProbeError> {
-        self.map.set(0, self.now, 0).map_err(other)
-    }
-}
-
-fn take<M>(programs: &mut Ebpf, name: &'static str) -> Result<M, ProbeError>
-where
-    M: TryFrom<Map>,
-    M::Error: std::fmt::Display,
-{
-    let map = programs.take_map(name).ok_or_else(|| ProbeError::Other(format!("the object has no map {name}")))?;
-    M::try_from(map).map_err(other)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
-mod tests {
-    use super::*;
-
-    /// The verifier of the running kernel takes every program, with room to its limits.
-    #[test]
-    fn the_verifier_takes_every_program() {
-        if crate::privilege::check().is_err() || Btf::from_sys_fs().is_err() {
-            eprintln!("SKIP: loading the probes needs root and a kernel with BTF");
-            return;
-        }
-        for hooks in [Hooks::Auto, Hooks::Fentry, Hooks::Tracepoint, Hooks::Kprobe] {
-            verify(hooks);
-        }
-    }
-
-    fn verify(hooks: Hooks) {
-        let setup =
-            Setup { hooks, ring_buffer_bytes: 1 << 20, head_bytes: 4096, provisional_exec: false, ports: &[0; 1024] };
-        let mut probes = match Probes::start(setup) {
-            Ok(probes) => probes,
-            Err(error) => {
-                assert_ne!(hooks, Hooks::Auto, "{error}");
-                eprintln!("SKIP: {hooks:?} cannot be had on this kernel: {error}");
-                return;
-            }
-        };
-        if probes.set.without_tls().is_none() {
-            probes.load_tls().unwrap();
-        }
-        assert!(probes.verified_instructions().len() > 8);
-        for (program, instructions) in probes.verified_instructions() {
-            assert!(instructions < 20_000, "{program} takes {instructions} verified instructions");
-        }
-        assert_eq!(probes.losses(), [0; LOSSES]);
-        assert_eq!(probes.skipped_runs(), 0);
-    }
-}
+mod tests;

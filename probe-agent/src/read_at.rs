@@ -61,3 +61,21 @@ pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
 pub(crate) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     bytes_at(bytes, offset).map(u64::from_le_bytes)
 }
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A file in memory.
+    pub(crate) struct Bytes(pub(crate) Vec<u8>);
+
+    impl ReadAt for Bytes {
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+            let rest = usize::try_from(offset).ok().and_then(|at| self.0.get(at..)).unwrap_or_default();
+            let count = rest.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&rest[..count]);
+            Ok(count)
+        }
+    }
+}

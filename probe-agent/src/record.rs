@@ -3,7 +3,7 @@
 //! In: bytes of one ring-buffer item. Out: a typed view of them. `tests/layout.rs` compares every size and offset
 //! with what the C compiler laid out.
 
-use zerocopy::{FromBytes, Immutable, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bytes of a head at most (`HEAD_MAX`).
 pub const HEAD_MAX: usize = 4096;
@@ -16,6 +16,8 @@ pub mod kind {
     // 2 to 6: the other kinds of socket events, passed on as they are.
     pub const RESET: u8 = 7;
     pub const CONNECTION: u8 = 8;
+    pub const CONNECT: u8 = 9;
+    pub const LINK: u8 = 10;
     pub const FORK: u8 = 16;
     pub const EXEC: u8 = 17;
     pub const EXIT: u8 = 18;
@@ -28,6 +30,7 @@ pub mod kind {
 pub mod flag {
     pub const ENCRYPTED: u8 = 8;
     pub const UNTIED: u8 = 16;
+    pub const PROPAGATED: u8 = 128;
 }
 
 /// `LOSS_MAX`: counters in the map `losses`, in the order of `enum loss`.
@@ -93,7 +96,7 @@ pub struct ProcessEvent {
 }
 
 /// `struct control`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Control {
     pub announce: u32,
@@ -105,7 +108,24 @@ pub struct Control {
     pub tls: u32,
 }
 
+/// `FIELD_BYTES`: what is put into a request.
+pub const FIELD_BYTES: usize = 70;
+
 impl SocketEvent {
+    /// With [`flag::PROPAGATED`]: the head as it went out, in three parts. The kernel side leaves what was put in behind the
+    /// program's own bytes. Of a head that was captured to before that place there is nothing to tell.
+    pub fn head_parts<'a>(&self, head: &'a [u8]) -> [&'a [u8]; 3] {
+        if self.flags & flag::PROPAGATED == 0 {
+            return [head, &[], &[]];
+        }
+        let own = head.len().saturating_sub(FIELD_BYTES);
+        let Some((own, field)) = head.split_at_checked(own) else { return [head, &[], &[]] };
+        match own.split_at_checked(self.pad as usize) {
+            Some((before, after)) => [before, field, after],
+            None => [own, &[], &[]],
+        }
+    }
+
     /// With [`flag::ENCRYPTED`]: the process that speaks TLS on the socket, whoever made this call.
     pub fn tls_process(&self) -> u32 {
         self.pad
@@ -124,7 +144,7 @@ impl<'a> SocketRecord<'a> {
     /// Reads one item; `None` for anything the kernel side does not write.
     pub fn read(item: &'a [u8]) -> Option<Self> {
         match *item.first()? {
-            kind::SEND..=kind::RESET => {
+            kind::SEND..=kind::RESET | kind::CONNECT | kind::LINK => {
                 let (event, rest) = SocketEvent::ref_from_prefix(item).ok()?;
                 Some(Self::Event(event, rest.get(..usize::from(event.head_length))?))
             }
@@ -160,6 +180,7 @@ mod tests {
     use std::mem::{offset_of, size_of};
 
     use object::{Object as _, ObjectSection as _};
+    use zerocopy::FromZeros as _;
 
     use super::*;
 
@@ -168,6 +189,22 @@ mod tests {
         for object in [crate::probes::Object::Typed, crate::probes::Object::Table] {
             the_layout_is_that_of(object.bytes());
         }
+    }
+
+    #[test]
+    fn a_head_is_told_as_it_went_out() {
+        let mut event = SocketEvent::new_zeroed();
+        let field = [b'f'; FIELD_BYTES];
+        let head = [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".as_slice(), &field].concat();
+        assert_eq!(event.head_parts(&head).concat(), head, "nothing was put in");
+        (event.flags, event.pad) = (flag::PROPAGATED, 16);
+        let told = event.head_parts(&head).concat();
+        assert_eq!(told, [b"GET / HTTP/1.1\r\n".as_slice(), &field, b"Host: a\r\n\r\n"].concat());
+        // Captured to before that place; not captured at all; nonsense.
+        event.pad = 40;
+        assert_eq!(event.head_parts(&head).concat(), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(event.head_parts(&field).concat(), b"");
+        assert_eq!(event.head_parts(b"x").concat(), b"");
     }
 
     fn the_layout_is_that_of(object: &[u8]) {

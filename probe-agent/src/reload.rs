@@ -85,6 +85,7 @@ impl Reloader {
                 "{key}: not changed: spantap-agent reads it when it starts; restart that, or Spantap as a whole"
             );
         }
+        drain.probes.sample_propagation(new.agent.propagation.threshold);
         self.running = new;
         Ok(())
     }
@@ -93,18 +94,29 @@ impl Reloader {
 /// Keys of the agent in which `new` differs from `running` and that a running agent cannot change. Their values in `new`
 /// become those that run.
 fn fixed(running: &Config, new: &mut Config) -> Vec<&'static str> {
+    // The forwarder takes that one: what stays is where requests of Go are looked at.
+    let links = running.links != new.links;
+    new.links = running.links;
     let (old, now) = (&running.agent, &mut new.agent);
     let differing = [
         ("spantap.ring_buffer_size", old.ring_buffer_bytes != now.ring_buffer_bytes),
         ("spantap.agent_queue_size", old.queue_bytes != now.queue_bytes),
         ("spantap.head_size", old.head_bytes != now.head_bytes),
         ("spantap.hooks", old.hooks != now.hooks),
+        ("spantap.btf", old.btf != now.btf),
         ("spantap.tls", old.tls != now.tls),
+        ("spantap.links", links),
+        ("ebpf.context_propagation", old.propagation.headers != now.propagation.headers),
+        (
+            "spantap.accept_wrong_fionread",
+            old.propagation.accept_wrong_fionread != now.propagation.accept_wrong_fionread,
+        ),
         ("spantap.forwarder_uids", old.forwarder_uids != now.forwarder_uids),
     ];
-    let usage_interval = now.usage_interval;
+    let (usage_interval, threshold) = (now.usage_interval, now.propagation.threshold);
     *now = old.clone();
     now.usage_interval = usage_interval;
+    now.propagation.threshold = threshold;
     new.socket.clone_from(&running.socket);
     new.log = running.log;
     differing.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
@@ -123,9 +135,19 @@ mod tests {
     fn what_can_not_change_is_named_and_stays() {
         let running = config("spantap: {head_size: 1024}\nprocesses: {interval: 7s}\n");
         let mut new = config(
-            "spantap: {head_size: 2048, hooks: fentry, tls: 'off'}\ndiscovery: {instrument: [{open_ports: 80}]}\n",
+            "spantap: {head_size: 2048, hooks: fentry, btf: /boot/btf, tls: 'off', links: 'off'}\ndiscovery: {instrument: [{open_ports: 80}]}\n\
+             ebpf: {context_propagation: headers}\notel_traces_export: {sampler: {name: always_off}}\n",
         );
-        assert_eq!(fixed(&running, &mut new), ["spantap.head_size", "spantap.hooks", "spantap.tls"]);
+        let named = [
+            "spantap.head_size",
+            "spantap.hooks",
+            "spantap.btf",
+            "spantap.tls",
+            "spantap.links",
+            "ebpf.context_propagation",
+        ];
+        assert_eq!(fixed(&running, &mut new), named);
+        assert_eq!(new.agent.propagation.threshold, 1 << 56, "the sampler's");
         assert_eq!((new.agent.head_bytes, new.agent.tls), (1024, true));
         assert_eq!(new.discovery.instrument.len(), 1, "which can");
         assert_eq!(fixed(&running.clone(), &mut running.clone()), [""; 0]);

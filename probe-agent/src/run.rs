@@ -31,7 +31,7 @@ use crate::{
     drain::Drain,
     encode::BatchWriter,
     failure::Failure,
-    health, memory, privilege,
+    health, locked_memory, memory, privilege,
     probes::{Probes, Setup},
     queue::Queue,
     reload::Reloader,
@@ -48,6 +48,9 @@ const FETCH: Duration = Duration::from_millis(50);
 const REPORT: Duration = Duration::from_secs(1);
 /// The forwarder that started this agent is taken for gone after so long without a stream, when stopping.
 const FORSAKEN: Duration = Duration::from_secs(1);
+
+/// How long an agent that takes the place of another waits until TLS libraries are read. What it sees meanwhile it has to keep.
+const TLS_READY: Duration = Duration::from_secs(3);
 
 /// Reason of a feature that nobody wants.
 const TURNED_OFF: &str = "turned off by spantap.tls";
@@ -74,12 +77,13 @@ pub fn main() -> Result<(), Failure> {
         return runtime()?.block_on(health::ask(&destination(&config)));
     }
     if arguments.supervise {
-        return runtime()?.block_on(async { supervisor::run(config.agent.tls, stop_requests(true)?).await });
+        let wanted = privilege::Wanted { tls: config.agent.tls, propagation: config.agent.propagation.headers };
+        return runtime()?.block_on(async { supervisor::run(wanted, stop_requests(true)?).await });
     }
-    let (probes, processes, helper) = attach(&config, &arguments.exclude_pid)?;
-    let parts = (probes, processes, helper);
+    let since = clock::monotonic_ns();
+    let parts = attach(&config, &arguments.exclude_pid)?;
     let reloader = Reloader::new(arguments.config, environment, source, config);
-    runtime()?.block_on(LocalSet::new().run_until(run(reloader, arguments.stop_with_stdin, parts)))
+    runtime()?.block_on(LocalSet::new().run_until(run(reloader, arguments.stop_with_stdin, since, parts)))
 }
 
 /// Loads and attaches the probes, then gives up what only that took.
@@ -92,23 +96,27 @@ fn attach(config: &Config, exclude: &[u32]) -> Result<(Probes, Processes, Option
                 .to_owned(),
         ));
     }
+    locked_memory::raise();
     let mut processes = Processes::new(procfs, &config.discovery, Limits::default());
     for pid in exclude.iter().copied() {
         processes.ignore(pid);
     }
     let mut probes = Probes::start(Setup {
-        hooks: config.agent.hooks,
-        ring_buffer_bytes: config.agent.ring_buffer_bytes,
-        head_bytes: config.agent.head_bytes.min(crate::record::HEAD_MAX as u32),
         provisional_exec: provisional_exec(&config.discovery),
         ports: interesting_ports(&config.discovery).words(),
+        ..Setup::of(&config.agent)
     })?;
-    let helper = attach_tls(config.agent.tls, &mut probes)?;
+    // Before the agent is confined: it takes CAP_NET_ADMIN, and tries itself over the loopback.
+    if config.agent.propagation.headers {
+        probes.propagate(config.agent.propagation);
+    }
+    let helper = attach_tls((config.agent.tls, config.links), &mut probes)?;
     if let Some(helper) = &helper {
         processes.ignore(helper.pid);
     }
     let socket = privilege::reach(&config.socket);
-    let kept = privilege::drop_unneeded(&socket).map_err(|error| Failure::Privilege(error.to_string()))?;
+    let kept =
+        privilege::drop_unneeded(&socket, helper.is_some()).map_err(|error| Failure::Privilege(error.to_string()))?;
     spantap_confinement::seal().map_err(|error| Failure::Privilege(format!("cannot be confined: {error}")))?;
     announce(&probes, &kept);
     memory::give_back();
@@ -116,16 +124,16 @@ fn attach(config: &Config, exclude: &[u32]) -> Result<(Probes, Processes, Option
 }
 
 /// Loads what reads TLS, and starts the process that attaches it, if that is wanted and can be had.
-fn attach_tls(wanted: bool, probes: &mut Probes) -> Result<Option<Helper>, Failure> {
+fn attach_tls((wanted, links): (bool, bool), probes: &mut Probes) -> Result<Option<Helper>, Failure> {
     let reason = if !wanted {
         TURNED_OFF.to_owned()
     } else if !privilege::may_attach_to_functions() {
         "attaching to TLS libraries takes CAP_SYS_ADMIN, which a process of its own would hold (docs/privileges.md)"
             .to_owned()
     } else {
-        match probes.load_tls().map(Helper::start) {
+        match probes.load_tls(links).map(Helper::start) {
             Ok(Ok(helper)) => {
-                probes.read_tls()?;
+                probes.read_tls();
                 return Ok(Some(helper));
             }
             Ok(Err(error)) => format!("the process that attaches to TLS libraries cannot be started: {error}"),
@@ -142,7 +150,9 @@ fn announce(probes: &Probes, kept: &[String]) {
     }
     tracing::info!(hook_set = probes.hook_set(), version = env!("CARGO_PKG_VERSION"), "probes are attached");
     for feature in probes.features() {
-        if feature.on {
+        if feature.on && !feature.reason.is_empty() {
+            tracing::warn!(feature = feature.name, but = feature.reason, "on");
+        } else if feature.on {
             tracing::info!(feature = feature.name, "on");
         } else if feature.reason == TURNED_OFF {
             tracing::info!(feature = feature.name, reason = feature.reason, "off");
@@ -157,21 +167,25 @@ fn announce(probes: &Probes, kept: &[String]) {
 async fn run(
     mut reloader: Reloader,
     stop_with_stdin: bool,
+    since: u64,
     (probes, processes, helper): (Probes, Processes, Option<Helper>),
 ) -> Result<(), Failure> {
     let config = reloader.running();
     let shared = Rc::new(Shared::new(Queue::new(config.agent.queue_bytes)));
-    let hello = hello(probes.hook_set(), probes.features().to_vec());
+    let hello = hello(probes.hook_set(), probes.features().to_vec(), since);
     let stop = stop_requests(stop_with_stdin)?;
     let mut hangup = signal(SignalKind::hangup())?;
     let destination = destination(config);
+    let place = destination.clone();
     // All that needs more is done; from here on bytes of other programs are read.
     seccomp::install().map_err(|error| Failure::Unavailable(error.to_string()))?;
     tracing::info!("only the system calls of streaming are allowed from here on");
 
     let socket_fd = readiness(&probes.socket_events)?;
     let process_fd = readiness(&probes.process_events)?;
-    let tls = helper.map(|helper| Tls::start(ProcFs::default(), helper)).transpose()?.unwrap_or_default();
+    let (results, python) = (probes.go_results(), probes.python_table());
+    let tls = helper.map(|helper| Tls::start(ProcFs::default(), (helper, results, python), config.links));
+    let tls = tls.transpose()?.unwrap_or_default();
     let drain = Rc::new(RefCell::new(Drain::new(probes, processes, tls, shared.clone())));
     drain.borrow_mut().scan(Walk::Thorough);
 
@@ -185,7 +199,16 @@ async fn run(
             writer.finish(0, clock::anchor())
         }
     };
-    let stream = tokio::task::spawn_local(stream::run(shared.clone(), destination, Patience::default(), hello, facts));
+    let ready = drain.borrow().tls().map(Tls::settled);
+    let stream = tokio::task::spawn_local({
+        let (shared, place) = (shared.clone(), place.clone());
+        async move {
+            if let Some(ready) = ready {
+                until_ready(&place, ready).await;
+            }
+            stream::run(shared, destination, Patience::default(), hello, facts).await;
+        }
+    });
     let calibration = tokio::task::spawn_local(calibrate(drain.clone()));
 
     let mut fetch = interval(FETCH);
@@ -196,20 +219,23 @@ async fn run(
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     tokio::pin!(stop);
-    let mut full = false;
+    let (mut full, mut replaced) = (false, false);
     loop {
         tokio::select! {
             biased;
             () = &mut stop => break,
+            () = shared.replaced.notified() => {
+                tracing::warn!("another agent has come to the forwarder: this one observes no more, and hands over what it has observed");
+                replaced = true;
+                break;
+            }
             _ = hangup.recv() => reloader.demand(),
             ready = process_fd.readable() => {
                 ready?.clear_ready();
                 drain.borrow_mut().process_events();
             }
             _ = shared.began.notified() => {
-                if let Err(error) = drain.borrow_mut().probes.announce_again() {
-                    tracing::error!(%error, "sockets cannot be announced again");
-                }
+                drain.borrow_mut().probes.announce_again();
                 drain.borrow_mut().report(true);
             }
             _ = scan.tick() => drain.borrow_mut().scan(Walk::Periodic),
@@ -236,7 +262,28 @@ async fn run(
     tracing::debug!(counts = ?drain.borrow().processes.counts(), "what discovery could not do");
     finish(&drain, &shared, reloader.running().shutdown_timeout, stop_with_stdin).await;
     stream.abort();
+    if replaced && stop_with_stdin {
+        // Whoever started it starts another when it ends, which would take the place back. What is loaded goes, with the process
+        // that attaches to TLS libraries.
+        let _ = tokio::join!(stream, calibration);
+        drop(drain);
+        tracing::info!("another agent observes; this one waits for its end, or to be stopped");
+        tokio::select! {
+            () = &mut stop => {}
+            () = health::until_nobody_streams(&place) => tracing::warn!("that agent is gone; ending, to be started again"),
+        }
+    }
     Ok(())
+}
+
+/// Whoever hears another agent hears that until this one reads TLS as well: from its hello on the other observes no more.
+async fn until_ready(place: &Destination, ready: impl Future<Output = ()>) {
+    if health::somebody_streams(place).await {
+        tracing::info!("the forwarder hears another agent; taking its place once TLS libraries are read");
+        if timeout(TLS_READY, ready).await.is_err() {
+            tracing::warn!(limit = ?TLS_READY, "TLS libraries are not all read yet; taking its place all the same");
+        }
+    }
 }
 
 /// When `/proc` is looked through.
@@ -277,10 +324,14 @@ async fn end_of_stdin(wanted: bool) {
 }
 
 /// Stops the kernel side, then hands over what it had recorded. Without a forwarder one is waited for only if there are
-/// events for it, and not by its child: the next one brings an agent of its own, and the two would take turns in its stream.
+/// events for it, and not by its child: the next one brings an agent of its own. Whoever hears another agent takes nothing more.
 async fn finish(drain: &RefCell<Drain>, shared: &Shared, limit: Duration, child: bool) {
-    drain.borrow_mut().probes.detach();
     let deadline = Instant::now() + limit;
+    drain.borrow_mut().stop();
+    if shared.ousted.get() {
+        let bytes = shared.queue.borrow().bytes();
+        return tracing::warn!(bytes, "the forwarder hears another agent; what is left is lost");
+    }
     let handed_over = async {
         while drain.borrow_mut().socket_events() {
             shared.emptied.notified().await;
@@ -292,6 +343,10 @@ async fn finish(drain: &RefCell<Drain>, shared: &Shared, limit: Duration, child:
     };
     tokio::select! {
         () = handed_over => tracing::info!("everything observed was handed over"),
+        () = ousted(shared) => tracing::warn!(
+            bytes = shared.queue.borrow().bytes(),
+            "the forwarder waited no longer for this agent; what is left is lost"
+        ),
         () = forsaken(shared), if child => tracing::warn!(
             bytes = shared.queue.borrow().bytes(),
             "the forwarder that started this agent is gone; what is left is lost"
@@ -300,6 +355,13 @@ async fn finish(drain: &RefCell<Drain>, shared: &Shared, limit: Duration, child:
             bytes = shared.queue.borrow().bytes(),
             "stopped before everything was handed over; what is left is lost"
         ),
+    }
+}
+
+/// Resolves when the forwarder takes nothing more.
+async fn ousted(shared: &Shared) {
+    while !shared.ousted.get() {
+        shared.replaced.notified().await;
     }
 }
 
@@ -320,11 +382,7 @@ fn wanted(shared: &Shared) -> bool {
 /// Finds the length of a jiffy, which tells how long data waited in the kernel where packets' times do not.
 async fn calibrate(drain: Rc<RefCell<Drain>>) {
     match timeout(Duration::from_secs(5), clock::jiffy_ns()).await {
-        Ok(Some(tick)) => {
-            if let Err(error) = drain.borrow_mut().probes.set_tick(tick) {
-                tracing::debug!(%error, "the jiffy cannot be told");
-            }
-        }
+        Ok(Some(tick)) => drain.borrow_mut().probes.set_tick(tick),
         _ => tracing::debug!("the kernel does not tell its jiffies; long waits may be told shorter than they were"),
     }
     pending::<()>().await;
@@ -334,7 +392,7 @@ fn destination(config: &Config) -> Destination {
     Destination::new(config.socket.clone(), config.agent.forwarder_uids.clone())
 }
 
-fn hello(hook_set: &'static str, features: Vec<v1::Feature>) -> impl Fn() -> v1::Hello {
+fn hello(hook_set: &'static str, features: Vec<v1::Feature>, since: u64) -> impl Fn() -> v1::Hello {
     let system = rustix::system::uname();
     let kernel_release = system.release().to_string_lossy().into_owned();
     let host_name = system.nodename().to_string_lossy().into_owned();
@@ -351,6 +409,7 @@ fn hello(hook_set: &'static str, features: Vec<v1::Feature>) -> impl Fn() -> v1:
         agent_run,
         host_name: host_name.clone(),
         host_id: host_id.clone(),
+        observing_since_ns: since,
     }
 }
 

@@ -14,9 +14,6 @@ use spantap_confinement::system_calls::{
     THREAD, WRITES,
 };
 
-/// Commands of bpf(2) that are in use after attaching: counters of losses, the control record, the ports that a reload asks for.
-const BPF_MAP_LOOKUP_ELEM: u64 = 1;
-const BPF_MAP_UPDATE_ELEM: u64 = 2;
 /// The C library's way to find its own start parameters; rustix asks it once for the kernel's tick.
 const PR_GET_AUXV: u64 = 0x4155_5856;
 /// Every allowed call, with what its arguments must be, and who makes it; what differs between the C libraries stands
@@ -51,12 +48,6 @@ const COMMON: &[Call] = &[
     (c::SYS_writev, Any, "tokio, to the ingest socket"),
     (c::SYS_shutdown, Any, "tokio, end of the stream"),
     (c::SYS_epoll_ctl, Any, "tokio"),
-    // The kernel side.
-    (
-        c::SYS_bpf,
-        OneOf(0, &[BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM]),
-        "loss counters, control record, ports of interest; no loading",
-    ),
     // Memory, never executable.
     (c::SYS_mmap, Bits(2, c::PROT_EXEC as u64, 0), "allocator, stacks of threads"),
     (c::SYS_mprotect, Bits(2, c::PROT_EXEC as u64, 0), "allocator, guard pages of threads"),

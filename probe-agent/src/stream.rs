@@ -1,7 +1,7 @@
 //! The stream to the forwarder: connects, says hello, sends what the queue holds, takes acknowledgements.
 //!
 //! In: [`Shared`] (queue, hello, known processes). Out: bytes on the Unix socket; the queue gets shorter. Never gives
-//! up: while there is no forwarder it tries again, at most every two seconds. A forwarder that says nothing for longer than
+//! up: while there is no forwarder it tries again, at most every two seconds; only where another agent has taken the place it does not. A forwarder that says nothing for longer than
 //! [`Patience`] allows is left, and tried again: what it has not acknowledged stays in the queue.
 
 use std::{
@@ -44,6 +44,10 @@ pub struct Shared {
     pub began: Notify,
     /// Whether somebody takes what is in the queue.
     pub streaming: Cell<bool>,
+    /// Told when another agent has come: this one is to end.
+    pub replaced: Notify,
+    /// Another agent has the stream already: nobody takes anything from this one any more.
+    pub ousted: Cell<bool>,
 }
 
 impl Shared {
@@ -55,6 +59,8 @@ impl Shared {
             emptied: Notify::new(),
             began: Notify::new(),
             streaming: Cell::new(false),
+            replaced: Notify::new(),
+            ousted: Cell::new(false),
         }
     }
 }
@@ -98,6 +104,13 @@ pub async fn run(
                 shared.queue.borrow_mut().rewind();
                 // Who waits for the queue to become empty has to think again.
                 let streamed = shared.streaming.replace(false);
+                if is_ousted(&ended) {
+                    // To come back would take the place away from that one.
+                    shared.ousted.set(true);
+                    shared.replaced.notify_one();
+                    shared.emptied.notify_one();
+                    return std::future::pending().await;
+                }
                 shared.emptied.notify_one();
                 // Whoever takes every stream and ends it at once is asked ever less often.
                 if streamed && begun.elapsed() >= LONGEST_PAUSE {
@@ -114,6 +127,10 @@ pub async fn run(
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+fn is_ousted(ended: &Result<(), CallError>) -> bool {
+    matches!(ended, Err(CallError::Refused(status)) if status.code == Code::ABORTED)
 }
 
 fn is_refused(ended: &Result<(), CallError>) -> bool {
@@ -221,6 +238,9 @@ where
             let Some(answer) = answer? else { return Ok(()) };
             let answer = Acknowledgement::decode(answer);
             let answer = answer.map_err(|_| CallError::Protocol("an acknowledgement that is none"))?;
+            if answer.finish {
+                shared.replaced.notify_one();
+            }
             shared.queue.borrow_mut().acknowledge(answer.sequence);
             shared.emptied.notify_one();
         }

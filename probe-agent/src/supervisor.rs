@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{failure::Failure, privilege};
+use crate::{failure::Failure, locked_memory, privilege};
 
 /// Before the first start anew; doubled each time up to [`LONGEST`].
 const SHORTEST: Duration = Duration::from_millis(500);
@@ -55,9 +55,11 @@ impl Pauses {
 ///
 /// # Errors
 /// [`Failure::Child`] for such a code; if no agent can be started.
-/// `tls`: agents may need what attaching to TLS libraries takes.
-pub async fn run(tls: bool, stop: impl Future<Output = ()>) -> Result<(), Failure> {
-    privilege::bound(tls).map_err(|error| Failure::Privilege(error.to_string()))?;
+/// `wanted`: what agents may need privilege for.
+pub async fn run(wanted: privilege::Wanted, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+    // Agents may not do that: they are not given the capability for it.
+    locked_memory::raise();
+    privilege::bound(wanted).map_err(|error| Failure::Privilege(error.to_string()))?;
     tokio::pin!(stop);
     let mut pauses = Pauses::default();
     loop {
@@ -77,7 +79,13 @@ pub async fn run(tls: bool, stop: impl Future<Output = ()>) -> Result<(), Failur
             return Err(Failure::Child(code));
         }
         let pause = pauses.after(started.elapsed());
-        tracing::error!(%status, pause_ms = pause.as_millis() as u64, "the agent died; starting it again");
+        let pause_ms = pause.as_millis() as u64;
+        if status.success() {
+            // It had made room for another, which is gone.
+            tracing::info!(pause_ms, "the agent has ended; starting it again");
+        } else {
+            tracing::error!(%status, pause_ms, "the agent died; starting it again");
+        }
         tokio::select! {
             biased;
             () = &mut stop => return Ok(()),

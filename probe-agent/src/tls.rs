@@ -1,17 +1,20 @@
 //! Reading TLS: the libraries of selected processes, and probes on their functions.
 //!
 //! In: which processes are selected, and what the kernel side saw of their TLS. Out: probes attached to libraries with
-//! OpenSSL's interface and to programs with Go's `crypto/tls`; what is not read, and why.
+//! OpenSSL's interface, to GnuTLS and to programs with Go's `crypto/tls`; what is not read, and why.
 //!
 //! `keeper` is the thread that knows processes and libraries · `mapped` finds libraries in a memory map · `library` looks at
-//! one file, `symbols` finds its functions, `go` those of Go's own library · `stops` chooses where they are stopped at, knowing of
+//! one file, `symbols` finds its functions by their `names` (or in a `debug_file`), `go` those of Go's own library · `stops` chooses where they are stopped at, knowing of
 //! each `instruction` what it does and where functions end (`bounds`) · `cipher` sees to programs whose library works in memory ·
 //! `helper` and `attacher` are the two ends of the process that may attach, `order` is what they say · `filter` is what is left to
-//! that process · `report` says what is not read.
+//! that process · `python` sees to links of asyncio, `node` finds where those of Node are seen · `elf` is read by `go` and `python` · `users` are
+//! the processes of a file · `report` says what is not read.
 
 mod attacher;
 mod bounds;
 mod cipher;
+mod debug_file;
+mod elf;
 mod filter;
 mod go;
 mod helper;
@@ -19,10 +22,14 @@ mod instruction;
 mod keeper;
 mod library;
 mod mapped;
+mod names;
+mod node;
 mod order;
+mod python;
 mod report;
 mod stops;
 mod symbols;
+mod users;
 
 use std::{
     io,
@@ -31,9 +38,12 @@ use std::{
 };
 
 pub use attacher::{Programs, run as attach};
+pub use go::Results;
 pub use helper::Helper;
-pub use order::PROGRAMS;
+pub use order::{NODE_PROGRAMS, PROGRAMS};
+pub use python::Table as PythonTable;
 use spantap_proto::v1;
+use tokio::sync::oneshot;
 
 use crate::discovery::ProcFs;
 
@@ -55,6 +65,8 @@ enum Note {
     InMemory { pid: u32 },
     /// And nobody read it; `untied`: the process makes calls that belong to no socket.
     Unread { pid: u32, untied: bool },
+    /// Somebody wants to know when the notes before this one are dealt with.
+    Settled(oneshot::Sender<()>),
 }
 
 /// Whether Go's `crypto/tls` in this program can be read.
@@ -70,16 +82,25 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Starts it.
+    /// Starts it. `links`: it also sees to which request of Go's or CPython's others are made for.
     ///
     /// # Errors
     /// If no thread can be had.
-    pub(crate) fn start(procfs: ProcFs, helper: Helper) -> io::Result<Self> {
+    pub(crate) fn start(
+        procfs: ProcFs,
+        (helper, results, python): (Helper, Option<Results>, Option<PythonTable>),
+        links: bool,
+    ) -> io::Result<Self> {
         let (notes, heard) = mpsc::sync_channel(NOTES);
         let told = Told::default();
-        let keeper = keeper::Keeper::new(procfs, helper, told.clone());
+        let keeper = keeper::Keeper::new(procfs, (helper, results, python), told.clone(), links);
         thread::Builder::new().name("tls".to_owned()).spawn(move || keeper.run(&heard))?;
         Ok(Self { notes: Some(notes), told })
+    }
+
+    /// Whether anything is read.
+    pub fn is_on(&self) -> bool {
+        self.notes.is_some()
     }
 
     fn note(&self, note: impl FnOnce() -> Note) {
@@ -114,6 +135,15 @@ impl Tls {
     /// A connection of the process was not read.
     pub fn unread(&self, pid: u32, untied: bool) {
         self.note(|| Note::Unread { pid, untied });
+    }
+
+    /// Resolves when all processes that were told of until now have been looked at, and the libraries that they have are attached; at once
+    /// if nothing is read.
+    pub fn settled(&self) -> impl Future<Output = ()> + use<> {
+        let (sender, settled) = oneshot::channel();
+        self.note(|| Note::Settled(sender));
+        // Dropped: there is nobody to ask.
+        async { _ = settled.await }
     }
 
     /// What is known so far, by program.

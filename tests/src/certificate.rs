@@ -2,11 +2,14 @@
 //!
 //! In: `openssl`. Out: a file with it and one with its key, gone with the value.
 
-use std::{path::PathBuf, process::Command};
+use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
-use crate::host;
+use crate::{
+    certificates::{NEW_KEY, make_in},
+    host,
+};
 
 /// The files, readable for all: servers change their user.
 #[derive(Debug)]
@@ -21,14 +24,8 @@ impl Certificate {
     /// With what `openssl` said.
     pub fn make() -> Result<Self> {
         let own = Self { folder: host::folder()? };
-        let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
-            .args(["-subj", "/CN=localhost", "-keyout"])
-            .arg(own.key())
-            .arg("-out")
-            .arg(own.file())
-            .output()?;
-        ensure!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
+        let script = format!("openssl req -x509 {NEW_KEY} -days 2 -subj /CN=localhost -keyout key.pem -out cert.pem");
+        make_in(own.folder.path(), &script)?;
         Ok(own)
     }
 

@@ -9,6 +9,20 @@ use anyhow::{Context, Result, ensure};
 
 use crate::host;
 
+/// Options of openssl for a key of the elliptic curve P-256.
+pub(crate) const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+
+/// Has a shell make certificates in `folder`, which ends at the first command that fails.
+///
+/// # Errors
+/// With what openssl said.
+pub(crate) fn make_in(folder: &Path, script: &str) -> Result<()> {
+    let script = format!("set -e; cd \"$0\"\n{script}");
+    let output = Command::new("sh").args(["-c", &script]).arg(folder).output().context("openssl")?;
+    ensure!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
 /// The folder; it goes when this is dropped.
 #[derive(Debug)]
 pub struct Certificates(tempfile::TempDir);
@@ -21,14 +35,12 @@ impl Certificates {
     pub fn make(address: &str) -> Result<Self> {
         let folder = host::folder()?;
         let script = format!(
-            "set -e; cd \"$0\"
-curve='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
-authority() {{
-    openssl req -x509 $curve -days 2 -keyout $1.key -out $1.crt -subj /CN=$1 \
+            "authority() {{
+    openssl req -x509 {NEW_KEY} -days 2 -keyout $1.key -out $1.crt -subj /CN=$1 \
         -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign
 }}
 leaf() {{
-    openssl req $curve -keyout $1.key -out $1.csr -subj /CN=$1
+    openssl req {NEW_KEY} -keyout $1.key -out $1.csr -subj /CN=$1
     printf \"$2\" >$1.ext
     openssl x509 -req -in $1.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days $3 -out $1.crt -extfile $1.ext
 }}
@@ -39,8 +51,7 @@ leaf expired 'extendedKeyUsage=serverAuth\\nsubjectAltName=IP:{address}\\n' -1
 leaf client 'extendedKeyUsage=clientAuth\\nsubjectAltName=DNS:client\\n' 2
 chmod 644 *.key"
         );
-        let output = Command::new("sh").args(["-c", &script]).arg(folder.path()).output().context("openssl")?;
-        ensure!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
+        make_in(folder.path(), &script)?;
         // The forwarder reads them as nobody.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
         Ok(Self(folder))

@@ -2,21 +2,22 @@
 //!
 //! In: OTLP over HTTP and gRPC. Out: what it received, read from what its file exporter wrote.
 
+mod configured;
+mod lines;
+
 use std::{
-    fs::File,
-    io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 
+use self::lines::Lines;
 use crate::{
     host::{self, Reason},
     http,
-    namespaces::Host,
     process::Process,
     telemetry::Telemetry,
 };
@@ -94,82 +95,8 @@ impl Collector {
         Self::start_with(Some(port), false)
     }
 
-    /// Starts one with `collector-config/gateway.yaml` as it stands, on a host of its own, where that is port 4318.
-    ///
-    /// # Errors
-    /// As [`Collector::start`].
-    pub fn start_gateway(host: &Host) -> Result<Self> {
-        let program = program().as_ref().map_err(|error| anyhow!("{error}"))?;
-        let folder = host::folder()?;
-        // Its files are made where it stands, and who enters a host stands at the root.
-        let mut command = host.command("sh");
-        command.args(["-c", "cd \"$0\" && exec \"$@\""]).arg(folder.path()).arg(program);
-        command.arg("--config").arg(host::repository().join("collector-config/gateway.yaml"));
-        let mut process = Process::start("gateway", folder.path(), command)?;
-        process.wait_ready(Duration::from_secs(20), |process| process.log().contains("Everything is ready"))?;
-        Ok(Self::of(process, folder, 4318, 0, false))
-    }
-
-    /// Starts one with `collector-config/authenticating.yaml` as it stands, on the ports that stand there and an address of
-    /// this host's own that nobody else uses. `tls`: folder with its certificates. Its user is `spantap`, its password and
-    /// its token are given.
-    ///
-    /// # Errors
-    /// As [`Collector::start`].
-    pub fn start_authenticating(address: &str, tls: &Path, password: &str, token: &str) -> Result<Self> {
-        let tls = tls.display().to_string();
-        let environment = [
-            ("COLLECTOR_ADDRESS", address),
-            ("COLLECTOR_TLS", &*tls),
-            ("COLLECTOR_PASSWORD", password),
-            ("COLLECTOR_TOKEN", token),
-        ];
-        Ok(Self { authenticated: true, ..Self::start_configured("authenticating.yaml", &environment)? })
-    }
-
-    /// Starts one with a file of `collector-config/` as it stands, with these variables; its port is 4318.
-    ///
-    /// # Errors
-    /// As [`Collector::start`].
-    pub fn start_configured(file: &str, environment: &[(&str, &str)]) -> Result<Self> {
-        let program = program().as_ref().map_err(|error| anyhow!("{error}"))?;
-        let folder = host::folder()?;
-        let mut command = Command::new(program);
-        command.current_dir(folder.path());
-        command.arg("--config").arg(host::repository().join("collector-config").join(file));
-        command.envs(environment.iter().copied());
-        let mut process = Process::start(file, folder.path(), command)?;
-        process.wait_ready(Duration::from_secs(20), |process| process.log().contains("Everything is ready"))?;
-        let mut collector = Self::of(process, folder, 4318, 0, false);
-        if file == "collector.yaml" {
-            // One file for both signals.
-            let path = collector.folder().join("spantap-telemetry.jsonl");
-            collector.traces.path.clone_from(&path);
-            collector.metrics.path = path;
-        }
-        Ok(collector)
-    }
-
-    /// Lets the Collector read a file of `collector-config/`, with every variable set that one of them refers to.
-    ///
-    /// # Errors
-    /// With what it says when it would not start with that.
-    pub fn validate(file: &str, tls: &Path) -> Result<()> {
-        let program = program().as_ref().map_err(|error| anyhow!("{error}"))?;
-        let mut command = Command::new(program);
-        command.arg("validate").arg("--config").arg(host::repository().join("collector-config").join(file));
-        command.env("COLLECTOR_TLS", tls).env("COLLECTOR_PASSWORD", "p").env("COLLECTOR_TOKEN", "t");
-        command.env("REMOTE_ENDPOINT", "https://localhost").env("REMOTE_USER", "u").env("REMOTE_PASSWORD", "p");
-        let output = command.output().context("starting the Collector")?;
-        if !output.status.success() {
-            bail!("{file}: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(())
-    }
-
     fn of(process: Process, folder: tempfile::TempDir, port: u16, health: u16, authenticated: bool) -> Self {
-        let lines = |name| Lines { path: folder.path().join(name), offset: 0, rest: Vec::new() };
-        let (traces, metrics) = (lines("traces.jsonl"), lines("metrics.jsonl"));
+        let [traces, metrics] = ["traces.jsonl", "metrics.jsonl"].map(|name| Lines::of(folder.path().join(name)));
         Self { process, folder, port, grpc: 0, health, authenticated, traces, metrics, telemetry: Telemetry::default() }
     }
 
@@ -270,26 +197,6 @@ impl Collector {
     /// The end of its log.
     pub fn tail(&self) -> String {
         self.process.tail()
-    }
-}
-
-/// A file that grows by lines.
-#[derive(Debug)]
-struct Lines {
-    path: PathBuf,
-    offset: u64,
-    rest: Vec<u8>,
-}
-
-impl Lines {
-    fn new_lines(&mut self) -> Result<Vec<String>> {
-        let Ok(mut file) = File::open(&self.path) else { return Ok(Vec::new()) };
-        file.seek(SeekFrom::Start(self.offset))?;
-        self.offset += file.read_to_end(&mut self.rest).with_context(|| self.path.display().to_string())? as u64;
-        let Some(end) = self.rest.iter().rposition(|b| *b == b'\n') else { return Ok(Vec::new()) };
-        let later = self.rest.split_off(end + 1);
-        let whole = std::mem::replace(&mut self.rest, later);
-        Ok(String::from_utf8_lossy(&whole).lines().map(str::to_owned).collect())
     }
 }
 

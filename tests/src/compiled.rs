@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::host;
+use crate::{host, https::succeeds};
 
 /// The C program `tests/subjects/{name}.c`.
 ///
@@ -23,6 +23,17 @@ pub fn c_program(name: &str) -> Result<PathBuf> {
         command.args(["-O1", "-Wall", "-o"]).arg(to).arg(&source);
         command
     })
+}
+
+/// The C program `tests/subjects/tls/{name}.c` with OpenSSL as a shared library, as the file `to`.
+///
+/// # Errors
+/// When the C compiler refuses it.
+pub fn openssl_program(name: &str, to: &Path) -> Result<()> {
+    let source = subjects().join(format!("tls/{name}.c"));
+    let mut command = Command::new("cc");
+    command.args(["-O1", "-Wall", "-o"]).arg(to).arg(&source).args(["-lssl", "-lcrypto", "-pthread"]);
+    succeeds(&mut command)
 }
 
 /// The Go program in the folder `tests/subjects/{name}`.
@@ -47,9 +58,7 @@ fn build(name: &str, source: &Path, command: impl FnOnce(&Path) -> Command) -> R
     let text = std::fs::read(source).with_context(|| source.display().to_string())?;
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"))).context("no HOME")?;
-    let folder = cache.join(format!("spantap/subjects/{:016x}", hasher.finish()));
+    let folder = host::cache()?.join(format!("subjects/{:016x}", hasher.finish()));
     let program = folder.join(name);
     if !program.is_file() {
         std::fs::create_dir_all(&folder)?;

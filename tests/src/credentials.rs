@@ -24,8 +24,12 @@ pub mod bit {
     pub const PERFMON: u64 = 1 << 38;
     /// CAP_BPF
     pub const BPF: u64 = 1 << 39;
+    /// CAP_CHECKPOINT_RESTORE
+    pub const CHECKPOINT_RESTORE: u64 = 1 << 40;
     /// What an agent keeps once it is attached.
     pub const KEPT: u64 = SYS_PTRACE | DAC_READ_SEARCH;
+    /// What it keeps if it reads TLS.
+    pub const KEPT_WITH_TLS: u64 = KEPT | CHECKPOINT_RESTORE;
 }
 
 /// Users, capability sets and what closes the ways to more.

@@ -125,6 +125,14 @@ fn key(span: &Span) -> Key {
 /// # Errors
 /// With what is missing, too many or wrong.
 pub fn spans(telemetry: &Telemetry, service: &str, kind: Kind, expected: &[Expected]) -> Result<()> {
+    spans_over(telemetry, service, kind, expected, "http")
+}
+
+/// The same for spans of this scheme.
+///
+/// # Errors
+/// With what is missing, too many or wrong.
+pub fn spans_over(telemetry: &Telemetry, service: &str, kind: Kind, expected: &[Expected], scheme: &str) -> Result<()> {
     let found: Vec<Arc<Span>> = telemetry.spans_of(service).into_iter().filter(|s| s.kind == kind).collect();
     let mut have: BTreeMap<Key, usize> = BTreeMap::new();
     for span in &found {
@@ -145,7 +153,7 @@ pub fn spans(telemetry: &Telemetry, service: &str, kind: Kind, expected: &[Expec
         bail!("{service} {kind:?} spans: due {:#?}, found {:#?}", only(&due, &have), only(&have, &due));
     }
     for span in &found {
-        well_formed(span)?;
+        well_formed_over(span, scheme)?;
         if let Some(wanted) = wanted.get(&key(span)) {
             details(span, wanted)?;
         }

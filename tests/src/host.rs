@@ -54,6 +54,16 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
+/// Folder for what is fetched or built once: `spantap` in the user's cache (XDG Base Directory Specification).
+///
+/// # Errors
+/// If the user has none.
+pub fn cache() -> Result<PathBuf> {
+    let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = named.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    Ok(cache.context("no HOME")?.join("spantap"))
+}
+
 /// Folder of the programs of this build: `SPANTAP_BIN_DIR`, else that of the running test.
 ///
 /// # Errors
@@ -127,8 +137,17 @@ pub fn folder() -> Result<tempfile::TempDir> {
 
 /// A limit of waiting as long as this machine needs: times `SPANTAP_PATIENCE` (1 to 100), for one that is emulated.
 pub fn patient(limit: Duration) -> Duration {
+    limit * patience()
+}
+
+/// Whether this machine is emulated, by `SPANTAP_PATIENCE`: many times slower than any other.
+pub fn is_emulated() -> bool {
+    patience() > 1
+}
+
+fn patience() -> u32 {
     let factor = std::env::var("SPANTAP_PATIENCE").ok().and_then(|factor| factor.parse::<u32>().ok());
-    limit * factor.map_or(1, |factor| factor.clamp(1, 100))
+    factor.map_or(1, |factor| factor.clamp(1, 100))
 }
 
 /// Calls `look` until it returns a value; looks again every 20 ms.

@@ -3,7 +3,7 @@
 //! In: address and path. Out: status and body. One connection for each request.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -45,7 +45,11 @@ pub fn get(port: u16, path: &str) -> Result<Answer> {
         if let Some(answer) = whole(&bytes, false)? {
             return Ok(answer);
         }
-        match stream.read(&mut piece)? {
+        let count = match stream.read(&mut piece) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        match count {
             0 => return whole(&bytes, true)?.context("the connection ended within the head"),
             count => bytes.extend(piece.get(..count).unwrap_or_default()),
         }

@@ -83,6 +83,7 @@ pub fn nothing_lost(before: &Losses, after: &Losses) -> Result<()> {
         "tls_call_not_seen",
         "response_not_observed",
         "request_not_observed",
+        "exchange_not_observed",
     ] {
         let (before, after) = (lost(before, reason), lost(after, reason));
         ensure!(before == after, "{reason}: {before} before, {after} after");

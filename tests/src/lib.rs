@@ -5,10 +5,10 @@
 //!
 //! `process` one guarded child · `collector`, `telemetry` the receiver and what it wrote, `certificates` for it · `spantap`, `admin` the programs under
 //! test · `place`, `credentials` the same under chosen users, and what the kernel says of them · `servers` subjects that know
-//! nothing of tracing, `certificate` for those that speak TLS · `namespaces` several hosts on one · `containers` an engine and a
+//! nothing of tracing, `certificate` for those that speak TLS · `namespaces` several hosts on one · `kernel_programs` what is loaded · `containers` an engine and a
 //! compose project · `script`, `play`,
 //! `pair` byte-exact exchanges between two subjects · `expect` what must come of them, `https` the same over TLS · `suite` cases as named tests,
-//! skipped loudly · `bench`, `sink` what Spantap costs.
+//! skipped loudly · `loops` links that are judged by paths · `bench`, `sink` what Spantap costs.
 
 pub mod admin;
 pub mod bench;
@@ -22,13 +22,16 @@ pub mod expect;
 pub mod host;
 pub mod http;
 pub mod https;
+pub mod kernel_programs;
 pub mod load;
+pub mod loops;
 pub mod namespaces;
 pub mod observed;
 pub mod pair;
 pub mod place;
 pub mod play;
 pub mod process;
+pub mod python_environment;
 pub mod script;
 pub mod servers;
 pub mod sink;

@@ -3,7 +3,7 @@
 //! In: a port and numbers. Out: how many requests were answered with 200.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::TcpStream,
     sync::{
         Arc,
@@ -43,7 +43,11 @@ impl Asking {
         self.buffer.clear();
         let mut piece = [0; 4096];
         loop {
-            let count = self.stream.read(&mut piece)?;
+            let count = match self.stream.read(&mut piece) {
+                // The end of a child interrupts, where the main thread was just starting another.
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read?,
+            };
             if count == 0 {
                 bail!("the server closed");
             }

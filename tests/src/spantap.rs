@@ -160,6 +160,20 @@ impl Spantap {
         self.wait_ready()
     }
 
+    /// Starts another agent beside the one that runs, and waits until that has ended by itself, split mode only. Returns how.
+    ///
+    /// # Errors
+    /// When the first does not end in time, or the next is not ready.
+    pub fn replace_agent(&mut self) -> Result<ExitStatus> {
+        let next = launch(&self.setup, &self.programs, self.folder.path(), Role::Agent, self.starts)?;
+        self.starts += 1;
+        let ended = self.agent()?.wait(DRAINED + READY);
+        let before = self.agent.replace(next);
+        let ended = ended.with_context(|| before.as_ref().map(Process::tail).unwrap_or_default())?;
+        self.wait_ready()?;
+        Ok(ended)
+    }
+
     /// Log of the forwarder's start with this number, from 0; split mode only.
     pub fn log_of_start(&self, start: u32) -> String {
         let path = self.folder.path().join(format!("spantap-forward-{start}.err"));

@@ -225,7 +225,9 @@ impl Telemetry {
             for metric in list(group, "scopeMetrics").flat_map(|scope| list(scope, "metrics")) {
                 let kinds = ["histogram", "exponentialHistogram", "sum", "gauge"];
                 let data = kinds.iter().find_map(|kind| metric.get(*kind));
-                for point in data.into_iter().flat_map(|data| list(data, "dataPoints")) {
+                // DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK: that a series has ended is no value, the last one stays.
+                let has_value = |point: &&Value| integer(point.get("flags")) & 1 == 0;
+                for point in data.into_iter().flat_map(|data| list(data, "dataPoints")).filter(has_value) {
                     let point = Point {
                         resource: resource.clone(),
                         metric: text(metric.get("name")),
@@ -299,7 +301,12 @@ mod tests {
             .unwrap();
         }
         assert_eq!(t.count("m", "a"), 5, "the last value counts");
-        assert_eq!(t.points("m").next().unwrap().buckets, [5, 0]);
+        t.add_metrics(
+            r#"{"resourceMetrics":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"a"}}]},
+            "scopeMetrics":[{"metrics":[{"name":"m","unit":"s","histogram":{"dataPoints":[{"flags":1}]}}]}]}]}"#,
+        )
+        .unwrap();
+        assert_eq!(t.points("m").next().unwrap().buckets, [5, 0], "its end is no value");
         assert!(t.add_traces("{").is_err());
     }
 }

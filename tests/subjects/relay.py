@@ -1,10 +1,11 @@
 """An HTTP/1.1 server with a thread for each connection, which asks another server before it answers.
 
 In: its own port, the port of the other one (0: it answers by itself), seconds to wait before it asks; its own address and
-that of the other one, unless both are 127.0.0.1.
+that of the other one, unless both are 127.0.0.1. ASK_TIMEOUT in the environment: seconds for an answer, so that it does not block.
 GET /in/N asks /out/N, GET /x/in/N asks /x/out/N: which request was made for which can be told by the path.
 """
 import http.client
+import os
 import sys
 import threading
 import time
@@ -12,13 +13,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 own, other, pause = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 own_host, other_host = (sys.argv[4:] + ["127.0.0.1", "127.0.0.1"])[:2]
+timeout = float(os.environ["ASK_TIMEOUT"]) if "ASK_TIMEOUT" in os.environ else None
 kept = threading.local()
 
 
 def ask(path):
     # A connection for each thread; where the server's connections are short, so are these.
     if not hasattr(kept, "connection"):
-        kept.connection = http.client.HTTPConnection(other_host, other)
+        kept.connection = http.client.HTTPConnection(other_host, other, timeout=timeout)
     kept.connection.request("GET", path)
     return kept.connection.getresponse().read()
 

@@ -2,6 +2,9 @@
 //! is what the line says.
 #![allow(missing_docs)]
 
+#[path = "capabilities/optional.rs"]
+mod optional;
+
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
@@ -47,6 +50,11 @@ fn main() -> ExitCode {
         });
     }
     suite
+        .case("agent_without_net_admin", |()| optional::net_admin())
+        .case_unless(lacks_tls(), "agent_without_sys_admin_counts_tls", |()| optional::tls_without_sys_admin())
+        .case_unless(lacks_tls(), "agent_without_checkpoint_restore_names_a_replaced_library", |()| {
+            optional::replaced_library_without_checkpoint_restore()
+        })
         .case("one_command_without_setpcap", |()| whole_without_setpcap())
         .case("user_who_may_not_be_the_agent", |()| third_agent_refused())
         .case("agent_uids_let_an_agent_in_that_is_not_root", |()| third_agent())
@@ -56,6 +64,10 @@ fn main() -> ExitCode {
         .case("forwarder_stays_root_if_told", |()| stays_root())
         .case("forwarder_gives_up_capabilities_that_a_user_has", |()| capable_forwarder())
         .run()
+}
+
+fn lacks_tls() -> Option<host::Reason> {
+    ["curl", "python3", "openssl"].into_iter().find_map(host::lacks)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -70,31 +82,33 @@ enum Outcome {
 use Outcome::{Degraded, Refused, Works};
 
 /// The agent as root started after the forwarder of another user, without these.
-const AGENT: [(&str, Outcome); 9] = [
+const AGENT: [(&str, Outcome); 11] = [
     ("-bpf,-sys_admin", Refused("the agent needs CAP_BPF (or CAP_SYS_ADMIN)")),
     ("-perfmon,-sys_admin", Refused("the agent needs CAP_PERFMON (or CAP_SYS_ADMIN)")),
-    ("-bpf,-perfmon", Works(bit::KEPT, bit::KEPT, "")),
+    ("-bpf,-perfmon", Works(bit::KEPT_WITH_TLS, bit::KEPT_WITH_TLS, "")),
     ("-sys_ptrace", Degraded("without CAP_SYS_PTRACE processes of other users may not be found")),
     (
         "-dac_read_search",
         Works(
-            bit::SYS_PTRACE,
-            bit::SYS_PTRACE,
+            bit::SYS_PTRACE | bit::CHECKPOINT_RESTORE,
+            bit::SYS_PTRACE | bit::CHECKPOINT_RESTORE,
             "without CAP_DAC_READ_SEARCH processes of other users may not be found",
         ),
     ),
     (
         "-setgid",
         Works(
-            bit::KEPT | bit::DAC_OVERRIDE,
-            bit::KEPT | bit::DAC_OVERRIDE,
+            bit::KEPT_WITH_TLS | bit::DAC_OVERRIDE,
+            bit::KEPT_WITH_TLS | bit::DAC_OVERRIDE,
             "cannot be joined: Operation not permitted",
         ),
     ),
     ("-setgid,-dac_override", Degraded("the agent is not in the socket's group")),
-    ("-dac_override", Works(bit::KEPT, bit::KEPT, "")),
+    ("-dac_override", Works(bit::KEPT_WITH_TLS, bit::KEPT_WITH_TLS, "")),
     // What it holds then is only what it could give; no_new_privs closes that way.
-    ("-setpcap", Works(bit::KEPT, REST, "")),
+    ("-setpcap", Works(bit::KEPT_WITH_TLS, REST, "")),
+    ("-sys_admin", Works(bit::KEPT, bit::KEPT, "attaching to TLS libraries takes CAP_SYS_ADMIN")),
+    ("-checkpoint_restore", Works(bit::KEPT, bit::KEPT, "")),
 ];
 
 /// The one command as root, without these.

@@ -1,14 +1,19 @@
 //! Commands, configuration mistakes and exit codes, as a user without privilege meets them.
 #![allow(missing_docs)]
 
+#[path = "cli/configuration.rs"]
+mod configuration;
+#[path = "cli/said.rs"]
+mod said;
+
 use std::{
-    os::unix::{ffi::OsStringExt, process::CommandExt},
+    os::unix::process::CommandExt,
     path::Path,
     process::{Command, ExitCode},
-    time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
+use said::{LIMIT, command, expect_code, run, spantap, with_port, write};
 use spantap_tests::{
     admin,
     host::{self, Reason},
@@ -19,19 +24,18 @@ use spantap_tests::{
 
 /// User and group `nobody` of Debian.
 const NOBODY: u32 = 65534;
-const LIMIT: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     Suite::new("cli", [], || Ok(()))
         .case("help_and_version", |()| help_and_version())
         .case("bad_usage_is_64", |()| bad_usage())
-        .case("configuration_file_by_flag_and_variable", |()| configuration_file())
-        .case("mistakes_name_file_line_and_key", |()| mistakes())
-        .case("certificate_that_is_not_there_is_64", |()| no_certificate())
-        .case("a_key_that_is_not_served_yet_warns", |()| not_served_yet())
-        .case("environment_aliases_and_precedence", |()| aliases())
-        .case("variable_that_is_no_text_is_64", |()| variable_is_no_text())
-        .case("check_redacts_secrets", |()| redacts())
+        .case("configuration_file_by_flag_and_variable", |()| configuration::configuration_file())
+        .case("mistakes_name_file_line_and_key", |()| configuration::mistakes())
+        .case("certificate_that_is_not_there_is_64", |()| configuration::no_certificate())
+        .case("a_key_that_is_not_served_yet_warns", |()| configuration::not_served_yet())
+        .case("environment_aliases_and_precedence", |()| configuration::aliases())
+        .case("variable_that_is_no_text_is_64", |()| configuration::variable_is_no_text())
+        .case("check_redacts_secrets", |()| configuration::redacts())
         .case("standard_output_carries_only_what_was_asked_for", |()| standard_output())
         .case_unless(needs_root(), "agent_without_privilege_is_77", |()| agent_without_privilege())
         .case_unless(needs_root(), "one_command_without_privilege_is_77", |()| one_command_without_privilege())
@@ -52,64 +56,6 @@ fn main() -> ExitCode {
 /// Only root can become somebody without privilege for certain.
 fn needs_root() -> Option<Reason> {
     (!rustix::process::geteuid().is_root()).then(|| "needs root, to give privilege up".to_owned())
-}
-
-/// What a finished program said.
-#[derive(Debug)]
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-fn command(program: &str, arguments: &[&str]) -> Result<Command> {
-    let mut command = Command::new(host::built(program)?);
-    command.args(arguments);
-    clear_environment(&mut command);
-    Ok(command)
-}
-
-/// Runs to its end; a program that does not end has failed the test, not hung it.
-fn run(mut command: Command) -> Result<Said> {
-    let folder = host::folder()?;
-    let (out, err) = (folder.path().join("out"), folder.path().join("err"));
-    command
-        .stdin(std::process::Stdio::null())
-        .stdout(std::fs::File::create(&out)?)
-        .stderr(std::fs::File::create(&err)?);
-    let mut child = command.spawn()?;
-    let end = Instant::now() + LIMIT;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        if Instant::now() > end {
-            let _ = child.kill();
-            let _ = child.wait();
-            bail!("{command:?} did not end\n{}", std::fs::read_to_string(&err)?);
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    };
-    Ok(Said { code: status.code(), out: std::fs::read_to_string(out)?, err: std::fs::read_to_string(err)? })
-}
-
-fn spantap(arguments: &[&str]) -> Result<Said> {
-    run(command("spantap", arguments)?)
-}
-
-fn expect_code(said: &Said, code: i32, mentions: &[&str]) -> Result<()> {
-    ensure!(said.code == Some(code), "exit code {:?}, not {code}: {said:?}", said.code);
-    for text in mentions {
-        ensure!(said.err.contains(text), "the message does not name {text:?}: {}", said.err);
-    }
-    ensure!(!said.err.contains("panicked"), "panicked: {}", said.err);
-    Ok(())
-}
-
-fn write(folder: &Path, name: &str, text: &str) -> Result<String> {
-    let path = folder.join(name);
-    std::fs::write(&path, text)?;
-    Ok(path.display().to_string())
 }
 
 fn help_and_version() -> Result<()> {
@@ -144,110 +90,6 @@ fn bad_usage() -> Result<()> {
     expect_code(&spantap(&["check", "--config", "/no/such/file.yml"])?, 64, &["/no/such/file.yml"])
 }
 
-fn with_port(port: u16) -> String {
-    format!("discovery:\n  instrument:\n    - open_ports: {port}\n")
-}
-
-fn configuration_file() -> Result<()> {
-    let folder = host::folder()?;
-    let flag = write(folder.path(), "flag.yml", &with_port(4711))?;
-    let variable = write(folder.path(), "variable.yml", &with_port(4712))?;
-    let joined = format!("-config={flag}");
-    for arguments in [&["check", "--config", &flag][..], &["check", "-config", &flag], &["check", &joined]] {
-        let said = spantap(arguments)?;
-        expect_code(&said, 0, &[])?;
-        ensure!(said.out.contains("4711"), "{arguments:?}: the file was not read: {}", said.out);
-    }
-    // As in Beyla, the variable wins over the flag.
-    for name in ["SPANTAP_CONFIG_PATH", "BEYLA_CONFIG_PATH", "OTEL_EBPF_CONFIG_PATH"] {
-        let mut command = command("spantap", &["check", "--config", &flag])?;
-        let said = run({
-            command.env(name, &variable);
-            command
-        })?;
-        expect_code(&said, 0, &[])?;
-        ensure!(said.out.contains("4712") && !said.out.contains("4711"), "{name} did not win: {}", said.out);
-    }
-    // No file is fine.
-    expect_code(&spantap(&["check"])?, 0, &[])
-}
-
-fn mistakes() -> Result<()> {
-    let folder = host::folder()?;
-    for (text, line, mentions) in [
-        ("discovery:\n  instrument:\n    - open_ports: eighty\n", 3, &["open_ports", "eighty"][..]),
-        ("discovery:\n  instrument:\n    - open_ports: 70000\n", 3, &["open_ports", "70000"]),
-        ("discovery:\n  instrument:\n    - open_port: 80\n", 3, &["open_port"]),
-        ("otel_traces_export:\n  endpoint: no url\n", 2, &["endpoint"]),
-        ("otel_trace_export:\n  endpoint: http://h:4318\n", 1, &["otel_trace_export", "otel_traces_export"]),
-        ("spantap:\n  ring_buffer_size: 1000\n", 2, &["ring_buffer_size"]),
-        ("discovery:\n  - [\n", 2, &[]),
-    ] {
-        let path = write(folder.path(), "wrong.yml", text)?;
-        let place = format!("wrong.yml:{line}");
-        for said in [
-            spantap(&["check", "--config", &path])?,
-            spantap(&["forward", "--config", &path])?,
-            run(command("spantap-agent", &["--config", &path])?)?,
-        ] {
-            // A syntax error may be noticed on the line after.
-            let places = [place.as_str()];
-            expect_code(&said, 64, if mentions.is_empty() { &["wrong.yml:"] } else { &places })?;
-            expect_code(&said, 64, mentions)?;
-        }
-    }
-    Ok(())
-}
-
-fn no_certificate() -> Result<()> {
-    for arguments in [&["check"][..], &["forward"], &[]] {
-        let mut command = command("spantap", arguments)?;
-        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1");
-        command.env("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such/ca.pem");
-        let said = run(command)?;
-        expect_code(&said, 64, &["otel_traces_export", "/no/such/ca.pem"])?;
-        ensure!(said.err.lines().count() == 1, "{arguments:?}: something was started: {}", said.err);
-    }
-    Ok(())
-}
-
-fn not_served_yet() -> Result<()> {
-    let folder = host::folder()?;
-    let path = write(folder.path(), "beyla.yml", "network:\n  enable: true\n")?;
-    let said = spantap(&["check", "--config", &path])?;
-    expect_code(&said, 0, &[])?;
-    let all = said.out + &said.err;
-    ensure!(all.contains("network"), "no warning names the key: {all}");
-    Ok(())
-}
-
-fn aliases() -> Result<()> {
-    // SPANTAP wins over OTEL_EBPF, which wins over BEYLA.
-    let ports =
-        [("BEYLA_PROMETHEUS_PORT", "4801"), ("OTEL_EBPF_PROMETHEUS_PORT", "4802"), ("SPANTAP_PROMETHEUS_PORT", "4803")];
-    for count in 1..=ports.len() {
-        let mut command = command("spantap", &["check"])?;
-        command.envs(ports.iter().take(count).copied());
-        let said = run(command)?;
-        expect_code(&said, 0, &[])?;
-        let (name, port) = ports.get(count - 1).copied().unwrap_or_default();
-        ensure!(said.out.contains(port), "{name} does not win: {}", said.out);
-    }
-    Ok(())
-}
-
-fn redacts() -> Result<()> {
-    let mut command = command("spantap", &["check"])?;
-    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318");
-    command.env("OTEL_EXPORTER_OTLP_HEADERS", "Authorization=Basic%20c2VjcmV0LXdvcmQ,x-tenant=hidden-tenant");
-    let said = run(command)?;
-    expect_code(&said, 0, &[])?;
-    let all = format!("{}{}", said.out, said.err);
-    ensure!(!all.contains("c2VjcmV0LXdvcmQ") && !all.contains("hidden-tenant"), "a header's value is shown: {all}");
-    ensure!(said.out.to_ascii_lowercase().contains("authorization"), "the header's name is not shown: {}", said.out);
-    Ok(())
-}
-
 fn standard_output() -> Result<()> {
     let folder = host::folder()?;
     let wrong = write(folder.path(), "wrong.yml", "nonsense: 1\n")?;
@@ -255,13 +97,6 @@ fn standard_output() -> Result<()> {
     expect_code(&said, 64, &[])?;
     ensure!(said.out.is_empty(), "standard output: {}", said.out);
     Ok(())
-}
-
-/// A variable that is no text must not count as unset: everything would be observed.
-fn variable_is_no_text() -> Result<()> {
-    let mut command = command("spantap", &["check"])?;
-    command.env("BEYLA_OPEN_PORT", std::ffi::OsString::from_vec(vec![b'8', b'0', 0xff]));
-    expect_code(&run(command)?, 64, &["BEYLA_OPEN_PORT"])
 }
 
 /// The programs where nobody may run them.

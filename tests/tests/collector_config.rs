@@ -1,7 +1,7 @@
 //! Files of `collector-config/` as they stand, between Spantap and where they send: those that other files of tests do not run.
 #![allow(missing_docs)]
 
-use std::{process::ExitCode, time::Duration};
+use std::{collections::HashSet, process::ExitCode, time::Duration};
 
 use anyhow::{Result, ensure};
 use spantap_tests::{
@@ -16,6 +16,8 @@ use spantap_tests::{
 };
 
 const ARRIVAL: Duration = Duration::from_secs(30);
+/// Two of a second tier.
+const SAMPLERS: [&str; 2] = ["127.0.0.83", "127.0.0.84"];
 /// Of this host, as all of 127/8, and not those on which others listen.
 const NEAR: &str = "127.0.0.81";
 const FAR: &str = "127.0.0.82";
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         .case("plain", |()| plain())
         .case_unless(host::lacks("openssl"), "forwarding_to_one_that_authenticates", |()| forwarding())
         .case("tail_sampling_keeps_every_error", |()| sampling())
+        .case("two_tiers_bring_each_trace_to_one_collector", |()| balancing())
         .run()
 }
 
@@ -117,5 +120,42 @@ fn sampling() -> Result<()> {
     let fine = telemetry.spans_of("sampled-server").len() - FAILED as usize;
     // A tenth of 180, at random: 18 ± 4.
     ensure!((1..=60).contains(&fine), "{fine} of the others were kept");
+    Ok(())
+}
+
+fn balancing() -> Result<()> {
+    let start = |address| Collector::start_configured("gateway-sampling.yaml", &[("GATEWAY_ADDRESS", address)]);
+    let mut samplers = SAMPLERS.into_iter().map(start).collect::<Result<Vec<_>>>()?;
+    let mut balancing = Collector::start_balancing(NEAR, &SAMPLERS)?;
+    let spantap = spantap()?;
+    let _requests = requests("balanced")?;
+    let sides = ["balanced-server", "balanced-client"];
+    let of = |telemetry: &Telemetry, side: &str| -> HashSet<String> {
+        telemetry.spans_of(side).iter().filter(|s| s.status_code() == Some(500)).map(|s| s.trace_id.clone()).collect()
+    };
+    // Both sides of each failed request, wherever they are decided about; and each series by one of the two.
+    host::wait_for("all failed requests at the second tier", ARRIVAL, || {
+        let mut arrived = 0;
+        for sampler in &mut samplers {
+            let telemetry = sampler.telemetry().ok()?;
+            arrived += sides.iter().map(|side| of(telemetry, side).len()).sum::<usize>();
+        }
+        (arrived == 2 * FAILED as usize).then_some(())
+    })?;
+    spantap.stop()?;
+    balancing.stop()?;
+    let (mut seen, mut writers) = (0, 0);
+    for sampler in &mut samplers {
+        sampler.stop()?;
+        let telemetry = sampler.telemetry()?;
+        let [server, client] = sides.map(|side| of(telemetry, side));
+        ensure!(server == client, "of a trace one span is here, and one there: {server:?} {client:?}");
+        ensure!(!server.is_empty(), "one of the two got no trace");
+        seen += server.len();
+        let count = telemetry.count("http.server.request.duration", sides[0]);
+        ensure!(count == 0 || count == u64::from(REQUESTS), "{count} requests in the histograms of one");
+        writers += usize::from(count > 0);
+    }
+    ensure!(seen == FAILED as usize && writers == 1, "{seen} traces, {writers} writers of one series");
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! `spantap doctor` and `spantap-agent doctor`: what they find here, what they say of mistakes, and that they leave nothing.
 #![allow(missing_docs)]
 
+#[path = "doctor/as_a_start.rs"]
+mod as_a_start;
 #[path = "doctor/asked.rs"]
 mod asked;
 #[path = "doctor/receiver.rs"]
@@ -47,6 +49,10 @@ fn main() -> ExitCode {
         .case("wrong_path_and_wrong_scheme_are_told_apart", |()| mistakes())
         .case("address_that_is_taken_is_69", |()| taken())
         .case("socket_that_is_no_socket_is_69", |()| no_socket())
+        .case_unless(needs_root(), "folder_that_a_start_refuses_is_69", |()| as_a_start::unsafe_folder())
+        .case_unless(probes().or_else(|| host::lacks("setpriv")), "what_changes_requests_is_tried", |()| {
+            as_a_start::propagation()
+        })
         .case("bad_configuration_is_64", |()| configuration())
         .case("agent_that_is_missing_is_a_line", |()| no_agent())
         .run()

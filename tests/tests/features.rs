@@ -8,7 +8,7 @@ use spantap_tests::{
     collector::{self, Collector},
     host, http, observed,
     pair::Pair,
-    script::{Step, connect, read_head, send, serve},
+    script::{At, By, How, LISTENER, Script, Step, Until, connect, read_head, send, serve, signal, wait},
     spantap::Setup,
     suite::Suite,
     telemetry::Telemetry,
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     Suite::new("features", [host::lacks_root_and_btf(), no_collector], || Ok(()))
         .case("every_group_at_a_collector", |()| at_a_collector())
         .case("legacy_span_metrics_in_a_scrape", |()| in_a_scrape())
+        .case("active_requests_at_a_collector_and_in_a_scrape", |()| active())
         .run()
 }
 
@@ -156,5 +157,82 @@ fn in_a_scrape() -> Result<()> {
         ensure!(std::time::Instant::now() < until, "missing in the scrape: {missing:?}\n{text}");
         std::thread::sleep(Duration::from_millis(100));
     }
+    spantap.stop().map(drop)
+}
+
+/// Requests that are open at once, each on a connection of its own.
+const OPEN: u8 = 7;
+const ACTIVE: &str = "http.server.active_requests";
+
+/// A server that has read all requests before it answers the first, when it is told to; and its client.
+fn slow() -> (Script, Script) {
+    let head = |slot| Step::Read(slot, Until::Mark("\r\n\r\n".to_owned()), By::Read, 4096);
+    let answer = |slot| Step::Send(slot, "HTTP/1.1 204 No Content\r\n\r\n".into(), How::Write);
+    let ask = |slot| Step::Send(slot, "GET /slow HTTP/1.1\r\nHost: slow.test\r\n\r\n".into(), How::Write);
+    let accept = (0..OPEN).flat_map(|slot| [Step::Accept(LISTENER, slot), head(slot)]);
+    let server = [Step::Listen(LISTENER, At::V4)].into_iter().chain(accept).chain([signal("read"), wait("answer")]);
+    // The connections stay open: the end of a request is that of its response.
+    let server = server.chain((0..OPEN).map(answer)).chain([wait("over")]).collect();
+    let client = (0..OPEN).flat_map(|slot| [Step::Connect(slot, At::V4), ask(slot)]);
+    let client = client.chain((0..OPEN).map(head)).chain([wait("over")]).collect();
+    (server, client)
+}
+
+fn active() -> Result<()> {
+    let mut collector = Collector::start()?;
+    let port = host::free_port()?;
+    let yaml = format!(
+        "{}otel_metrics_export:\n  endpoint: {}\n  interval: 300ms\nprometheus_export:\n  port: {port}\n",
+        only_subjects()?,
+        collector.endpoint()
+    );
+    let mut spantap = Setup::new(yaml).split().start()?;
+    let folder = host::folder()?;
+    let mut shown = |service: &str, wanted: u64| -> Result<()> {
+        let labels = format!("job=\"{service}\"");
+        host::wait_for(&format!("{wanted} of {service} in a scrape"), ARRIVAL, || {
+            let text = http::get(port, "/metrics").ok()?.text();
+            let mut of = text.lines().filter(|line| line.starts_with("http_server_active_requests{"));
+            let line = of.find(|line| line.contains(&labels))?;
+            line.ends_with(&format!(" {wanted}")).then_some(())
+        })?;
+        collector.wait_until(ARRIVAL, |telemetry| {
+            let points: Vec<_> = telemetry.points(ACTIVE).filter(|point| point.service() == service).collect();
+            ensure!(points.len() == 1 && points.iter().all(|point| point.count == wanted), "{points:?}");
+            let of = points.iter().map(|point| (&point.attributes, &point.unit));
+            for (attributes, unit) in of {
+                ensure!(attributes.text("http.request.method") == Some("GET"), "{attributes:?}");
+                ensure!(attributes.text("url.scheme") == Some("http") && unit == "{request}", "{attributes:?}");
+                ensure!(!attributes.has("server.address"), "only where it is asked for");
+            }
+            Ok(())
+        })
+    };
+
+    let mut pair = Pair::prepare("slow")?;
+    let (server, client) = slow();
+    pair.begin(&server, &client, folder.path())?;
+    pair.server.wait_signal("read", ARRIVAL)?;
+    shown("slow-server", OPEN.into())?;
+    pair.signal("answer")?;
+    shown("slow-server", 0)?;
+    pair.signal("over")?;
+    pair.finish(ARRIVAL)?;
+
+    // A server that dies with its requests.
+    let mut pair = Pair::prepare("dying")?;
+    pair.begin(&server, &client, folder.path())?;
+    pair.server.wait_signal("read", ARRIVAL)?;
+    shown("dying-server", OPEN.into())?;
+    pair.server.kill();
+    shown("dying-server", 0)?;
+
+    // An agent that dies, and is started anew: what was open before is not known any more, what comes is.
+    let pair = Pair::prepare("later")?;
+    pair.begin(&server, &client, folder.path())?;
+    pair.server.wait_signal("read", ARRIVAL)?;
+    shown("later-server", OPEN.into())?;
+    spantap.restart_agent(|| ())?;
+    shown("later-server", 0)?;
     spantap.stop().map(drop)
 }

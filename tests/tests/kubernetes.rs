@@ -213,6 +213,22 @@ fn values(tools: &Tools) -> Result<()> {
         ensure!(mounts("forwarder")?.contains("/var/lib/spantap"), "the forwarder cannot reach it");
         ensure!(!mounts("agent")?.contains("/var/lib/spantap"), "the agent has no use for it");
     }
+    let objects = tools.template(&["--set", "agent.tls=true"])?;
+    let security = &container(of_kind(&objects, "DaemonSet")?, "agent")?["securityContext"];
+    let added = json!(["BPF", "PERFMON", "SYS_PTRACE", "DAC_READ_SEARCH", "SYS_ADMIN", "CHECKPOINT_RESTORE"]);
+    ensure!(security["capabilities"] == json!({"drop": ["ALL"], "add": added}), "{security}");
+    ensure!(security["allowPrivilegeEscalation"] == false && security["privileged"] == false, "{security}");
+    let objects = tools.template(&[
+        "--set",
+        "agent.contextPropagation=true",
+        "--set-json",
+        r#"config={"ebpf":{"wakeup_len":7}}"#,
+    ])?;
+    let file = of_kind(&objects, "ConfigMap")?["data"]["spantap.yml"].as_str().unwrap_or_default();
+    ensure!(file.contains("context_propagation: headers") && file.contains("wakeup_len: 7"), "{file}");
+    let security = &container(of_kind(&objects, "DaemonSet")?, "agent")?["securityContext"];
+    let added = json!(["BPF", "PERFMON", "SYS_PTRACE", "DAC_READ_SEARCH", "NET_ADMIN"]);
+    ensure!(security["capabilities"] == json!({"drop": ["ALL"], "add": added}), "{security}");
     // Credentials are the forwarder's alone.
     let names: Vec<_> = agent["env"].as_array().context("no env")?.iter().map(|v| v["name"].clone()).collect();
     ensure!(names == ["SPANTAP_CONFIG_PATH", "SPANTAP_SOCKET"], "{names:?}");
@@ -226,6 +242,8 @@ fn volume<'a>(daemon_set: &'a Value, name: &str) -> Option<&'a Value> {
 fn unknown_values(tools: &Tools) -> Result<()> {
     for (set, names) in [
         ("agent.privileged=true", "privileged"),
+        ("agent.tls=auto", "tls"),
+        ("agent.contextPropagation=headers", "contextPropagation"),
         ("endpoint=collector:4318", "endpoint"),
         ("tolerations=all", "tolerations"),
         ("spool.hostPath=var", "hostPath"),

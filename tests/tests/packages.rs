@@ -20,7 +20,9 @@ use spantap_tests::{
 };
 
 const UNITS: [&str; 2] = ["spantap-forwarder.service", "spantap-agent.service"];
-/// Highest exposure that `systemd-analyze security` may give, in tenths; it was 1.2 and 1.5.
+/// The agent's options, each by itself.
+const DROP_INS: [&str; 2] = ["tls.conf", "propagation.conf"];
+/// Highest exposure that `systemd-analyze security` may give, in tenths; it was 1.2 and 1.5, with either option 1.9.
 const EXPOSURE: &str = "20";
 const CONFIGURATION: &str = "etc/spantap/spantap.yml";
 const SECRETS: &str = "etc/default/spantap";
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         .case_unless(host::lacks("dpkg-deb"), "package_without_programs_is_refused", |()| no_programs())
         .case("shipped_configuration_is_taken_and_so_are_its_examples", |()| configuration())
         .case_unless(host::lacks("systemd-analyze"), "units_are_valid_and_hardened", |()| units())
+        .case_unless(lacks_for_units(), "units_run_as_they_are_shipped", |()| units_run())
         .run()
 }
 
@@ -261,7 +264,32 @@ fn configuration() -> Result<()> {
 
 /// As installed, but for the place of the programs: systemd looks whether they are there.
 fn units() -> Result<()> {
+    [None]
+        .into_iter()
+        .chain(DROP_INS.map(Some))
+        .try_for_each(|option| units_with(option).with_context(|| format!("{option:?}")))
+}
+
+fn lacks_for_units() -> Option<Reason> {
+    let systemd = (!Path::new("/lib/systemd/systemd").exists()).then(|| "no /lib/systemd/systemd".to_owned());
+    host::lacks_root_and_btf().or_else(|| ["nginx", "curl", "unshare"].into_iter().find_map(host::lacks)).or(systemd)
+}
+
+/// By a service manager: that they are valid says nothing about whether the programs can do with what is left to them.
+fn units_run() -> Result<()> {
+    let programs = host::programs()?;
+    ["", "tls", "propagation"].into_iter().try_for_each(|option| {
+        succeed(Command::new(host::repository().join("tools/try-units.sh")).arg(&programs).arg(option)).map(drop)
+    })
+}
+
+fn units_with(option: Option<&str>) -> Result<()> {
     let folder = host::folder()?;
+    if let Some(option) = option {
+        let (from, to) = ("packaging/systemd/spantap-agent.service.d", folder.path().join("spantap-agent.service.d"));
+        fs::create_dir(&to)?;
+        fs::copy(host::repository().join(from).join(option), to.join(option))?;
+    }
     let programs = host::programs()?;
     for unit in UNITS {
         let text = fs::read_to_string(host::repository().join("packaging/systemd").join(unit))?;

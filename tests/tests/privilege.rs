@@ -2,19 +2,14 @@
 //! them dies.
 #![allow(missing_docs)]
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    os::unix::fs::MetadataExt as _,
-    process::{Command, ExitCode},
-    time::Duration,
-};
+use std::{fs, os::unix::fs::MetadataExt as _, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use spantap_tests::{
     credentials::{Credentials, bit},
     host::{self, wait_for},
+    kernel_programs,
     load::Steady,
     place::{LIMIT, Place, observed},
     process::Process,
@@ -84,11 +79,12 @@ fn three_processes() -> Result<()> {
     let forwarder = Credentials::of(whole.spantap.pid())?;
     ensure!(forwarder == Credentials::of_forwarder(uid), "forwarder: {forwarder:?}");
     let agent = Credentials::of(whole.agent()?)?;
-    ensure!(agent == Credentials::of_agent(0, bit::KEPT), "agent: {agent:?}");
+    ensure!(agent == Credentials::of_agent(0, bit::KEPT_WITH_TLS), "agent: {agent:?}");
 
     // It has none itself, and hands an agent what that needs: by the bounding set, as root does.
     let supervisor = Credentials::of(whole.supervisor()?)?;
-    let handed = bit::KEPT | bit::DAC_OVERRIDE | bit::SETGID | bit::SETPCAP | bit::PERFMON | bit::BPF | bit::SYS_ADMIN;
+    let handed =
+        bit::KEPT_WITH_TLS | bit::DAC_OVERRIDE | bit::SETGID | bit::SETPCAP | bit::PERFMON | bit::BPF | bit::SYS_ADMIN;
     ensure!(supervisor.effective | supervisor.permitted | supervisor.inherited == 0, "supervisor: {supervisor:?}");
     ensure!(supervisor.bounding == handed, "supervisor: {supervisor:?}, expected bounding set {handed:x}");
 
@@ -118,7 +114,7 @@ fn agent_is_killed() -> Result<()> {
     spantap.wait_ready(LIMIT, |_| healthy(place).is_ok_and(|said| said.code == Some(0)))?;
     whole.observed("/again")?;
     let agent = Credentials::of(second)?;
-    ensure!(agent == Credentials::of_agent(0, bit::KEPT), "the second agent: {agent:?}");
+    ensure!(agent == Credentials::of_agent(0, bit::KEPT_WITH_TLS), "the second agent: {agent:?}");
     load.stop().context("the watched program noticed")?;
     let log = whole.spantap.log();
     ensure!(log.contains("the agent died; starting it again"), "the supervisor says nothing: {log}");
@@ -140,33 +136,14 @@ fn agent_ends_for_good() -> Result<()> {
     gone("the supervisor", supervisor)
 }
 
-/// The programs whose descriptors, or those of links to them, a process holds.
-fn programs_of(pid: u32) -> Result<BTreeSet<u32>> {
-    let folder = format!("/proc/{pid}/fdinfo");
-    let texts = fs::read_dir(&folder).context(folder)?.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
-    let id = |text: String| text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok());
-    Ok(texts.filter_map(id).collect())
-}
-
-fn is_loaded(program: u32) -> bool {
-    let bpftool = host::find("bpftool").unwrap_or_default();
-    let shown = Command::new(bpftool).args(["prog", "show", "id", &program.to_string()]).output();
-    shown.is_ok_and(|shown| shown.status.success())
-}
-
 fn spantap_is_killed() -> Result<()> {
     let mut whole = Whole::start()?;
     let (supervisor, agent) = (whole.supervisor()?, whole.agent()?);
-    let programs = programs_of(agent)?;
-    ensure!(!programs.is_empty() && programs.iter().all(|program| is_loaded(*program)), "programs: {programs:?}");
+    let programs = kernel_programs::attached(agent)?;
     whole.spantap.kill();
     gone("the agent", agent)?;
     gone("the supervisor", supervisor)?;
-    // The kernel takes them down after their last descriptor is closed: with each probe of a TLS library it waits until
-    // nobody can be in it any more, a second and more for all of them, and longer where others end at the same time.
-    wait_for("the end of the programs", Duration::from_secs(60), || {
-        (!programs.iter().any(|program| is_loaded(*program))).then_some(())
-    })?;
+    kernel_programs::wait_gone(&programs)?;
 
     // The socket is still there; the next start replaces it.
     ensure!(whole.place.socket().exists(), "who removed the socket?");

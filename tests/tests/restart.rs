@@ -81,8 +81,8 @@ fn agent_restarts() -> Result<()> {
 fn keeps_little(agent: u32) -> Result<()> {
     let status = std::fs::read_to_string(format!("/proc/{agent}/status"))?;
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    // CAP_SYS_PTRACE is bit 19, CAP_DAC_READ_SEARCH bit 2.
-    let kept = Some("0000000000080004");
+    // CAP_CHECKPOINT_RESTORE (TLS is read) is bit 40, CAP_SYS_PTRACE 19, CAP_DAC_READ_SEARCH 2.
+    let kept = Some("0000010000080004");
     for (name, expected) in [
         ("CapEff:", kept),
         ("CapPrm:", kept),

@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 use std::{
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, ExitCode},
     sync::Arc,
@@ -15,7 +16,7 @@ use spantap_tests::{
     host, http,
     https::{self, lost, nothing_lost, own_peer},
     process::Process,
-    servers::python_over_tls,
+    servers::{python, python_over_tls},
     spantap::{Setup, Spantap},
     suite::{Suite, World},
     telemetry::{Kind, Span},
@@ -24,6 +25,7 @@ use spantap_tests::{
 const ARRIVAL: Duration = Duration::from_secs(15);
 const CONNECTIONS: usize = 20;
 const REQUESTS: usize = 40;
+const BIG: u64 = 100 * 1024 * 1024;
 
 struct Tls {
     spantap: Option<Spantap>,
@@ -49,6 +51,8 @@ fn main() -> ExitCode {
         .case("pipelined_requests", pipelined)
         .case("nginx_asks_over_tls", upstream)
         .case("curl_asks", curl_asks)
+        .case("a_download_of_100_mb", download)
+        .case("a_client_that_leaves_in_the_body", leaves)
         .case("http2_is_said_not_to_be_read", http2)
         .case("what_is_read_is_told", told)
         .case("turned_off_it_counts_as_encrypted", turned_off)
@@ -91,11 +95,18 @@ http {{
     listen 127.0.0.1:{port} ssl http2;
     ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;
     location / {{ return 200 \"hello\\n\"; }}
+    location /files/ {{ root {folder}; }}
     location /proxy/ {{ proxy_pass https://behind; proxy_http_version 1.1; proxy_set_header Connection \"\"; }}
   }}
 }}
 "
     );
+    // Its workers run as another user.
+    std::fs::set_permissions(at, std::fs::Permissions::from_mode(0o755))?;
+    std::fs::create_dir(at.join("files"))?;
+    for name in ["big", "left"] {
+        std::fs::File::create(at.join("files").join(name))?.set_len(BIG)?;
+    }
     let path = at.join("nginx.conf");
     std::fs::write(&path, text)?;
     let mut command = Command::new(host::find("nginx").context("no nginx")?);
@@ -171,6 +182,52 @@ fn curl_asks(tls: &mut Tls) -> Result<()> {
     let port = i64::from(tls.nginx);
     ensure!(spans.iter().all(|span| span.attributes.number("network.peer.port") == Some(port)), "another peer");
     tls.spans(Kind::Server, tls.nginx, "/curl", 3).map(drop)
+}
+
+/// Records of 16 KB; what follows on the same connection is told as well.
+fn download(tls: &mut Tls) -> Result<()> {
+    let before = tls.losses()?;
+    let url = |path: &str| format!("https://127.0.0.1:{}/files/{path}", tls.nginx);
+    let (big, next) = (url("big?big"), url("big?next"));
+    curl(&["--http1.1", &big, "-o", "/dev/null"], &next)?;
+    for kind in [Kind::Server, Kind::Client] {
+        let spans = tls.spans(kind, tls.nginx, "/files/big", 2)?;
+        for span in &spans {
+            let size = span.attributes.number("http.response.body.size");
+            ensure!(
+                size == i64::try_from(BIG).ok() && span.attributes.text("error.type").is_none(),
+                "{kind:?}: {size:?}"
+            );
+        }
+    }
+    nothing_lost(&before, &tls.losses()?)
+}
+
+fn leaves(tls: &mut Tls) -> Result<()> {
+    let before = tls.losses()?;
+    let code = r#"
+import socket, ssl, struct, sys
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT); context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+tls = context.wrap_socket(socket.create_connection(("127.0.0.1", int(sys.argv[1]))))
+tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+tls.sendall(b"GET /files/left HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % int(sys.argv[1]))
+tls.recv(1000)
+tls.close()
+"#;
+    https::succeeds(Command::new(python()?).args(["-c", code, &tls.nginx.to_string()]))?;
+    let (collector, port) = (&mut tls.collector, i64::from(tls.nginx));
+    collector.wait_until(ARRIVAL, |telemetry| {
+        let left = |s: &&Arc<Span>| s.path() == "/files/left" && s.attributes.number("server.port") == Some(port);
+        let found: Vec<_> = telemetry.spans.iter().filter(left).collect();
+        ensure!(found.len() == 1, "{} spans", found.len());
+        for span in found {
+            let said = ["spantap.outcome", "error.type"].map(|key| span.attributes.text(key));
+            ensure!(said == [Some("aborted"), Some("connection_reset")], "{said:?}");
+            ensure!(span.status_code() == Some(200), "status {:?}", span.status_code());
+        }
+        Ok(())
+    })?;
+    nothing_lost(&before, &tls.losses()?)
 }
 
 fn http2(tls: &mut Tls) -> Result<()> {

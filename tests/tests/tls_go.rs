@@ -110,9 +110,7 @@ fn many(go: &mut Go) -> Result<()> {
         https::ask(port, "/many", [CONNECTIONS, REQUESTS, 1], &[])?;
         own_peer(&go.spans(Kind::Server, port, "/many", CONNECTIONS * REQUESTS)?)?;
     }
-    let after = go.spantap.losses()?;
-    ensure!(lost(&before, "exchange_not_observed") == lost(&after, "exchange_not_observed"), "{after:?}");
-    nothing_lost(&before, &after)
+    nothing_lost(&before, &go.spantap.losses()?)
 }
 
 fn pipelined(go: &mut Go) -> Result<()> {
@@ -124,8 +122,7 @@ fn pipelined(go: &mut Go) -> Result<()> {
     nothing_lost(&before, &go.spantap.losses()?)
 }
 
-/// Both servers at once, by goroutines of one client. Some of its exchanges are counted as not observed although they are
-/// reported (a limit that the README names), so that reason is not looked at here.
+/// Both servers at once, by goroutines of one client.
 fn asks(go: &mut Go) -> Result<()> {
     let before = go.spantap.losses()?;
     let at = go.folder.path();

@@ -143,8 +143,12 @@ const SPECIFICATION: &[(&str, &str)] = &[
     ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", ""),
 ];
 
+/// Begins names that the specification gives to exporters of OTLP; the exceptions are for signals that Spantap does not have.
+const EXPORTERS: (&str, [&str; 2]) =
+    ("OTEL_EXPORTER_OTLP_", ["OTEL_EXPORTER_OTLP_LOGS_", "OTEL_EXPORTER_OTLP_PROFILES_"]);
+
 /// Warnings for variables that are set without an effect: those of keys that are not served, and names in
-/// Spantap's and Beyla's families that nobody knows.
+/// Spantap's and Beyla's families and among those of OTLP exporters that nobody knows.
 pub(crate) fn check_variables(env: &Environment) -> Vec<Warning> {
     let mut known: Vec<(String, &Key)> = Vec::new();
     for key in all() {
@@ -170,7 +174,9 @@ pub(crate) fn check_variables(env: &Environment) -> Vec<Warning> {
             }
             continue;
         }
-        let ours = ["SPANTAP_", "OTEL_EBPF_", "BEYLA_"].iter().any(|prefix| name.starts_with(prefix));
+        let (exporters, foreign) = EXPORTERS;
+        let ours = ["SPANTAP_", "OTEL_EBPF_", "BEYLA_", exporters].iter().any(|prefix| name.starts_with(prefix))
+            && !foreign.iter().any(|prefix| name.starts_with(prefix));
         if ours && !OTHERS.contains(&name) && !is_service_link(name) {
             let near = nearest(name, known.iter().map(|(known, _)| known.as_str()).chain(OTHERS.iter().copied()));
             warn(

@@ -1,6 +1,6 @@
 //! Beyla's keys: probes, injection, language agents.
 
-use super::{Key, later};
+use super::{Key, later, served};
 
 #[rustfmt::skip]
 pub(super) const KEYS: &[Key] = &[
@@ -14,7 +14,7 @@ pub(super) const KEYS: &[Key] = &[
     later("ebpf.buffer_sizes.mysql", "OTEL_EBPF_BPF_BUFFER_SIZE_MYSQL", ""),
     later("ebpf.buffer_sizes.postgres", "OTEL_EBPF_BPF_BUFFER_SIZE_POSTGRES", ""),
     later("ebpf.buffer_sizes.tcp", "OTEL_EBPF_BPF_BUFFER_SIZE_TCP", ""),
-    later("ebpf.context_propagation", "OTEL_EBPF_BPF_CONTEXT_PROPAGATION", "disabled"),
+    served("ebpf.context_propagation", "OTEL_EBPF_BPF_CONTEXT_PROPAGATION"),
     later("ebpf.couchbase_db_cache_size", "OTEL_EBPF_COUCHBASE_DB_CACHE_SIZE", "1024"),
     later("ebpf.disable_black_box_cp", "OTEL_EBPF_BPF_DISABLE_BLACK_BOX_CP", "false"),
     later("ebpf.dns_request_timeout", "OTEL_EBPF_BPF_DNS_REQUEST_TIMEOUT", "5s"),

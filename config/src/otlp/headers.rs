@@ -36,7 +36,10 @@ pub(super) fn headers(text: &str) -> (Vec<(String, Secret)>, Vec<String>) {
 }
 
 fn header(member: &str) -> Result<(String, Secret), String> {
-    let (name, value) = member.split_once('=').ok_or("not of the form name=value")?;
+    // A colon before the sign is that of HTTP's own form; the sign may be the end of a value in base64.
+    let halves = member.split_once('=').filter(|(name, _)| !name.contains(':'));
+    let (name, value) =
+        halves.ok_or("not of the form name=value (a colon separates nothing here: Authorization=Basic%20…)")?;
     checked(name, percent_decode_str(value.trim()).decode_utf8_lossy().into_owned())
 }
 

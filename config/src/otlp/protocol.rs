@@ -29,7 +29,11 @@ pub(super) fn protocol(
             }
             _ if given.is_variable() => {
                 // Enumerations of the specification: an unknown value is reported and ignored.
-                let message = format!("{}: unknown protocol {}, ignored", given.key, given.shown()?);
+                let message = format!(
+                    "{}: unknown protocol {}, expected http/protobuf, http/json or grpc; ignored",
+                    given.key,
+                    given.shown()?
+                );
                 settings.warn(given.place(), message);
             }
             _ => return Err(given.invalid("http/protobuf, http/json or grpc")),

@@ -23,7 +23,7 @@ pub(crate) fn parse(text: &str) -> Result<Option<Node>, Flaw> {
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| Flaw {
             at: Position { line: error.marker().line(), column: error.marker().col() + 1 },
-            message: format!("not YAML: {}", error.info()),
+            message: format!("not YAML: {}{}", error.info(), hint(error.info())),
         })?;
         builder.event(event, position(span))?;
     }
@@ -177,4 +177,14 @@ fn merge(mut entries: Vec<Entry>, mut keys: BTreeSet<String>, merged: Vec<Node>)
         }
     }
     Ok(entries)
+}
+
+/// What is behind the usual mistake.
+fn hint(said: &str) -> &'static str {
+    // A list or a mapping on one line: `[/users/{id}]`.
+    if said.contains("flow sequence") || said.contains("flow mapping") {
+        "; a text with any of {}[], has to stand in quotes there"
+    } else {
+        ""
+    }
 }

@@ -19,6 +19,8 @@ use nix::{
 };
 use spantap_doctor::{Check, Group, Lack};
 
+use crate::ingest::{BindError, refused_directory};
+
 const ID: &str = "socket.path";
 const ELSEWHERE: &str = "set spantap.socket (SPANTAP_SOCKET) to another path, for both programs";
 
@@ -62,14 +64,14 @@ struct Directory {
     path: PathBuf,
     /// Whether this user may make something there.
     writable: Result<(), nix::Error>,
-    /// Whether others than its owner may, too; a sticky directory does not let them take away what is not theirs.
-    open_to_others: bool,
+    /// Why a start takes it for no safe place.
+    refused: Option<BindError>,
 }
 
-/// Looks.
-pub(super) fn look(path: &Path) -> (Check, Option<Listener>) {
+/// Looks. `owner`: the user that the socket is made for, if that is another one.
+pub(super) fn look(path: &Path, owner: Option<u32>) -> (Check, Option<Listener>) {
     let there = there(path);
-    let check = judge(path, &there, &directory(path), getuid().is_root());
+    let check = judge(path, &there, &directory(path, owner), getuid().is_root());
     let listener = match there {
         There::Listening(listener, _) if check.exit_code.is_none() => Some(listener),
         _ => None,
@@ -135,14 +137,13 @@ fn name_of(uid: u32) -> String {
     User::from_uid(Uid::from_raw(uid)).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }
 
-fn directory(socket: &Path) -> Directory {
+fn directory(socket: &Path, owner: Option<u32>) -> Directory {
     let folders = socket.ancestors().skip(1);
     let path = folders.into_iter().find(|folder| folder.is_dir()).unwrap_or(Path::new("/")).to_owned();
-    let mode = fs::metadata(&path).map(|found| found.mode()).unwrap_or_default();
     let flags = AccessFlags::W_OK | AccessFlags::X_OK;
     Directory {
         writable: faccessat(AT_FDCWD, &path, flags, AtFlags::AT_EACCESS),
-        open_to_others: mode & 0o022 != 0 && mode & 0o1000 == 0,
+        refused: refused_directory(socket, owner),
         path,
     }
 }
@@ -169,6 +170,23 @@ fn judge(path: &Path, there: &There, directory: &Directory, root: bool) -> Check
         }
         There::Stale | There::Nothing => {}
     }
+    if let Some(refused) = &directory.refused {
+        let (why, fix) = match refused {
+            BindError::Writable { path, mode } => (
+                format!("users beside its owner may write {} (mode {mode:o})", path.display()),
+                format!("chmod go-w {}", path.display()),
+            ),
+            BindError::Stranger { path, uid, wanted } => {
+                (format!("{} belongs to user {uid}", path.display()), format!("chown {wanted} {}", path.display()))
+            }
+            other => return failed(Lack::Thing, other.to_string(), ELSEWHERE),
+        };
+        return failed(
+            Lack::Thing,
+            format!("{why}, who could replace the socket; a start refuses that"),
+            &format!("{fix}, or {ELSEWHERE}"),
+        );
+    }
     if let Err(error) = directory.writable {
         let lack = if root { Lack::Thing } else { Lack::Privilege };
         let finding = format!("{path} cannot be made: {folder}: {}", error.desc());
@@ -178,14 +196,6 @@ fn judge(path: &Path, there: &There, directory: &Directory, root: bool) -> Check
         There::Stale => "is a socket that nobody listens on; a start replaces it",
         _ => "can be made",
     };
-    if directory.open_to_others {
-        return Check::degraded(
-            Group::Socket,
-            ID,
-            format!("{path} {what}; but others may write to {folder} and put a socket of their own there"),
-            format!("chmod go-w {folder}"),
-        );
-    }
     Check::ok(Group::Socket, ID, format!("{path} {what}"))
 }
 
@@ -208,7 +218,7 @@ mod tests {
     fn what_can_be_at_the_path() {
         let folder = folder(0o755);
         let path = folder.path().join("sub/ingest.sock");
-        assert_eq!(look(&path).0.state, State::Ok, "the folder is made as well");
+        assert_eq!(look(&path, None).0.state, State::Ok, "the folder is made as well");
         assert!(!path.exists() && !folder.path().join("sub").exists(), "nothing was made");
 
         let path = folder.path().join("ingest.sock");
@@ -217,29 +227,44 @@ mod tests {
         assert!(matches!(&there, There::Listening(who, Some(_)) if who.pid == Some(std::process::id())), "{there:?}");
         assert_eq!(user_of(std::process::id()), Some(nix::unistd::geteuid().as_raw()));
         drop(listener);
-        let (stale, nobody) = look(&path);
+        let (stale, nobody) = look(&path, None);
         assert!(stale.state == State::Ok && stale.finding.contains("a start replaces it"), "{stale:?}");
         assert!(nobody.is_none() && path.exists(), "left alone");
 
         let link = folder.path().join("link.sock");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert!(look(&link).0.finding.contains("a symbolic link"));
+        assert!(look(&link, None).0.finding.contains("a symbolic link"));
         let file = folder.path().join("file.sock");
         fs::write(&file, "").unwrap();
-        assert_eq!(look(&file).0.exit_code, Some(Lack::Thing));
-        assert_eq!(look(&file.join("below/ingest.sock")).0.state, State::Failed);
+        assert_eq!(look(&file, None).0.exit_code, Some(Lack::Thing));
+        assert_eq!(look(&file.join("below/ingest.sock"), None).0.state, State::Failed);
     }
 
     #[test]
     fn a_folder_that_others_may_write_is_no_place() {
-        assert_eq!(look(&folder(0o777).path().join("x.sock")).0.state, State::Degraded);
-        assert_eq!(look(&folder(0o1777).path().join("x.sock")).0.state, State::Ok);
+        for mode in [0o777, 0o1777, 0o775] {
+            let folder = folder(mode);
+            let check = look(&folder.path().join("x.sock"), None).0;
+            assert_eq!(check.exit_code, Some(Lack::Thing), "{check:?}");
+            assert!(check.fix.is_some_and(|fix| fix.starts_with("chmod go-w ")), "{mode:o}");
+            // One that is made there is another folder.
+            assert_eq!(look(&folder.path().join("sub/x.sock"), None).0.state, State::Ok, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_strangers_folder_is_told_with_whose_it_has_to_be() {
+        let refused = Some(BindError::Stranger { path: "/srv/x".into(), uid: 7, wanted: 65534 });
+        let place = Directory { path: "/srv/x".into(), writable: Ok(()), refused };
+        let check = judge(Path::new("/srv/x/ingest.sock"), &There::Nothing, &place, true);
+        assert_eq!(check.exit_code, Some(Lack::Thing), "{check:?}");
+        assert!(check.finding.contains("user 7") && check.fix.is_some_and(|fix| fix.contains("chown 65534 /srv/x")));
     }
 
     #[test]
     fn judgement_of_what_this_test_cannot_make() {
         let path = Path::new("/run/spantap/ingest.sock");
-        let place = |writable| Directory { path: "/run".into(), writable, open_to_others: false };
+        let place = |writable| Directory { path: "/run".into(), writable, refused: None };
         let of = |there: &There, writable, root| judge(path, there, &place(writable), root);
         assert_eq!(of(&There::Nothing, Err(nix::Error::EACCES), false).exit_code, Some(Lack::Privilege));
         assert_eq!(of(&There::Stale, Err(nix::Error::EROFS), true).exit_code, Some(Lack::Thing));

@@ -74,7 +74,7 @@ impl Connection {
                 close.reset = true;
                 Some(*close.first.get_or_insert(ClosedBy::Reset))
             }
-            EventKind::Send | EventKind::Receive => None,
+            EventKind::Send | EventKind::Receive | EventKind::Connect | EventKind::Link => None,
         };
         if let Some(by) = decided {
             close.decided.get_or_insert((event.time, by));
@@ -162,6 +162,9 @@ impl Connection {
     ) {
         let server = self.is_server();
         let close = self.close;
+        // Over TLS its close_notify (RFC 8446, section 6.1) ends the data, and nobody reads the end of the socket's. It had come
+        // all the same, and a close that leaves bytes unread is a reset.
+        let all_read = close.end_of_stream || self.tls && close.first == Some(ClosedBy::Peer) && !close.reset;
         let responses = self.stream_mut(requests.other());
         let (last, end_seen) = (responses.last, responses.end_seen);
         let mode = std::mem::replace(&mut responses.mode, Mode::Lost);
@@ -172,7 +175,7 @@ impl Connection {
             }
             Mode::Body { .. } | Mode::Chunked(_) => Some(false),
             // A reset or a client that stops reading ends the connection, but not the response.
-            Mode::UntilClose if close.first == Some(ClosedBy::Reset) || !server && !close.end_of_stream => Some(false),
+            Mode::UntilClose if close.first == Some(ClosedBy::Reset) || !server && !all_read => Some(false),
             Mode::UntilClose => end_seen.then_some(true),
             Mode::Unframed(state) if state.chunked => match state.recent.last_chunk() {
                 // A trailer section ends so, and so may chunk data.

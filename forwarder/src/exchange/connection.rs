@@ -195,7 +195,7 @@ impl Connection {
         if self.phase == Phase::New {
             self.begins(direction, &event);
         }
-        let missing = event.turn.saturating_sub(self.turn).saturating_sub(1);
+        let missing = self.missing_before(event.turn);
         if event.turn >= self.turn {
             (self.turn, self.turn_direction) = (event.turn, direction);
         }

@@ -64,6 +64,19 @@ impl Held {
 }
 
 impl Connection {
+    /// How many turns are missing right before an event of this one. If it comes late, it is one of those that are missing
+    /// before an event that waits: it takes its place among them, and they are counted once.
+    pub(super) fn missing_before(&mut self, turn: u32) -> u32 {
+        let waiting = self.held.iter_mut().flat_map(|held| held.events.iter_mut());
+        for Waiting { event, missing, .. } in waiting {
+            let back = event.turn.saturating_sub(turn);
+            if back > 0 && back <= *missing {
+                return std::mem::replace(missing, back - 1) - back;
+            }
+        }
+        turn.saturating_sub(self.turn).saturating_sub(1)
+    }
+
     /// Gives `event` back if it is its turn, else keeps it. `missing` turns are missing before it.
     pub(super) fn hold<S: Sink>(
         &mut self,

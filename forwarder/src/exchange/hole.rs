@@ -117,10 +117,12 @@ impl Connection {
             responses.lost_to = responses.lost_to.max(to);
         }
         let mut doubtful = false;
-        ctx.requests.each(&self.queue, |open| {
+        let Context { requests, sink, .. } = ctx;
+        requests.each(&self.queue, |open| {
             if open.opposite < to && open.response.is_none() {
                 open.doubtful = true;
                 doubtful = true;
+                sink.doubted(open.serial);
             }
         });
         if self.pipelined && (doubtful || to == u64::MAX) {

@@ -43,6 +43,7 @@ impl Beginning<'_> {
             process: self.process.clone(),
             thread: self.event.thread,
             blocking: self.event.blocking,
+            propagated: self.event.propagated,
             began: self.event.began,
             time: self.event.time,
             // Told of the event's first byte; a later one may have come later.

@@ -48,6 +48,7 @@ impl Connection {
     ) {
         let RequestHead { mut request, body, fields } = head;
         request.headers.captured = captured(&fields, &ctx.capture.request);
+        request.headers.propagated = origin.propagated;
         let framing = if cut { Framing::Unknown } else { framing::of_request(&request.method, request.version, &body) };
         let stream = self.stream_mut(direction);
         stream.body = Some(0);

@@ -135,6 +135,8 @@ pub(super) struct Origin {
     pub(super) thread: u32,
     /// Its event's `blocking`.
     pub(super) blocking: bool,
+    /// Its event's `propagated`.
+    pub(super) propagated: bool,
     /// Its event's `began`.
     pub(super) began: MonotonicNs,
     /// Its event's `time`.

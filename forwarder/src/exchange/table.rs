@@ -11,7 +11,7 @@ use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
 use super::{
-    Capture, Exchange, Opened,
+    Capture, Exchange, Handover, Opened,
     connection::{Connection, Context},
     requests::Requests,
 };
@@ -30,6 +30,8 @@ pub trait Sink {
     fn opened(&mut self, _opened: &Opened<'_>) {}
     /// A request that had begun will not be reported; the loss is told apart.
     fn abandoned(&mut self, _serial: u64) {}
+    /// The response to a request that had begun may have been missed. It may still be reported, or not.
+    fn doubted(&mut self, _serial: u64) {}
 }
 
 /// Bounds of a [`Table`].
@@ -169,6 +171,10 @@ impl Table {
     /// Takes the next event. `process` is that of the event.
     pub fn event<S: Sink>(&mut self, event: SocketEvent, process: &ProcessRef, sink: &mut S) {
         let (socket, is_last) = (event.socket, event.opaque);
+        if matches!(event.kind, model::EventKind::Connect | model::EventKind::Link) {
+            // For links only: what is to be told of the connection is told once bytes move.
+            return;
+        }
         if event.encrypted {
             // Before anything was told of it, or after its plaintext was: what is not read is counted once.
             sink.loss(if event.untied { Reason::TlsPeerUnknown } else { Reason::Encrypted }, 1);
@@ -187,7 +193,8 @@ impl Table {
         let Some(entry) = self.entries.get_mut(at) else { return };
         entry.used = true;
         let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, (&self.limits, &self.capture));
-        if event.tls && moves_bytes && !entry.connection.tls {
+        // By an end of it as well: over the loopback the peer may have answered and closed before the call that wrote the request is told.
+        if event.tls && !entry.connection.tls {
             entry.connection.becomes_tls(ctx);
         }
         entry.connection.event(event, process, ctx);
@@ -278,6 +285,24 @@ impl Table {
         self.end_all(Reason::ResponseNotObserved, sink);
     }
 
+    /// Another run of the agent that has observed beside this one: what is open is for that to finish. It is abandoned here, and
+    /// counted as lost by whoever takes the [`Handover`] if the new run does not tell of it.
+    pub fn hand_over<S: Sink>(&mut self, sink: &mut S) -> Handover {
+        let mut handover = Handover::default();
+        for (_, entry) in &mut self.entries {
+            let connection = &mut entry.connection;
+            handover.note(entry.socket, connection, &self.requests);
+            while let Some(open) = self.requests.pop(&mut connection.queue) {
+                self.stats.requests_lost += 1;
+                sink.abandoned(open.serial);
+            }
+            let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, (&self.limits, &self.capture));
+            connection.flush_unseen(ctx);
+        }
+        self.clear();
+        handover
+    }
+
     /// The program stops. What is complete by now is reported, what is not is counted.
     pub fn drain<S: Sink>(&mut self, sink: &mut S) {
         self.end_all(Reason::OpenAtStop, sink);
@@ -288,6 +313,10 @@ impl Table {
             let ctx = &mut context(&mut self.requests, &mut self.stats, sink, self.now, (&self.limits, &self.capture));
             entry.connection.stop(reason, ctx);
         }
+        self.clear();
+    }
+
+    fn clear(&mut self) {
         self.entries.clear();
         self.index.clear();
         self.waiting.clear();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 mod ends;
+mod handover;
 mod holes;
 mod kit;
 mod odd;

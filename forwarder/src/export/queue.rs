@@ -1,9 +1,10 @@
 //! The queue before a destination: bounded in items and bytes, what is on its way included.
 //!
-//! In: groups of batches. Out: batches one at a time and, where that is too slow, some beside ([`lanes`]), each settled by the worker; what has waited for longest to the spool,
-//! where there is one, before the room is over; overflow is counted.
+//! In: groups of batches. Out: batches one at a time and, where that is too slow, some beside (`lanes`), each settled by the
+//! worker; what does not go to the destination from here (`leaving`); overflow is counted.
 
 mod lanes;
+mod leaving;
 
 use std::{
     collections::VecDeque,
@@ -165,52 +166,34 @@ impl Queue {
                 state.waiting.push_back(batch);
             }
         }
-        self.spill(&mut state, 0, 0);
-        self.book(&mut state);
-        drop(state);
-        self.changed.notify_one();
+        self.changed_to(state);
         self.room_in_lanes.notify_one();
     }
 
-    fn is_full(&self, state: &State, batch: &Batch) -> bool {
-        let Limits { items, bytes, .. } = self.limits;
-        let held = (state.items + state.elsewhere.items, state.bytes + state.elsewhere.bytes);
-        held.0 > 0 && (held.0 + batch.items > items || held.1 + batch.body.len() > bytes)
-    }
-
-    /// Hands what has waited for longest to the spool: all while the destination is away, else what is above half of the
-    /// room once so much more has come.
-    fn spill(&self, state: &mut State, items: u64, bytes: usize) {
-        let Some(spool) = self.spool.as_ref().filter(|_| self.limits.keep == Keep::All) else { return };
-        while self.is_away()
-            || state.items + items > self.limits.items / 2
-            || state.bytes + bytes > self.limits.bytes / 2
-        {
-            let Some(batch) = state.waiting.pop_front() else { return };
-            let (gone, length) = (batch.items, batch.body.len());
-            match spool.offer(batch, false) {
-                Ok(()) => (state.items, state.bytes) = (state.items - gone, state.bytes - length),
-                Err(batch) => return state.waiting.push_front(batch),
-            }
-        }
-    }
-
-    /// Takes back what the spool could not write, and hands it what there is room for now.
-    pub fn exchange_with_spool(&self) {
-        let Some(spool) = &self.spool else { return };
-        let mut state = self.state();
-        for batch in spool.take_returned().into_iter().rev() {
-            if self.is_full(&state, &batch) {
+    /// Puts back what is older than all that waits, in its order; what finds no room is lost.
+    fn put_first(&self, state: &mut State, older: Vec<Batch>) {
+        for batch in older.into_iter().rev() {
+            if self.is_full(state, &batch) {
                 self.books.lost(Reason::ExportQueueFull, batch.items);
             } else {
                 state.add(&batch);
                 state.waiting.push_front(batch);
             }
         }
+    }
+
+    /// Something has come: what is too much goes to the spool, and who waits hears of the rest.
+    fn changed_to(&self, mut state: MutexGuard<'_, State>) {
         self.spill(&mut state, 0, 0);
         self.book(&mut state);
         drop(state);
         self.changed.notify_one();
+    }
+
+    fn is_full(&self, state: &State, batch: &Batch) -> bool {
+        let Limits { items, bytes, .. } = self.limits;
+        let held = (state.items + state.elsewhere.items, state.bytes + state.elsewhere.bytes);
+        held.0 > 0 && (held.0 + batch.items > items || held.1 + batch.body.len() > bytes)
     }
 
     /// Says whether the destination takes nothing.
@@ -238,75 +221,6 @@ impl Queue {
     /// Resolves when something has come, or the queue was closed.
     pub async fn changed(&self) {
         self.changed.notified().await;
-    }
-
-    /// Hands the batch on its way to the spool, if that takes it now.
-    pub fn hand_over(&self) -> bool {
-        let Some(spool) = self.spool.as_ref().filter(|_| self.limits.keep == Keep::All) else { return false };
-        let mut state = self.state();
-        let Some(batch) = state.on_its_way.take() else { return true };
-        let (items, bytes) = (batch.items, batch.body.len());
-        match spool.offer(batch, false) {
-            Ok(()) => {
-                (state.items, state.bytes) = (state.items - items, state.bytes - bytes);
-                self.book(&mut state);
-                true
-            }
-            Err(batch) => {
-                state.on_its_way = Some(batch);
-                false
-            }
-        }
-    }
-
-    /// What is left here at the end, or cannot be delivered with these credentials, is `next`'s.
-    pub fn set_successor(&self, next: &Arc<Queue>) {
-        // There is one reload that replaces an exporter, and so one successor.
-        let _ = self.successor.set(next.clone());
-    }
-
-    /// Hands everything to the successor, what is on its way included; false if there is none.
-    pub fn pass_on(&self) -> bool {
-        let Some(next) = self.successor.get() else { return false };
-        let left = self.take_all(&mut self.state());
-        next.adopt(left);
-        true
-    }
-
-    /// All but what lanes have on their way.
-    fn take_all(&self, state: &mut State) -> Vec<Batch> {
-        let current = state.on_its_way.take();
-        let left = current.into_iter().chain(state.waiting.drain(..)).collect();
-        (state.items, state.bytes) = (0, 0);
-        self.book(state);
-        left
-    }
-
-    /// Takes batches that are older than all that is here.
-    fn adopt(&self, older: Vec<Batch>) {
-        let mut state = self.state();
-        if state.abandoned {
-            drop(state);
-            return match self.successor.get() {
-                Some(next) => next.adopt(older),
-                None => older.iter().for_each(|batch| self.books.lost(Reason::ExportAtStop, batch.items)),
-            };
-        }
-        let newer = !state.waiting.is_empty() || state.on_its_way.is_some();
-        for batch in older.into_iter().rev() {
-            if newer && self.limits.keep == Keep::Latest {
-                self.books.superseded.add(batch.items);
-            } else if self.is_full(&state, &batch) {
-                self.books.lost(Reason::ExportQueueFull, batch.items);
-            } else {
-                state.add(&batch);
-                state.waiting.push_front(batch);
-            }
-        }
-        self.spill(&mut state, 0, 0);
-        self.book(&mut state);
-        drop(state);
-        self.changed.notify_one();
     }
 
     /// Books what became of the batch that is on its way.
@@ -349,26 +263,6 @@ impl Queue {
     /// Resolves when the queue is closed and its deadline has passed.
     pub async fn expired(&self) {
         sleep_until(self.closed().await).await;
-    }
-
-    /// Hands what is left to the spool, then to the successor, and counts what neither takes until `deadline` as not sent
-    /// before the stop.
-    pub async fn abandon(&self, deadline: Instant) {
-        let mut left = {
-            let mut state = self.state();
-            state.abandoned = true;
-            Self::reclaim(&mut state);
-            self.take_all(&mut state)
-        };
-        if let Some(spool) = &self.spool {
-            left = left.into_iter().filter_map(|batch| spool.offer(batch, true).err()).collect();
-            spool.flush(deadline).await;
-            left.extend(spool.take_returned());
-        }
-        match self.successor.get() {
-            Some(next) => next.adopt(left),
-            None => left.iter().for_each(|batch| self.books.lost(Reason::ExportAtStop, batch.items)),
-        }
     }
 }
 

@@ -246,6 +246,7 @@ fn event(batch: &Bytes, range: std::ops::Range<usize>) -> Result<SocketEvent, In
         encrypted: false,
         untied: false,
         blocking: false,
+        propagated: false,
     };
     let (mut kind, mut began_before) = (0, 0);
     // The agent writes fields in the order of their numbers and leaves out zeros: one comparison each, all of them easy to
@@ -272,6 +273,7 @@ fn event(batch: &Bytes, range: std::ops::Range<usize>) -> Result<SocketEvent, In
             event.encrypted = flags & v1::EventFlags::Encrypted as u64 != 0;
             event.untied = flags & v1::EventFlags::Untied as u64 != 0;
             event.blocking = flags & v1::EventFlags::Blocking as u64 != 0;
+            event.propagated = flags & v1::EventFlags::Propagated as u64 != 0;
         })?;
         if reader.at == start {
             // Of a later minor version.
@@ -296,6 +298,8 @@ fn kind_of(number: u64) -> Result<EventKind, Invalid> {
         Some(v1::EventKind::LocalClosed) => Ok(EventKind::LocalClosed),
         Some(v1::EventKind::Closed) => Ok(EventKind::Closed),
         Some(v1::EventKind::Reset) => Ok(EventKind::Reset),
+        Some(v1::EventKind::Connect) => Ok(EventKind::Connect),
+        Some(v1::EventKind::Link) => Ok(EventKind::Link),
         Some(v1::EventKind::Unspecified) | None => Err(Invalid::Kind(number)),
     }
 }

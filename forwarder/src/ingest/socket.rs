@@ -16,7 +16,7 @@ use std::{
     os::{
         fd::OwnedFd,
         unix::{
-            fs::{DirBuilderExt as _, FileTypeExt as _},
+            fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _},
             net::UnixListener,
         },
     },
@@ -160,13 +160,38 @@ fn look(path: &Path) -> Result<Found, BindError> {
         Err(Errno::CONNREFUSED) => Ok(Found::Stale),
         Err(Errno::NOENT) => Ok(Found::Nothing),
         // Says nothing about whether somebody listens.
-        Err(Errno::ACCESS | Errno::PERM) => {
-            Err(BindError::OfAnotherUser { path: path.to_owned(), uid: std::os::unix::fs::MetadataExt::uid(&found) })
-        }
+        Err(Errno::ACCESS | Errno::PERM) => Err(BindError::OfAnotherUser { path: path.to_owned(), uid: found.uid() }),
         // EAGAIN: it has more connections waiting than it takes. EPROTOTYPE: a socket of another kind, in use.
         Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE) => Err(BindError::InUse(path.to_owned())),
         Err(error) => Err(failed(error.into())),
     }
+}
+
+/// What [`bind`] would say of the directory of `path` as it is; `None`: nothing, or it is not there yet. Changes nothing.
+pub fn refused_directory(path: &Path, owner: Option<u32>) -> Option<BindError> {
+    let directory = directory_of(path);
+    let found = fs::symlink_metadata(directory).ok()?;
+    if found.is_symlink() {
+        return Some(BindError::Link(directory.to_owned()));
+    }
+    trusted(directory, found.uid(), found.mode(), owner).err()
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Nobody but root and the forwarder's user may write the directory.
+fn trusted(directory: &Path, uid: u32, mode: u32, owner: Option<u32>) -> Result<(), BindError> {
+    let own = rustix::process::geteuid().as_raw();
+    let path = directory.to_owned();
+    if uid != 0 && uid != own && Some(uid) != owner {
+        return Err(BindError::Stranger { path, uid, wanted: owner.unwrap_or(own) });
+    }
+    if mode & WRITABLE != 0 {
+        return Err(BindError::Writable { path, mode: mode & 0o7777 });
+    }
+    Ok(())
 }
 
 /// A socket that never waits.
@@ -201,7 +226,7 @@ impl Directory {
     /// That of `path`, made if it is missing.
     fn open(path: &Path, owner: Option<u32>) -> Result<Self, BindError> {
         let failed = |error| BindError::Io { path: path.to_owned(), error };
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = directory_of(path);
         let made = match fs::symlink_metadata(directory) {
             Ok(found) if found.is_symlink() => return Err(BindError::Link(directory.to_owned())),
             Ok(_) => false,
@@ -215,17 +240,8 @@ impl Directory {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
         let file = rustix::fs::open(directory, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
         let found = rustix::fs::fstat(&file).map_err(|error| failed(error.into()))?;
+        trusted(directory, found.st_uid, found.st_mode, owner)?;
         let own = rustix::process::geteuid().as_raw();
-        if found.st_uid != 0 && found.st_uid != own && Some(found.st_uid) != owner {
-            return Err(BindError::Stranger {
-                path: directory.to_owned(),
-                uid: found.st_uid,
-                wanted: owner.unwrap_or(own),
-            });
-        }
-        if found.st_mode & WRITABLE != 0 {
-            return Err(BindError::Writable { path: directory.to_owned(), mode: found.st_mode & 0o7777 });
-        }
         if let Some(owner) = owner.filter(|_| made && found.st_uid == own) {
             let path = directory.to_owned();
             rustix::fs::fchown(&file, Some(Uid::from_raw(owner)), None).map_err(|error| BindError::Owner {

@@ -7,11 +7,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Unlinked, pair::Key};
+use super::{Method, Unlinked, pair::Key};
 use crate::{
     exchange::{Opened, Side},
     model::{MonotonicNs, ProcessRef, SocketId},
-    trace::{Given, Lineage},
+    trace::{self, Given, Lineage, context::TraceContext},
 };
 
 /// A node, shared by what descends from it. Used by one task; the lock is for the type's sake. Two are only locked at a
@@ -47,6 +47,17 @@ pub enum Peer {
     Is(NodeRef),
 }
 
+/// Whether a client's parent may be another than it seems; of a server, whether its thread may serve another request than it seems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// No.
+    None,
+    /// A second sign is waited for.
+    Open,
+    /// It is another.
+    Refuted,
+}
+
 /// A request.
 #[derive(Debug)]
 pub struct Node {
@@ -66,8 +77,14 @@ pub struct Node {
     pub mark: u64,
     /// A valid context that came or went with it.
     pub given: Option<Given>,
-    /// Client: the request that its thread served.
+    /// Client: the identity that its request went out with.
+    pub own: Option<TraceContext>,
+    /// Client: the request that it was sent for.
     pub parent: Option<NodeRef>,
+    /// Client: by which rule.
+    pub method: Method,
+    /// How certain that is.
+    pub doubt: Doubt,
     /// Server: the other end.
     pub peer: Peer,
     /// Why it has no parent, if it has none.
@@ -78,6 +95,8 @@ pub struct Node {
     pub mute: bool,
     /// Server: when its thread received a request of another connection although this was not answered.
     pub(super) overtaken: Option<MonotonicNs>,
+    /// Server: its thread sent a request for it.
+    pub(super) asks: bool,
     /// Its identity, once decided.
     pub lineage: Option<Lineage>,
     /// Places where it is looked for.
@@ -103,12 +122,16 @@ impl Node {
             time: opened.time,
             mark: mark.finish(),
             given: Given::of(&opened.request.headers),
+            own: trace::own(&opened.request.headers),
             parent: None,
+            method: Method::Thread,
+            doubt: Doubt::None,
             peer: Peer::None,
             unlinked: Unlinked::PeerUnknown,
             depth: 0,
             mute,
             overtaken: None,
+            asks: false,
             lineage: None,
             keys: Vec::new(),
         })))
@@ -133,14 +156,20 @@ fn upwards(node: &NodeRef, mut look: impl FnMut(&mut Node) -> bool) {
     }
 }
 
-/// Whether it, or what it descends from, waits for the other end of a connection.
+/// Whether it, or what it descends from, waits for the other end of a connection or another sign.
 pub(super) fn is_pending(node: &NodeRef) -> bool {
     let mut pending = false;
     upwards(node, |node| {
-        pending = node.given.is_none() && matches!(node.peer, Peer::Awaited);
+        pending = node.given.is_none() && matches!(node.peer, Peer::Awaited) || is_in_doubt(node);
         !pending
     });
     pending
+}
+
+/// Whether another sign of a client's parent is waited for: of a thread that is who answers the request above.
+fn is_in_doubt(node: &Node) -> bool {
+    let above = || node.parent.as_ref().is_some_and(|parent| parent.borrow().doubt == Doubt::Open);
+    node.side == Side::Client && node.doubt == Doubt::Open && (node.method != Method::Thread || above())
 }
 
 /// Whether `node` descends from `other`, or is it.

@@ -6,10 +6,12 @@ use bytes::Bytes;
 
 use super::*;
 use crate::{
-    exchange::{HttpVersion, Request, RequestHeaders},
-    model::{Connection, ConnectionRef, Endpoints, MonotonicNs, ProcessRef, SocketId, Tie},
+    exchange::{Request, RequestHeaders},
+    model::{Connection, ConnectionRef, Endpoints, EventKind, MonotonicNs, ProcessRef, SocketEvent, SocketId, Tie},
     sample,
 };
+
+mod threads;
 
 struct World {
     links: Links,
@@ -43,12 +45,8 @@ fn tcp(socket: u64, namespaces: (u32, u32), address: [u8; 4], bases: (u32, u32))
 fn request(target: &str, traceparent: Option<&str>) -> Request {
     let traceparent = traceparent.map(|text| Bytes::copy_from_slice(text.as_bytes()));
     Request {
-        method: Bytes::from_static(b"GET"),
-        target: Bytes::copy_from_slice(target.as_bytes()),
-        version: HttpVersion::Http11,
         headers: RequestHeaders { traceparent: traceparent.into_iter().collect(), ..Default::default() },
-        body_size: None,
-        truncated: false,
+        ..sample::request(target)
     }
 }
 
@@ -74,6 +72,17 @@ impl World {
         };
         self.links.opened(&opened, false);
         self.serial
+    }
+
+    /// A thread of the process of `end` sends over its socket.
+    fn sends(&mut self, end: &End, thread: u32, head: &'static [u8]) {
+        let event = SocketEvent {
+            process: end.process.id,
+            thread,
+            head: Bytes::from_static(head),
+            ..sample::socket_event(EventKind::Send, end.connection.socket.0, 0)
+        };
+        self.links.event(&event, &end.process);
     }
 
     fn found(&self, serial: u64) -> Ancestor {
@@ -105,6 +114,7 @@ impl World {
     }
 }
 
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n";
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
 
 #[test]
@@ -175,56 +185,6 @@ fn program(language: &str) -> (End, End, End) {
 }
 
 #[test]
-fn a_thread_that_waits_serves_one_request() {
-    let ask = request("/a", None);
-    for (language, blocking, thread, want) in [
-        ("python", true, 7, true),
-        ("java", true, 7, true),
-        ("python", false, 7, false),
-        ("python", true, 8, false),
-        ("go", true, 7, false),
-        ("nodejs", true, 7, false),
-    ] {
-        let (server, _, client) = program(language);
-        let mut world = World::new();
-        let received = world.open(&server, 7, 10, 0, &ask, blocking);
-        let sent = world.open(&client, thread, 20, 0, &ask, false);
-        let want = if want { Ok((received, Method::Thread)) } else { Err(Unlinked::NoRequest) };
-        assert_eq!(world.parent(sent), want, "{language} {blocking} {thread}");
-        world.end(received, &server, 30);
-        let later = world.open(&client, thread, 40, 50, &ask, false);
-        assert_eq!(world.parent(later), Err(Unlinked::NoRequest), "it was answered");
-    }
-}
-
-#[test]
-fn more_than_one_request_on_a_thread_proves_nothing() {
-    let ask = request("/a", None);
-    let (one, two, client) = program("python");
-    let mut world = World::new();
-    let first = world.open(&one, 7, 10, 0, &ask, true);
-    let early = world.open(&client, 7, 15, 0, &ask, false);
-    assert_eq!(world.parent(early), Ok((first, Method::Thread)));
-    let second = world.open(&two, 7, 20, 0, &ask, true);
-    let sent = world.open(&client, 7, 25, 100, &ask, false);
-    assert_eq!(world.parent(sent), Err(Unlinked::Ambiguous));
-    // The first is answered although the second had come: this program does several things at a time on a thread.
-    world.end(first, &one, 30);
-    assert_eq!(world.parent(early), Err(Unlinked::Interleaved), "not decided yet, and not trusted any more");
-    world.end(second, &two, 40);
-    world.open(&one, 7, 50, 200, &ask, true);
-    let sent = world.open(&client, 7, 60, 300, &ask, false);
-    assert_eq!(world.parent(sent), Err(Unlinked::Interleaved));
-    // A connection that was given up unanswered says nothing of the kind.
-    let mut world = World::new();
-    let first = world.open(&one, 7, 10, 0, &ask, true);
-    world.open(&two, 7, 20, 0, &ask, true);
-    world.links.abandoned(first);
-    let sent = world.open(&client, 7, 25, 0, &ask, false);
-    assert!(world.parent(sent).is_ok());
-}
-
-#[test]
 fn headers_win_unless_they_are_only_handed_on() {
     const GIVEN: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     const OTHER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203332-01";
@@ -233,6 +193,7 @@ fn headers_win_unless_they_are_only_handed_on() {
         let mut world = World::new();
         let asked = world.open(&server, 7, 10, 0, &request("/a", Some(received)), true);
         let asks = world.open(&client, 7, 20, 0, &request("/b", Some(sent)), false);
+        world.sends(&server, 7, ANSWER);
         assert!(matches!(world.found(asked), Ancestor::Header));
         assert_eq!(matches!(world.found(asks), Ancestor::Span(_, Method::Thread)), by_thread);
         assert!(by_thread || matches!(world.found(asks), Ancestor::Header));
@@ -248,6 +209,7 @@ fn what_hangs_on_a_late_end_waits_for_it() {
     let mut world = World::new();
     let received = world.open(&server, 7, 20, 0, &ask, true);
     let asks = world.open(&below, 7, 25, 0, &ask, false);
+    world.sends(&server, 7, ANSWER);
     assert!(matches!(world.end(asks, &below, 30), Taken::Waits(None)));
     assert!(matches!(world.end(received, &server, 40), Taken::Waits(None)));
     assert!(world.links.released(false).is_empty() && world.links.waiting() == 2);

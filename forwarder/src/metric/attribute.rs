@@ -114,6 +114,12 @@ impl Mask {
         Self(self.0 & other.0)
     }
 
+    /// What either has.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Whether `attribute` is in it.
     pub const fn has(self, attribute: Attribute) -> bool {
         self.0 & 1 << attribute as u8 != 0

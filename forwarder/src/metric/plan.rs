@@ -106,8 +106,7 @@ impl Plan {
 
     fn add(&mut self, active: Active) {
         let place = self.active.len();
-        let source = active.instrument.source;
-        let of_exchanges = !source.is_usage() && source != Source::Presence;
+        let of_exchanges = active.instrument.source.is_of_exchanges();
         for (side, groups) in [(Side::Server, &mut self.server), (Side::Client, &mut self.client)] {
             if of_exchanges && active.instrument.side.is_none_or(|of| of == side) {
                 match groups.iter_mut().find(|group| group.mask == active.mask) {
@@ -122,6 +121,11 @@ impl Plan {
     /// Instruments that are on and read `wanted`, with their places.
     pub(super) fn of(&self, wanted: impl Fn(Source) -> bool) -> impl Iterator<Item = (usize, &Active)> {
         self.active.iter().enumerate().filter(move |(_, active)| wanted(active.instrument.source))
+    }
+
+    /// What tells numbers of open requests apart, if they are on.
+    pub(crate) fn open_requests(&self) -> Option<Mask> {
+        self.of(|source| source == Source::OpenRequests).next().map(|(_, active)| active.mask)
     }
 
     /// Whether anything is read of processes.

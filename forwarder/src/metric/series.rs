@@ -31,6 +31,19 @@ pub enum Part {
     Write,
 }
 
+/// What is known of a request before it is answered, as far as it tells series apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OpenRequest {
+    /// `http.request.method`
+    pub method: Method,
+    /// `url.scheme`
+    pub scheme: Scheme,
+    /// `server.address`, if any series keeps it.
+    pub server: Option<Box<str>>,
+    /// `server.port`, the same.
+    pub port: Option<u16>,
+}
+
 /// Attributes of a series but for texts. What the instrument does not keep is `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 struct Labels {
@@ -95,6 +108,18 @@ impl<'a> SeriesRef<'a> {
                 if mask.has(Attribute::Peer) { peer(seen) } else { None },
             ],
         )
+    }
+
+    /// The series that counts `request` where what is in `mask` is kept.
+    pub fn of_open(request: &'a OpenRequest, mask: Mask) -> Self {
+        let labels = Labels {
+            method: Some(request.method).filter(|_| mask.has(Attribute::Method)),
+            scheme: Some(request.scheme).filter(|_| mask.has(Attribute::Scheme)),
+            port: request.port.filter(|_| mask.has(Attribute::ServerPort)),
+            ..Labels::default()
+        };
+        let server = request.server.as_deref().filter(|_| mask.has(Attribute::ServerAddress));
+        Self::new(labels, [server, None, None, None])
     }
 
     /// A series of a process itself.

@@ -2,7 +2,9 @@
 //!
 //! In: an observation and its identity. Out: the span's bytes, appended as field 2 of a `ScopeSpans`.
 
-use super::wire::{attr_bool, attr_double, attr_int, attr_list, attr_parts, attr_str, bytes, fixed64, header, message};
+use super::wire::{
+    attr_bool, attr_double, attr_int, attr_list, attr_parts, attr_str, bytes, fixed64, header, message, put,
+};
 use crate::{
     exchange::{Captured, Side},
     link::Method,
@@ -64,9 +66,9 @@ fn name(w: &mut Vec<u8>, seen: &Observation<'_>, route: Option<&str>) {
     match route {
         Some(route) => {
             header(w, 0x2a, method.len() + 1 + route.len());
-            w.extend_from_slice(method.as_bytes());
+            put(w, method.as_bytes());
             w.push(b' ');
-            w.extend_from_slice(route.as_bytes());
+            put(w, route.as_bytes());
         }
         None => bytes(w, 0x2a, method.as_bytes()),
     }

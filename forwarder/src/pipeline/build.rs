@@ -8,14 +8,14 @@ use std::{
 };
 
 use spantap_config::{
-    Aggregation, Backoff, Config, Console as ConsoleMode, ExemplarFilter, OtlpMetrics, OtlpTraces, Prometheus,
-    Temporality,
+    Aggregation, Backoff, Config, Console as ConsoleMode, ExemplarFilter, Features, OtlpMetrics, OtlpTraces,
+    Prometheus, Temporality,
 };
 use tokio::task::JoinSet;
 
 use super::{
-    Metrics, Pipeline, Traces, batcher::Batcher, collector::Collector, lock, processes::Processes, services::Services,
-    spools::Spools, wall_clock,
+    Metrics, Pipeline, Traces, active::ActiveRequests, batcher::Batcher, collector::Collector, lock,
+    processes::Processes, services::Services, spools::Spools, wall_clock,
 };
 use crate::{
     admin,
@@ -123,10 +123,11 @@ impl Pipeline {
             None => None,
         };
         let console = (config.console != ConsoleMode::Off).then(|| Console::stdout(config.console, telemetry.clone()));
-        Ok(Self {
+        let mut pipeline = Self {
             tracer: Tracer::new(config.sampler),
             links: Links::default(),
             links_on: config.links,
+            active: ActiveRequests::default(),
             encoder: SpanEncoder::default(),
             processes: Processes::new(resources, Services::new(config, names)),
             exclude: config.exclude_instrumented,
@@ -142,7 +143,9 @@ impl Pipeline {
             spools,
             retiring: JoinSet::new(),
             started,
-        })
+        };
+        pipeline.configure_active();
+        Ok(pipeline)
     }
 }
 
@@ -219,33 +222,35 @@ pub fn check(config: &Config) -> Result<(), StartError> {
 }
 
 pub(super) fn otlp_plan(of: &OtlpMetrics, config: &Config) -> Plan {
-    let bounds = Bounds {
-        duration: &of.duration_buckets,
-        request_size: &of.request_size_buckets,
-        response_size: &of.response_size_buckets,
-    };
-    let mut how = of.aggregation;
-    if let (ExemplarFilter::AlwaysOff, Some(scrape)) = (how.exemplars, &config.prometheus) {
-        // The scrape endpoint's exemplars do no harm in series that both read.
-        how.exemplars = scrape.scrape.exemplars;
-    }
-    Plan::new(of.features, &config.attributes, bounds).aggregated(how)
+    let buckets = [&of.duration_buckets, &of.request_size_buckets, &of.response_size_buckets];
+    plan(of.features, buckets, of.aggregation, config.prometheus.as_ref().map(scraped), config)
 }
 
 pub(super) fn scrape_plan(of: &Prometheus, config: &Config) -> Plan {
-    let bounds = Bounds {
-        duration: &of.duration_buckets,
-        request_size: &of.request_size_buckets,
-        response_size: &of.response_size_buckets,
-    };
-    let mut how = Aggregation { exemplars: of.scrape.exemplars, ..Aggregation::default() };
-    let otlp = config.metrics.as_ref().map(|metrics| metrics.aggregation);
-    if let (ExemplarFilter::AlwaysOff, Some(otlp)) = (how.exemplars, otlp)
-        && how == (Aggregation { exemplars: how.exemplars, ..otlp })
+    let buckets = [&of.duration_buckets, &of.request_size_buckets, &of.response_size_buckets];
+    plan(of.features, buckets, scraped(of), config.metrics.as_ref().map(|metrics| metrics.aggregation), config)
+}
+
+/// How series of the scrape endpoint are made.
+fn scraped(of: &Prometheus) -> Aggregation {
+    Aggregation { exemplars: of.scrape.exemplars, ..Aggregation::default() }
+}
+
+/// `other`: how those of the other way out are made.
+fn plan(
+    features: Features,
+    [duration, request_size, response_size]: [&Vec<f64>; 3],
+    mut how: Aggregation,
+    other: Option<Aggregation>,
+    config: &Config,
+) -> Plan {
+    // Where both are made alike they are the same series; the exemplars of one do no harm to the other.
+    if let (ExemplarFilter::AlwaysOff, Some(other)) = (how.exemplars, other)
+        && how == (Aggregation { exemplars: how.exemplars, ..other })
     {
-        how.exemplars = otlp.exemplars;
+        how.exemplars = other.exemplars;
     }
-    Plan::new(of.features, &config.attributes, bounds).aggregated(how)
+    Plan::new(features, &config.attributes, Bounds { duration, request_size, response_size }).aggregated(how)
 }
 
 pub(super) fn start_traces(of: &OtlpTraces, spools: &mut Spools, telemetry: &Telemetry) -> Result<Traces, StartError> {

@@ -10,15 +10,24 @@ use super::{Pipeline, instrumented, processes::Processes};
 use crate::{
     exchange::{Exchange, Opened, Side},
     link::{Ancestor, Links, Taken, Unlinked, node::NodeRef},
-    model::{ClockAnchor, Process},
+    model::{ClockAnchor, Process, SocketEvent},
     observation::target::Target,
     telemetry::links::LinkCounts,
-    trace::{Lineage, Parent, Tracer, sampler::TraceSampler},
+    trace::{Ids, Lineage, Parent, Tracer, context::TraceContext, sampler::TraceSampler},
 };
 
 impl Pipeline {
+    /// Something happened on a socket; to be told before the requests that begin or end with it.
+    #[inline]
+    pub fn socket_event(&mut self, event: &SocketEvent, process: &Process) {
+        if self.links_on {
+            self.links.event(event, process);
+        }
+    }
+
     /// A request begins.
     pub fn opened(&mut self, opened: &Opened<'_>) {
+        self.count_open(opened);
         if !self.links_on || self.traces.is_none() && self.console.is_none() {
             return;
         }
@@ -33,11 +42,13 @@ impl Pipeline {
 
     /// A request that had begun will not be reported.
     pub fn abandoned(&mut self, serial: u64) {
+        self.active.closed(serial);
         self.links.abandoned(serial);
     }
 
     /// A request has ended. It is reported at once, or when what it descends from is known, 300 ms later at most.
     pub fn ended(&mut self, exchange: Exchange, clock: &ClockAnchor) {
+        self.active.closed(exchange.serial);
         match self.links.ended(exchange, clock) {
             Taken::Ready(exchange, node) => self.report(&exchange, clock, node.as_ref()),
             Taken::Waits(None) => {}
@@ -71,6 +82,11 @@ pub(super) fn sampler(process: &Process, tracer: &Tracer) -> TraceSampler {
     process.overrides.sampler.map_or(tracer.sampler(), TraceSampler::new)
 }
 
+/// The ids of a context that a request went out with.
+pub(super) fn ids(own: Option<TraceContext>) -> Ids {
+    Ids { trace: own.map(|own| own.trace_id), span: own.map(|own| own.span_id) }
+}
+
 /// What the identity of a span depends on.
 pub(super) struct Deciding<'a> {
     pub(super) links: &'a Links,
@@ -83,6 +99,11 @@ pub(super) struct Deciding<'a> {
 impl Deciding<'_> {
     /// Decides on the identity of `node`, and before on that of what it descends from.
     pub(super) fn lineage(&mut self, node: &NodeRef) -> Lineage {
+        self.lineage_in(node, None)
+    }
+
+    /// The same; a trace that begins here has the id `trace`, if one is given: that of a request which has gone out with it.
+    fn lineage_in(&mut self, node: &NodeRef, trace: Option<[u8; 16]>) -> Lineage {
         if let Some(lineage) = &node.borrow().lineage {
             return lineage.clone();
         }
@@ -92,10 +113,18 @@ impl Deciding<'_> {
         {
             ancestor = Ancestor::None(Unlinked::NoSpan);
         }
-        let above = match &ancestor {
-            Ancestor::Span(of, method) => Some((self.lineage(of), *method)),
+        let own = node.borrow().own;
+        let mut own_ids = ids(own);
+        own_ids.trace = own_ids.trace.or(trace);
+        let mut above = match &ancestor {
+            Ancestor::Span(of, method) => Some((self.lineage_in(of, own_ids.trace), *method)),
             Ancestor::Header | Ancestor::None(_) => None,
         };
+        // What went out cannot be taken back: who received it is in that trace.
+        if own.zip(above.as_ref()).is_some_and(|(own, (above, _))| own.trace_id != above.trace_id()) {
+            above = None;
+            ancestor = Ancestor::None(Unlinked::Propagated);
+        }
         self.counts.count(&ancestor);
         let mut node = node.borrow_mut();
         let parent = match (&above, &ancestor) {
@@ -103,7 +132,7 @@ impl Deciding<'_> {
             (None, Ancestor::Header) => Parent::of(node.side, node.given.as_ref()),
             (None, _) => Parent::None,
         };
-        let lineage = self.tracer.descend(sampler(&node.process, self.tracer), parent);
+        let lineage = self.tracer.descend_as(sampler(&node.process, self.tracer), parent, own_ids);
         node.decide(lineage.clone());
         lineage
     }

@@ -19,13 +19,15 @@ use super::{
     services::{Service, Services},
 };
 use crate::{
-    metric::registry::{ProcessKey, Registry},
+    metric::registry::{ProcessKey, RESOURCE_BYTES, Registry},
     model::{ProcessId, ProcessRef},
     resource::{HostFacts, Resource, ResourceBuilder},
 };
 
 /// Processes that are known at once; beyond it the ones that ended first are forgotten, then any.
 const LIMIT: usize = 16384;
+/// Bytes of their resources, the same. (Their own texts are bounded where they come in.)
+const BYTES: usize = RESOURCE_BYTES;
 /// How long an ended process stays known, for exchanges that are told late.
 const LINGER: Duration = Duration::from_secs(60);
 
@@ -51,13 +53,15 @@ pub(super) struct Processes {
     resources: ResourceBuilder,
     services: Services,
     known: HashMap<ProcessId, Known>,
+    /// Of the resources of those.
+    bytes: usize,
     ended: VecDeque<(Instant, ProcessId, ProcessKey)>,
     next_key: u64,
 }
 
 impl Processes {
     pub(super) fn new(resources: ResourceBuilder, services: Services) -> Self {
-        Self { resources, services, known: HashMap::new(), ended: VecDeque::new(), next_key: 0 }
+        Self { resources, services, known: HashMap::new(), bytes: 0, ended: VecDeque::new(), next_key: 0 }
     }
 
     pub(super) fn resources(&self) -> &ResourceBuilder {
@@ -75,7 +79,7 @@ impl Processes {
 
     /// Another configuration from now on. A process whose resource changes by it begins new series. Spans must have been sealed.
     pub(super) fn reconfigure(&mut self, config: &Config, registries: &[Arc<Mutex<Registry>>], now: Instant) {
-        let Self { known, resources, services, next_key, .. } = self;
+        let Self { known, resources, services, next_key, bytes, .. } = self;
         *resources = resources.reconfigured(config);
         services.reconfigure(config);
         for known in known.values_mut() {
@@ -85,6 +89,7 @@ impl Processes {
                 *next_key += 1;
                 known.key = ProcessKey(*next_key);
                 known.service = services.of(&known.process, &resource);
+                *bytes = (*bytes + resource.bytes()).saturating_sub(known.resource.bytes());
                 known.resource = Arc::new(resource);
                 if known.ended {
                     self.ended.push_back((now, known.process.id, known.key));
@@ -98,7 +103,17 @@ impl Processes {
     pub(super) fn is_replaced(&self, process: &ProcessRef) -> bool {
         match self.known.get(&process.id) {
             Some(known) => !Arc::ptr_eq(&known.process, process) && known.process != *process,
-            None => self.known.len() >= LIMIT,
+            None => self.is_full(),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.known.len() >= LIMIT || self.bytes >= BYTES
+    }
+
+    fn remove(&mut self, id: ProcessId) {
+        if let Some(known) = self.known.remove(&id) {
+            self.bytes = self.bytes.saturating_sub(known.resource.bytes());
         }
     }
 
@@ -112,15 +127,16 @@ impl Processes {
         if replaced {
             let now = Instant::now();
             self.end(process.id, registries, now);
-            self.known.remove(&process.id);
-            if self.known.len() >= LIMIT {
+            self.remove(process.id);
+            while self.is_full() && !self.known.is_empty() {
                 self.forget_one(registries, now);
             }
         }
-        let Self { known, resources, services, next_key, .. } = self;
+        let Self { known, resources, services, next_key, bytes, .. } = self;
         let known = known.entry(process.id).or_insert_with(|| {
             *next_key += 1;
             let resource = resources.process(process);
+            *bytes += resource.bytes();
             Known {
                 process: process.clone(),
                 key: ProcessKey(*next_key),
@@ -161,6 +177,7 @@ impl Processes {
             registries.iter().for_each(|r| lock(r).end(known.key, now));
         }
         self.known.clear();
+        self.bytes = 0;
         self.ended.clear();
     }
 
@@ -172,7 +189,7 @@ impl Processes {
                 return;
             }
             if current.is_some() {
-                self.known.remove(&id);
+                self.remove(id);
             }
             self.ended.pop_front();
         }
@@ -181,13 +198,13 @@ impl Processes {
     fn forget_one(&mut self, registries: &[Arc<Mutex<Registry>>], now: Instant) {
         while let Some((_, id, key)) = self.ended.pop_front() {
             if self.known.get(&id).is_some_and(|k| k.key == key) {
-                self.known.remove(&id);
+                self.remove(id);
                 return;
             }
         }
         if let Some(id) = self.known.keys().next().copied() {
             self.end(id, registries, now);
-            self.known.remove(&id);
+            self.remove(id);
         }
     }
 }
@@ -250,5 +267,26 @@ mod tests {
         }
         assert_eq!(processes.known.len(), LIMIT);
         assert!(!processes.known.contains_key(&ProcessId(5)), "ended ones go first");
+    }
+
+    #[test]
+    fn what_processes_say_of_themselves_is_bounded() {
+        let mut processes = processes();
+        let many: String = (0..100).map(|n| format!("attribute.{n}={},", "x".repeat(200))).collect();
+        let of = |id| {
+            let environment = vec![("OTEL_RESOURCE_ATTRIBUTES".to_owned(), many.clone())];
+            Arc::new(crate::model::Process { environment, ..sample::process(id, "a") })
+        };
+        for id in 0..3000 {
+            let process = of(id);
+            let replaced = processes.is_replaced(&process);
+            processes.get(&process, replaced, &[]);
+            let held: usize = processes.known.values().map(|known| known.resource.bytes()).sum();
+            assert_eq!(processes.bytes, held);
+        }
+        let most = RESOURCE_BYTES + 256 * 1024;
+        assert!((RESOURCE_BYTES / 2..most).contains(&processes.bytes), "{} bytes", processes.bytes);
+        processes.end_all(&[], Instant::now());
+        assert_eq!(processes.bytes, 0);
     }
 }

@@ -81,6 +81,8 @@ impl Pipeline {
         let guard = changed_guard(running, new)?;
         let deadline = Instant::now() + running.shutdown_timeout;
         self.flush_spans();
+        // What goes to the old destination goes with the numbers of now.
+        self.tell_active(Instant::now());
         self.reload_traces(running, new, deadline)?;
         self.rules = Arc::new(build::rules(new, self.rules.routes.names().clone()));
         self.tracer.set_sampler(new.sampler);
@@ -88,6 +90,7 @@ impl Pipeline {
         self.reload_links(new.links);
         self.processes.reconfigure(new, &self.registries, Instant::now());
         self.reload_metrics(running, new, deadline)?;
+        self.configure_active();
         if let (Some(scrape), Some(guard)) = (&self.scrape, guard) {
             scrape.server.set_guard(guard);
         }

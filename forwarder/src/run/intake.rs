@@ -3,43 +3,40 @@
 //! In: what the ingest server hands over. Out: exchanges to the pipeline, losses to their counters, acknowledgements to
 //! the agent once a batch is taken over.
 
-use std::sync::{Arc, Weak};
+mod handover;
+mod out;
+mod processes;
+
+use std::sync::Arc;
 
 use spantap_config::Headers;
 use spantap_proto::v1;
 
+use self::{handover::Takeover, out::Out, processes::Processes};
 use crate::{
-    exchange::{Capture, Exchange, Opened, Sink, Table},
+    exchange::{Capture, Table},
     ingest::{Arrival, Batch},
     loss::{Losses, Reason},
-    model::{ClockAnchor, MonotonicNs, Process, ProcessId, ProcessRef, UnixNs},
+    model::{ClockAnchor, MonotonicNs},
     pipeline::Pipeline,
     resource::HostFacts,
-    telemetry::TlsProgram,
+    telemetry::{Propagation, TlsProgram},
 };
-
-/// Processes that are known at most; the agent's own bound, twice, for those that have just ended.
-const MAX_PROCESSES: usize = 32_768;
-
-/// Bytes of what is known of all processes. Thousands of usual ones, with some KiB each, fit.
-const MAX_PROCESS_BYTES: usize = 32 * 1024 * 1024;
 
 /// State between the agent and the pipeline.
 pub struct Intake {
     table: Table,
-    processes: rustc_hash::FxHashMap<ProcessId, ProcessRef>,
-    /// What those take, about, and those that are leaving.
-    process_bytes: usize,
-    /// Forgotten here, and still in use by open requests or waiting spans; with what each takes.
-    leaving: Vec<(Weak<Process>, usize)>,
+    processes: Processes,
     /// Up to this sequence the agent may send again what was taken over already.
     sent_again: u64,
     /// Highest sequence taken over in this run.
     taken: u64,
-    /// The process of events of which nothing is known.
-    nobody: ProcessRef,
     losses: Arc<Losses>,
     run: Option<u64>,
+    /// When this run observed last, as it says when it ends; else its newest event.
+    observed_until: MonotonicNs,
+    newest_event: MonotonicNs,
+    takeover: Takeover,
     /// Cumulative counts that the agent has told in this run.
     told: Vec<(Reason, u64)>,
     clock: ClockAnchor,
@@ -52,14 +49,14 @@ impl Intake {
     pub fn new(losses: Arc<Losses>) -> Self {
         Self {
             table: Table::default(),
-            processes: Default::default(),
-            process_bytes: 0,
-            leaving: Vec::new(),
+            processes: Processes::default(),
             sent_again: 0,
             taken: 0,
-            nobody: Arc::new(nobody()),
             losses,
             run: None,
+            observed_until: MonotonicNs::default(),
+            newest_event: MonotonicNs::default(),
+            takeover: Takeover::default(),
             told: Vec::new(),
             clock: ClockAnchor::default(),
             clock_read: std::time::Instant::now(),
@@ -83,7 +80,7 @@ impl Intake {
                 }
                 if sequence != 0 {
                     // Full or closed: a later acknowledgement covers this one, or nobody waits for it.
-                    let _ = taken.try_send(Ok(v1::Acknowledgement { sequence }));
+                    let _ = taken.try_send(Ok(v1::Acknowledgement { sequence, finish: false }));
                 }
             }
             Arrival::Invalid(invalid) => {
@@ -93,6 +90,7 @@ impl Intake {
             Arrival::Ended => {
                 tracing::info!("the agent's stream has ended");
                 pipeline.telemetry().agent.set_connected(false);
+                pipeline.agent_away();
             }
         }
     }
@@ -109,34 +107,38 @@ impl Intake {
         }
         let known = self.run.replace(hello.agent_run);
         if known.is_some_and(|run| run != hello.agent_run) {
-            self.table.agent_restarted(&mut Out { pipeline, losses: &self.losses, clock: self.clock });
+            self.next_run(hello.observing_since_ns, pipeline);
             pipeline.agent_restarted();
-            let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
-            ids.into_iter().for_each(|id| self.forget(id));
+            self.processes.forget_all();
             self.told.clear();
             self.taken = 0;
         }
+        pipeline.agent_back();
         self.sent_again = self.taken;
         pipeline.set_host(HostFacts { name: hello.host_name.clone(), id: hello.host_id.clone() });
         pipeline.telemetry().agent.set_connected(true);
     }
 
+    /// Ends what the run before had open: for good, or if the next one has observed beside it, for that to go on with.
+    fn next_run(&mut self, observing_since: u64, pipeline: &mut Pipeline) {
+        let told = if self.observed_until.0 == 0 { self.newest_event } else { self.observed_until };
+        let told = told.min(self.clock.monotonic);
+        (self.observed_until, self.newest_event) = Default::default();
+        let mut out = Out::new(pipeline, &self.losses, self.clock, &mut self.takeover);
+        if told.0 != 0 && observing_since <= told.0 {
+            let handover = self.table.hand_over(&mut out);
+            self.takeover.begin(handover, told, &self.losses);
+        } else {
+            self.table.agent_restarted(&mut out);
+            self.takeover.end(&self.losses);
+        }
+    }
+
     fn batch(&mut self, batch: Batch, pipeline: &mut Pipeline) {
         self.clock = batch.clock;
         self.clock_read = std::time::Instant::now();
-        self.let_go();
-        for process in batch.processes {
-            // One that is told again takes its own place.
-            self.forget(process.id);
-            let bytes = size(&process);
-            if self.processes.len() >= MAX_PROCESSES || self.process_bytes + bytes > MAX_PROCESS_BYTES {
-                self.losses.count(Reason::IngestInvalid, 1);
-                continue;
-            }
-            self.process_bytes += bytes;
-            self.processes.insert(process.id, Arc::new(process));
-        }
-        let mut out = Out { pipeline, losses: &self.losses, clock: self.clock };
+        self.losses.count(Reason::IngestInvalid, self.processes.learn(batch.processes));
+        let mut out = Out::new(pipeline, &self.losses, self.clock, &mut self.takeover);
         for connection in batch.connections {
             self.table.connection(Arc::new(connection), &mut out);
         }
@@ -145,7 +147,10 @@ impl Intake {
             received += 1;
             match event {
                 Ok(event) => {
-                    let process = self.processes.get(&event.process).unwrap_or(&self.nobody);
+                    self.newest_event = self.newest_event.max(event.time);
+                    out.known = out.takeover.covers(event.time);
+                    let process = self.processes.get_or_nobody(event.process);
+                    out.pipeline.socket_event(&event, process);
                     self.table.event(event, process, &mut out);
                 }
                 Err(invalid) => {
@@ -157,59 +162,41 @@ impl Intake {
         self.table.batch_ends(batch.bytes);
         out.pipeline.telemetry().agent.events_received.add(received);
         for usage in batch.usages {
-            match self.processes.get(&usage.process) {
+            match self.processes.get(usage.process) {
                 Some(process) => pipeline.usage(&usage, process, &self.clock),
                 None => tracing::debug!(process = usage.process.0, "usage of a process that is not known"),
             }
         }
         for id in batch.unobserved {
-            let mut out = Out { pipeline, losses: &self.losses, clock: self.clock };
+            let mut out = Out::new(pipeline, &self.losses, self.clock, &mut self.takeover);
             self.table.process_unobserved(id, &mut out);
         }
         for id in batch.ended {
             self.table.process_ended(id, self.clock.monotonic);
-            self.forget(id);
+            self.processes.forget(id);
             pipeline.process_ended(id);
         }
         for (reason, count) in batch.losses {
-            self.agent_lost(reason, count);
+            if self.agent_lost(reason, count) > 0 && reason.hides_ends() {
+                pipeline.events_lost();
+            }
         }
         if let Some(status) = batch.status {
+            // No later than when it was said.
+            self.observed_until = MonotonicNs(status.observed_until_ns).min(self.clock.monotonic);
             let agent = &pipeline.telemetry().agent;
             agent.processes.set(status.processes.into());
             agent.events_seen.set(status.events);
             agent.queue_bytes.set(status.queue_bytes);
+            if let Some(propagation) = status.propagation {
+                agent.set_propagation(propagation_of(&propagation));
+            }
             agent.set_tls(status.tls.into_iter().take(TLS_PROGRAMS).map(tls_program).collect());
         }
     }
 
-    fn forget(&mut self, id: ProcessId) {
-        let Some(process) = self.processes.remove(&id) else { return };
-        let bytes = size(&process);
-        if Arc::strong_count(&process) > 1 {
-            self.leaving.push((Arc::downgrade(&process), bytes));
-        } else {
-            self.process_bytes = self.process_bytes.saturating_sub(bytes);
-        }
-    }
-
-    /// Counts those no more that nobody uses any more; only once there is little room, for it looks at all of them.
-    fn let_go(&mut self) {
-        if self.process_bytes < MAX_PROCESS_BYTES / 2 {
-            return;
-        }
-        let bytes = &mut self.process_bytes;
-        self.leaving.retain(|(process, size)| {
-            let used = process.strong_count() > 0;
-            if !used {
-                *bytes = bytes.saturating_sub(*size);
-            }
-            used
-        });
-    }
-
-    /// The agent's counts are cumulative in its run; ours are in this program's.
-    fn agent_lost(&mut self, reason: Reason, count: u64) {
+    /// The agent's counts are cumulative in its run; ours are in this program's. Gives what is new.
+    fn agent_lost(&mut self, reason: Reason, count: u64) -> u64 {
         let before = match self.told.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, told)) => std::mem::replace(told, count),
             None => {
@@ -217,23 +204,27 @@ impl Intake {
                 0
             }
         };
-        self.losses.count(reason, count.saturating_sub(before));
+        let new = count.saturating_sub(before);
+        self.losses.count(reason, new);
+        new
     }
 
     /// Tells the table the time.
     pub fn tick(&mut self, pipeline: &mut Pipeline) {
         let now = self.now();
-        self.table.tick(now, &mut Out { pipeline, losses: &self.losses, clock: self.clock });
+        self.takeover.tick(&self.losses);
+        self.table.tick(now, &mut Out::new(pipeline, &self.losses, self.clock, &mut self.takeover));
     }
 
     /// Ends everything that is open.
     pub fn drain(&mut self, pipeline: &mut Pipeline) {
-        self.table.drain(&mut Out { pipeline, losses: &self.losses, clock: self.clock });
+        self.table.drain(&mut Out::new(pipeline, &self.losses, self.clock, &mut self.takeover));
+        self.takeover.end(&self.losses);
     }
 
     /// Requests that were seen so far.
     pub fn requests_seen(&self) -> u64 {
-        self.table.stats().requests
+        self.table.stats().requests.saturating_sub(self.takeover.twice())
     }
 
     /// Whether every request that was seen is reported, lost for a reason, or open.
@@ -249,60 +240,41 @@ impl Intake {
     }
 }
 
-/// Bytes that a process takes, about.
-fn size(process: &Process) -> usize {
-    let optional = [&process.container_id, &process.language, &process.service_name, &process.service_namespace];
-    let texts = process.environment.iter().flat_map(|(name, value)| [name, value]);
-    let routes = &process.overrides.routes;
-    let texts = texts.chain([&process.executable]).chain(optional.into_iter().flatten());
-    let texts = texts.chain(&routes.incoming).chain(&routes.outgoing);
-    texts.fold(size_of::<Process>(), |sum, text| sum + size_of::<String>() + text.len())
-}
-
-/// Where exchanges and losses of the table go.
-struct Out<'a> {
-    pipeline: &'a mut Pipeline,
-    losses: &'a Losses,
-    clock: ClockAnchor,
-}
-
-impl Sink for Out<'_> {
-    fn exchange(&mut self, exchange: Exchange) {
-        self.pipeline.ended(exchange, &self.clock);
-    }
-
-    fn opened(&mut self, opened: &Opened<'_>) {
-        self.pipeline.opened(opened);
-    }
-
-    fn abandoned(&mut self, serial: u64) {
-        self.pipeline.abandoned(serial);
-    }
-
-    fn loss(&mut self, reason: Reason, n: u64) {
-        self.losses.count(reason, n);
-    }
-}
-
-fn nobody() -> Process {
-    Process {
-        id: ProcessId(0),
-        pid: 0,
-        start: UnixNs(0),
-        executable: String::new(),
-        environment: Vec::new(),
-        container_id: None,
-        language: None,
-        service_name: None,
-        service_namespace: None,
-        export_traces: true,
-        export_metrics: true,
-        overrides: Default::default(),
-    }
-}
-
 /// Most programs with a library of TLS that an agent tells of.
 const TLS_PROGRAMS: usize = 64;
+
+fn propagation_of(wire: &v1::Propagation) -> Propagation {
+    let mut counts: Vec<_> =
+        wire.counts.iter().filter_map(|count| Some((outcome(count.outcome())?, count.count))).take(OUTCOMES).collect();
+    counts.sort_unstable();
+    counts.dedup_by_key(|(name, _)| *name);
+    Propagation { on: wire.on, counts }
+}
+
+/// Outcomes of requests and connections that an agent tells of at most.
+const OUTCOMES: usize = 32;
+
+/// Name of an outcome, as in docs/telemetry.md.
+fn outcome(wire: v1::PropagationOutcome) -> Option<&'static str> {
+    use v1::PropagationOutcome as Of;
+    Some(match wire {
+        Of::Added => "added",
+        Of::Present => "present",
+        Of::Busy => "busy",
+        Of::Failed => "failed",
+        Of::Untold => "untold",
+        Of::NotHttp => "not_http",
+        Of::Split => "split",
+        Of::TooLarge => "too_large",
+        Of::Pipelined => "pipelined",
+        Of::Endless => "endless",
+        Of::Tunnel => "tunnel",
+        Of::Skipped => "skipped",
+        Of::NoRoom => "no_room",
+        Of::Blocking => "blocking",
+        Of::Unspecified => return None,
+    })
+}
 
 fn tls_program(wire: v1::TlsProgram) -> TlsProgram {
     let cut = |text: String| text.chars().take(256).collect();

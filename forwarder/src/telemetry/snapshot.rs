@@ -231,6 +231,20 @@ pub fn measures(t: &Telemetry) -> Vec<Measure> {
         gauge("spantap.agent.ring.bytes", "Bytes in the agent's ring buffer.", "By", one(t.agent.ring_bytes.get())),
         gauge("spantap.agent.queue.bytes", "Bytes in the agent's queue.", "By", one(t.agent.queue_bytes.get())),
     ];
+    if let Some(propagation) = t.agent.propagation() {
+        all.push(gauge(
+            "spantap.agent.propagation.on",
+            "Whether requests of observed processes are given a traceparent.",
+            "1",
+            one(propagation.on.into()),
+        ));
+        all.push(gauge(
+            "spantap.agent.propagation",
+            "Requests with a traceparent from here, and connections that are left alone, by outcome, in this run of the agent.",
+            "1",
+            propagation.counts.into_iter().map(|(outcome, n)| (vec![("outcome", text(outcome))], n)).collect(),
+        ));
+    }
     let programs = t.agent.tls();
     if !programs.is_empty() {
         let points = programs.into_iter().map(|program| {

@@ -5,10 +5,7 @@
 
 use spantap_config::Sampler;
 
-use super::{
-    context::{FLAG_SAMPLED, TraceContext},
-    state::{BITS, MAX},
-};
+use super::context::{FLAG_SAMPLED, TraceContext};
 
 /// What becomes of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,15 +33,11 @@ pub struct TraceSampler {
 impl TraceSampler {
     /// The sampler of the configuration.
     pub fn new(sampler: Sampler) -> Self {
-        let (parent_based, ratio) = match sampler {
-            Sampler::AlwaysOn => (false, 1.0),
-            Sampler::AlwaysOff => (false, 0.0),
-            Sampler::TraceIdRatio(ratio) => (false, ratio),
-            Sampler::ParentBasedAlwaysOn => (true, 1.0),
-            Sampler::ParentBasedAlwaysOff => (true, 0.0),
-            Sampler::ParentBasedTraceIdRatio(ratio) => (true, ratio),
-        };
-        Self { parent_based, threshold: threshold(ratio), tells: sampler.ratio().is_some() }
+        let parent_based = matches!(
+            sampler,
+            Sampler::ParentBasedAlwaysOn | Sampler::ParentBasedAlwaysOff | Sampler::ParentBasedTraceIdRatio(_)
+        );
+        Self { parent_based, threshold: sampler.threshold(), tells: sampler.ratio().is_some() }
     }
 
     /// Decides. `random` is the random number of the trace, 56 bits; `surely`: the span is kept whatever the number is.
@@ -64,30 +57,17 @@ impl TraceSampler {
     }
 }
 
-/// Threshold for a ratio, rounded as the specification advises: four hexadecimal digits beyond leading `f`s, so that it is
-/// short in `tracestate`. The decision is made by the rounded one, so that what is told is what was done.
-fn threshold(ratio: f64) -> u64 {
-    const DIGITS: u32 = 4;
-    let exact = ((1.0 - ratio.clamp(0.0, 1.0)) * (MAX + 1) as f64).round() as u64;
-    let exact = exact.min(MAX + 1);
-    let leading = ((!(exact << (64 - BITS))).leading_zeros() / 4).min(BITS / 4);
-    let kept = (leading + DIGITS) * 4;
-    if exact > MAX || kept >= BITS {
-        return exact;
-    }
-    let step = 1 << (BITS - kept);
-    let rounded = (exact + step / 2) / step * step;
-    // Rounding never turns "some" into "none".
-    if rounded > MAX { exact } else { rounded }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
     use rand::{Rng, SeedableRng};
 
-    use super::*;
+    use super::{super::state::MAX, *};
+
+    fn threshold(ratio: f64) -> u64 {
+        Sampler::TraceIdRatio(ratio).threshold()
+    }
 
     fn keeps(sampler: Sampler, random: u64) -> bool {
         TraceSampler::new(sampler).decide(None, random, false) != Decision::Drop

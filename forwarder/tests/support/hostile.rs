@@ -16,7 +16,7 @@ use spantap::{
     exchange::{Exchange, Limits, Sink, Table},
     ingest::{Arrival, Batch, decode_hello},
     loss::Reason,
-    model::{ClockAnchor, Connection, EventKind, MonotonicNs, ProcessId, ProcessRef, SocketEvent, SocketId},
+    model::{ClockAnchor, Connection, EventKind, MonotonicNs, ProcessId, ProcessRef, SocketEvent},
     observation::{Observation, Rules},
     otlp::span::SpanEncoder,
     pipeline::Pipeline,
@@ -329,25 +329,13 @@ pub fn heads(data: &[u8]) {
                 // The second part may be captured in part only.
                 let head = part.slice(..part.len().saturating_sub(usize::from(pieces >> 1)));
                 let event = SocketEvent {
-                    socket: SocketId(1),
-                    kind,
-                    time: MonotonicNs(time),
-                    began: MonotonicNs(time),
-                    process: ProcessId(1),
                     thread: 1,
                     offset,
                     length: part.len() as u32,
                     opposite_offset: opposite,
-                    queued_ns: 0,
                     turn,
                     head,
-                    tail: Bytes::new(),
-                    unreadable: false,
-                    opaque: false,
-                    tls: false,
-                    encrypted: false,
-                    untied: false,
-                    blocking: false,
+                    ..sample::socket_event(kind, 1, time)
                 };
                 offset += part.len() as u64;
                 if !part.is_empty() {

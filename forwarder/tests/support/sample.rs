@@ -6,7 +6,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use bytes::Bytes;
 use spantap::{
     exchange::{Exchange, HttpVersion, Outcome, Request, RequestHeaders, Response, Side},
-    model::{ClockAnchor, Connection, Endpoints, MonotonicNs, Process, ProcessId, SocketId, Tie, UnixNs},
+    model::{
+        ClockAnchor, Connection, Endpoints, EventKind, MonotonicNs, Process, ProcessId, SocketEvent, SocketId, Tie,
+        UnixNs,
+    },
 };
 use spantap_config::*;
 
@@ -43,6 +46,18 @@ pub fn connection(socket: u64) -> Connection {
     }
 }
 
+/// A request without a body or any field that is looked at.
+pub fn request(target: &str) -> Request {
+    Request {
+        method: Bytes::from_static(b"GET"),
+        target: Bytes::copy_from_slice(target.as_bytes()),
+        version: HttpVersion::Http11,
+        headers: RequestHeaders::default(),
+        body_size: None,
+        truncated: false,
+    }
+}
+
 pub fn exchange(side: Side) -> Exchange {
     Exchange {
         serial: 0,
@@ -52,16 +67,13 @@ pub fn exchange(side: Side) -> Exchange {
         tls: false,
         thread: 4242,
         request: Request {
-            method: Bytes::from_static(b"GET"),
-            target: Bytes::from_static(b"/cart/7?item=3"),
-            version: HttpVersion::Http11,
             headers: RequestHeaders {
                 host: Some(Bytes::from_static(b"shop.example:8080")),
                 user_agent: Some(Bytes::from_static(b"curl/8.5.0")),
                 ..Default::default()
             },
             body_size: Some(0),
-            truncated: false,
+            ..request("/cart/7?item=3")
         },
         response: Some(Response { status: 200, version: HttpVersion::Http11, body_size: Some(1234), captured: vec![] }),
         outcome: Outcome::Complete,
@@ -144,7 +156,9 @@ pub fn config() -> Config {
             head_bytes: 4096,
             forwarder_uids: vec![],
             hooks: spantap_config::Hooks::Auto,
+            btf: None,
             tls: true,
+            propagation: spantap_config::Propagation { headers: false, accept_wrong_fionread: false, threshold: 0 },
             usage_interval: None,
         },
         socket: PathBuf::from("/nonexistent"),
@@ -170,5 +184,31 @@ pub fn config() -> Config {
         host_id: None,
         shutdown_timeout: Duration::from_secs(10),
         log: Log { level: LogLevel::Info, format: LogFormat::Text },
+    }
+}
+
+/// An event of process 1, thread 5, that moved nothing.
+pub fn socket_event(kind: EventKind, socket: u64, time: u64) -> SocketEvent {
+    SocketEvent {
+        socket: SocketId(socket),
+        kind,
+        time: MonotonicNs(time),
+        began: MonotonicNs(time),
+        process: ProcessId(1),
+        thread: 5,
+        offset: 0,
+        length: 0,
+        opposite_offset: 0,
+        queued_ns: 0,
+        turn: 0,
+        head: Bytes::new(),
+        tail: Bytes::new(),
+        unreadable: false,
+        opaque: false,
+        tls: false,
+        encrypted: false,
+        untied: false,
+        blocking: false,
+        propagated: false,
     }
 }

@@ -2,27 +2,27 @@
 //!
 //! In: uname, files below `/sys`. Out: release, architecture, types (BTF), lockdown.
 
-use std::{fs, io};
+use std::{fs, io, path::Path};
 
 use spantap_doctor::{Check, Group, Lack};
 
-use super::place::mounted;
+use super::{place::mounted, programs::UNLOCK};
+use crate::probes::{OWN as BTF, ProbeError, kernel_types};
 
 /// The README's least release.
 const LEAST: (u32, u32) = (5, 10);
 /// What the probes and the filter of system calls are compiled for.
 const MACHINE: &str = "x86_64";
-const BTF: &str = "/sys/kernel/btf/vmlinux";
 const SECURITY: &str = "/sys/kernel/security";
 
-/// Looks. `programs_run`: every required program was taken by the kernel.
-pub(super) fn look(programs_run: bool) -> Vec<Check> {
+/// Looks. `given`: `spantap.btf`; `programs_run`: every required program was taken by the kernel.
+pub(super) fn look(given: Option<&Path>, programs_run: bool) -> Vec<Check> {
     let system = rustix::system::uname();
     let btf = fs::File::open(BTF).and_then(|file| Ok(file.metadata()?.len()));
     vec![
         release(&system.release().to_string_lossy(), programs_run),
         machine(&system.machine().to_string_lossy()),
-        types(btf),
+        types(btf, given),
         lockdown(fs::read_to_string(format!("{SECURITY}/lockdown")), mounted(SECURITY)),
     ]
 }
@@ -53,7 +53,7 @@ fn release(release: &str, programs_run: bool) -> Check {
 }
 
 /// Major and minor number of `6.18.44-cloud`.
-fn version(release: &str) -> Option<(u32, u32)> {
+pub(crate) fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
@@ -71,9 +71,26 @@ fn machine(machine: &str) -> Check {
     )
 }
 
-fn types(size: io::Result<u64>) -> Check {
+fn types(size: io::Result<u64>, given: Option<&Path>) -> Check {
     let id = "kernel.btf";
     match size {
+        Ok(_) if given.is_some() => Check::ok(Group::Kernel, id, format!("{BTF} is there; spantap.btf is not needed")),
+        Err(_) if given.is_some() => match kernel_types(given) {
+            Ok(types) => {
+                let file = types.file.unwrap_or_default();
+                Check::ok(Group::Kernel, id, format!("{BTF} is not there; {} is read in its place", file.display()))
+            }
+            Err(error) => {
+                let lack = if matches!(error, ProbeError::BadBtf { .. }) { Lack::Configuration } else { Lack::Thing };
+                Check::failed(
+                    Group::Kernel,
+                    id,
+                    lack,
+                    format!("{BTF} is not there; {error}"),
+                    "name the BTF of exactly this kernel by spantap.btf (docs/kernels.md), or use one built with CONFIG_DEBUG_INFO_BTF=y",
+                )
+            }
+        },
         Ok(_) => Check::ok(Group::Kernel, id, format!("{BTF} is there")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Check::failed(
             Group::Kernel,
@@ -81,7 +98,7 @@ fn types(size: io::Result<u64>) -> Check {
             Lack::Thing,
             format!("{BTF} is not there: this kernel does not tell its types, or /sys is not mounted"),
             "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (those of Debian, Ubuntu, Fedora, RHEL are); in a container, \
-             mount /sys",
+             mount /sys; or name a file with its types by spantap.btf",
         ),
         Err(error) => Check::failed(
             Group::Kernel,
@@ -99,11 +116,12 @@ fn lockdown(file: io::Result<String>, securityfs: Option<bool>) -> Check {
     match file {
         // The mode in force stands in brackets: "none [integrity] confidentiality".
         Ok(modes) => match modes.split(['[', ']']).nth(1) {
-            Some("confidentiality") => Check::degraded(
+            Some("confidentiality") => Check::failed(
                 Group::Kernel,
                 id,
-                "confidentiality: the kernel keeps its memory from probes",
-                "boot with lockdown=integrity or without lockdown, if a program below fails",
+                Lack::Thing,
+                "confidentiality: the kernel lets no probe read its memory",
+                UNLOCK,
             ),
             Some(mode) => Check::ok(Group::Kernel, id, format!("{mode}: does not hinder")),
             None => unknown(&format!("{modes:?} is not understood"), "look at /sys/kernel/security/lockdown"),
@@ -147,7 +165,7 @@ mod tests {
         let of = |text: &str| lockdown(Ok(text.to_owned()), Some(true)).state;
         assert_eq!(of("[none] integrity confidentiality\n"), State::Ok);
         assert_eq!(of("none [integrity] confidentiality\n"), State::Ok);
-        assert_eq!(of("none integrity [confidentiality]\n"), State::Degraded);
+        assert_eq!(of("none integrity [confidentiality]\n"), State::Failed);
         assert_eq!(of("odd"), State::Unknown);
         let absent = || Err(io::ErrorKind::NotFound.into());
         assert_eq!(lockdown(absent(), Some(true)).state, State::Ok);
@@ -160,9 +178,9 @@ mod tests {
 
     #[test]
     fn a_kernel_without_types_or_of_another_machine_does_not_do() {
-        assert_eq!(types(Ok(1)).state, State::Ok);
-        assert_eq!(types(Err(io::ErrorKind::NotFound.into())).exit_code, Some(Lack::Thing));
-        assert_eq!(types(Err(io::ErrorKind::PermissionDenied.into())).exit_code, Some(Lack::Privilege));
+        assert_eq!(types(Ok(1), None).state, State::Ok);
+        assert_eq!(types(Err(io::ErrorKind::NotFound.into()), None).exit_code, Some(Lack::Thing));
+        assert_eq!(types(Err(io::ErrorKind::PermissionDenied.into()), None).exit_code, Some(Lack::Privilege));
         assert_eq!(machine("x86_64").state, State::Ok);
         assert_eq!(machine("aarch64").exit_code, Some(Lack::Thing));
     }

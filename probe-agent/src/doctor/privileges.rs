@@ -13,9 +13,9 @@ const NEEDED: [(Capability, &str, bool); 4] = [
     (Capability::CAP_DAC_READ_SEARCH, "files and folders of other users' processes", false),
 ];
 
-/// Whether a capability is held, or CAP_SYS_ADMIN where the kernel takes that for it (capabilities(7)).
+/// Whether a capability is held, or CAP_SYS_ADMIN where bpf(2) takes that for it (capabilities(7), `bpf_token_capable`).
 pub(super) fn holds(effective: &CapsHashSet, capability: Capability) -> bool {
-    let by_admin = matches!(capability, Capability::CAP_BPF | Capability::CAP_PERFMON);
+    let by_admin = matches!(capability, Capability::CAP_BPF | Capability::CAP_PERFMON | Capability::CAP_NET_ADMIN);
     effective.contains(&capability) || by_admin && effective.contains(&Capability::CAP_SYS_ADMIN)
 }
 

@@ -5,11 +5,13 @@
 
 use aya::{Btf, Ebpf};
 use caps::{Capability, CapsHashSet};
-use spantap_config::Hooks;
+use spantap_config::Agent;
 use spantap_doctor::{Check, Group, Lack};
 
 use super::privileges::holds;
-use crate::probes::{HookSet, Need, Object, ProbeError, Program, attach, instructions, load, open, unload};
+use crate::probes::{
+    HookSet, KernelTypes, Need, Object, ProbeError, Program, attach, instructions, kernel_types, load, open, unload,
+};
 
 /// Lines of the verifier that are shown: the last ones tell the reason.
 const MAX_WORDS: usize = 6;
@@ -70,12 +72,17 @@ pub(super) fn complete(trials: &Trials) -> bool {
 }
 
 /// Tries the sets that may be taken, best first, each with all its programs, until one can be had.
-pub(super) fn try_all(hooks: Hooks, ring_buffer_bytes: u32) -> Result<Trials, ProbeError> {
-    let btf = Btf::from_sys_fs().map_err(|error| ProbeError::NoBtf(error.to_string()))?;
+pub(super) fn try_all(agent: &Agent) -> Result<Trials, ProbeError> {
+    let KernelTypes { btf, safe_returns, .. } = kernel_types(agent.btf.as_deref())?;
+    let (hooks, ring_buffer_bytes) = (agent.hooks, agent.ring_buffer_bytes);
     let mut opened: Option<(Object, Ebpf)> = None;
     let mut passed_over = Vec::new();
     let mut last = None;
     for set in HookSet::wanted(hooks) {
+        if let Some(why) = set.forbidden(safe_returns) {
+            passed_over.push(format!("{}: {why}", set.name()));
+            continue;
+        }
         if opened.as_ref().is_none_or(|(object, _)| *object != set.object()) {
             opened = None;
             match open(set.object(), ring_buffer_bytes, &btf) {
@@ -107,8 +114,8 @@ pub(super) fn try_all(hooks: Hooks, ring_buffer_bytes: u32) -> Result<Trials, Pr
             }
         }
     }
-    passed_over.pop();
     let (set, programs) = last.ok_or_else(|| ProbeError::NoHooks(passed_over.join("; ")))?;
+    passed_over.retain(|why| !why.starts_with(&format!("{}:", set.name())));
     Ok(Trials { set, programs, passed_over })
 }
 
@@ -127,6 +134,7 @@ fn try_one(object: &mut Ebpf, program: &Program, btf: &Btf) -> Outcome {
 
 fn refused(step: &'static str, error: ProbeError) -> Outcome {
     let (privilege, reason, words) = match error {
+        ProbeError::LockedDown => (false, LOCKED_DOWN.to_owned(), String::new()),
         ProbeError::NoPermission { reason, words, .. } => (true, reason, words),
         ProbeError::Unsupported { reason, words, .. } => (false, reason, words),
         other => (false, other.to_string(), String::new()),
@@ -154,13 +162,32 @@ pub(super) fn judge(trials: Option<&Result<Trials, ProbeError>>) -> Vec<Check> {
             let ran = trials.programs.iter().filter(|trial| trial.ran()).count();
             let there =
                 trials.programs.iter().filter(|trial| trial.ran() || trial.program.need != Need::IfThere).count();
-            let finding =
-                format!("{}: {ran} of {there} programs were loaded, attached and detached", trials.set.name());
+            let finding = format!(
+                "{}: {ran} of {there} programs were loaded, attached and detached{}",
+                trials.set.name(),
+                verified(&trials.programs)
+            );
             let passed_over: Vec<String> = trials.passed_over.iter().map(|why| format!("not {why}")).collect();
             let first = Check::ok(Group::Programs, id, finding).with_details(passed_over);
             let shown = trials.programs.iter().filter(|trial| trial.ran() || trial.program.need != Need::IfThere);
             [first].into_iter().chain(shown.map(check)).chain(lacking(trials.set)).collect()
         }
+    }
+}
+
+/// Instructions that the verifier looked at in all of them, a program that is attached in several places once.
+fn verified(trials: &[Trial]) -> String {
+    let mut known = Vec::new();
+    let of = |trial: &Trial| match trial.outcome {
+        Outcome::Ran { instructions: Some(count) } if !known.contains(&trial.program.name) => {
+            known.push(trial.program.name);
+            Some(u64::from(count))
+        }
+        _ => None,
+    };
+    match trials.iter().filter_map(of).sum::<u64>() {
+        0 => String::new(),
+        sum => format!("; the verifier looked at {sum} instructions in all"),
     }
 }
 
@@ -175,16 +202,26 @@ fn lacking(set: HookSet) -> impl Iterator<Item = Check> {
 fn object_refused(id: &str, error: &ProbeError) -> Check {
     let (lack, fix) = match error {
         ProbeError::NoBtf(_) => (Lack::Thing, "see kernel.btf"),
+        ProbeError::BadBtf { .. } => (Lack::Configuration, "see kernel.btf"),
         ProbeError::NoPermission { .. } => (Lack::Privilege, PERMISSION),
-        ProbeError::Unsupported { .. } | ProbeError::NoHooks(_) | ProbeError::Other(_) => {
+        ProbeError::LockedMemory { .. } => (Lack::Privilege, LOCKED_MEMORY),
+        ProbeError::LockedDown => (Lack::Thing, UNLOCK),
+        ProbeError::Unsupported { .. } | ProbeError::KernelError(_) | ProbeError::NoHooks(_) | ProbeError::Other(_) => {
             (Lack::Thing, "use a later kernel; if it is 5.10 or later, see whether memory is limited too tightly")
         }
     };
     Check::failed(Group::Programs, id, lack, error.to_string(), fix)
 }
 
+const LOCKED_DOWN: &str = "the kernel is locked down for confidentiality and lets no probe read its memory";
+/// The way out of [`LOCKED_DOWN`].
+pub(super) const UNLOCK: &str = "boot with lockdown=integrity or without lockdown";
+
 const PERMISSION: &str = "the capabilities are held and do not suffice: look at kernel.lockdown, at rules of SELinux or \
                           AppArmor, and whether the container engine's filter allows bpf (docker: --security-opt)";
+
+const LOCKED_MEMORY: &str = "raise the limit (systemd: LimitMEMLOCK=infinity, docker: --ulimit memlock=-1), or run with \
+                             CAP_SYS_RESOURCE; Linux 5.11 and later do not count so";
 
 fn check(trial: &Trial) -> Check {
     let id = format!("programs.{}", trial.program.name);
@@ -215,7 +252,11 @@ fn check(trial: &Trial) -> Check {
                     id,
                     Lack::Thing,
                     finding,
-                    "use Linux 5.10 or later, with BPF trampolines or kprobes; if it is, report this with the lines above",
+                    if reason == LOCKED_DOWN {
+                        UNLOCK
+                    } else {
+                        "use Linux 5.10 or later, with BPF trampolines or kprobes; if it is, report this with the lines above"
+                    },
                 ),
             };
             check.with_details(words)

@@ -41,11 +41,13 @@ const LIBRARIES: [(&str, &str); 6] = [
 ];
 
 /// What is found in executables that have a library linked into them.
-const MARKS: [(&[u8], &str); 5] = [
+const MARKS: [(&[u8], &str); 6] = [
     (b"crypto/tls.(*Conn).Write", GO),
     (b"BoringSSL", "BoringSSL"),
     (b"OpenSSL 3.", "OpenSSL, static"),
     (b"OpenSSL 1.", "OpenSSL, static"),
+    // The text of its version is there only if the program asks for it; names of its sources are for errors.
+    (b"ssl/ssl_lib.c\0", "OpenSSL, static"),
     (b"/rustls-0.", "rustls"),
 ];
 
@@ -61,7 +63,7 @@ pub(super) enum Reading {
 }
 
 /// What is read (tls.rs); OpenSSL that is linked into a program only if its symbols are there.
-const READ: [&str; 2] = ["OpenSSL", GO];
+const READ: [&str; 3] = ["OpenSSL", "GnuTLS", GO];
 const GO: &str = "Go crypto/tls";
 /// The same where its functions are not as they have to be.
 const OTHER_GO: &str = "Go crypto/tls, older than 1.17 or otherwise unknown";
@@ -98,6 +100,11 @@ pub(in crate::doctor) fn look(procfs: &ProcFs, selected: &[Process], reading: Re
     }
     found.retain(|_, libraries| !libraries.is_empty());
     judge(&found, total - looked, reading)
+}
+
+/// Whether what [`libraries_of`] calls so may be read; what is linked into a program only if its symbols are there.
+pub(crate) fn may_be_read(library: &str) -> bool {
+    READ.contains(&library) || ["OpenSSL, static", "BoringSSL"].contains(&library)
 }
 
 /// `None` if it could not be looked at.
@@ -170,12 +177,12 @@ fn judge(found: &BTreeMap<String, BTreeSet<&'static str>>, not_looked_at: usize,
         return Check::ok(
             Group::Processes,
             id,
-            format!("TLS is read, of OpenSSL and Go; selected programs with it: {}", found.len()),
+            format!("TLS is read, of OpenSSL, GnuTLS and Go; selected programs with it: {}", found.len()),
         );
     }
     let (why, way_out) = match reading {
         Reading::On => (
-            "TLS of other libraries than OpenSSL and Go's is not read",
+            "TLS of other libraries than OpenSSL, GnuTLS and Go's is not read",
             "what they send in plain text is seen; observe behind the proxy that ends TLS, or count on `encrypted` in \
              spantap_losses_total to tell how many connections were not read",
         ),
@@ -243,8 +250,8 @@ mod tests {
             assert_eq!((check.state, check.details.as_slice()), (State::Degraded, &["nginx: OpenSSL".to_owned()][..]));
         }
         assert_eq!(judge(&found, 0, Reading::On).state, State::Ok);
-        let other = BTreeMap::from([("wget".to_owned(), BTreeSet::from(["GnuTLS"]))]);
-        assert_eq!(judge(&other, 0, Reading::On).details, ["wget: GnuTLS"]);
+        let other = BTreeMap::from([("firefox".to_owned(), BTreeSet::from(["NSS"]))]);
+        assert_eq!(judge(&other, 0, Reading::On).details, ["firefox: NSS"]);
         for (library, state) in [(GO, State::Ok), (OTHER_GO, State::Degraded)] {
             let found = BTreeMap::from([("server".to_owned(), BTreeSet::from([library]))]);
             assert_eq!(judge(&found, 0, Reading::On).state, state, "{library}");

@@ -24,6 +24,8 @@ impl Code {
     pub const PERMISSION_DENIED: Self = Self(7);
     /// Another version of the protocol.
     pub const FAILED_PRECONDITION: Self = Self(9);
+    /// Another agent has the stream.
+    pub const ABORTED: Self = Self(10);
 }
 
 const NAMES: [&str; 17] = [

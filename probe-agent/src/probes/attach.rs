@@ -4,7 +4,7 @@
 
 use aya::{
     Btf, Ebpf,
-    programs::{self, BtfTracePoint, FEntry, FExit, KProbe, ProgramError, ProgramFd},
+    programs::{self, BtfTracePoint, FEntry, FExit, KProbe, ProgramError, ProgramFd, RawTracePoint},
 };
 
 use super::{
@@ -20,7 +20,10 @@ pub(crate) fn load(object: &mut Ebpf, program: &Program, btf: &Btf) -> Result<()
         return Ok(());
     }
     let outcome = match program.place {
-        Place::Tracepoint => typed::<BtfTracePoint>(loaded)?.load(target, btf),
+        Place::Tracepoint => match loaded {
+            programs::Program::RawTracePoint(raw) => raw.load(),
+            other => typed::<BtfTracePoint>(other)?.load(target, btf),
+        },
         Place::Entry => typed::<FEntry>(loaded)?.load(target, btf),
         Place::Return => typed::<FExit>(loaded)?.load(target, btf),
         Place::Kprobe => typed::<KProbe>(loaded)?.load(),
@@ -33,7 +36,10 @@ pub(crate) fn attach(object: &mut Ebpf, program: &Program) -> Result<(), ProbeEr
     let Program { name, target, .. } = *program;
     let loaded = find(object, name)?;
     let outcome = match program.place {
-        Place::Tracepoint => typed::<BtfTracePoint>(loaded)?.attach().map(drop),
+        Place::Tracepoint => match loaded {
+            programs::Program::RawTracePoint(raw) => raw.attach(target).map(drop),
+            other => typed::<BtfTracePoint>(other)?.attach().map(drop),
+        },
         Place::Entry => typed::<FEntry>(loaded)?.attach().map(drop),
         Place::Return => typed::<FExit>(loaded)?.attach().map(drop),
         Place::Kprobe => typed::<KProbe>(loaded)?.attach(target, 0).map(drop),
@@ -46,7 +52,10 @@ pub(crate) fn unload(object: &mut Ebpf, program: &Program) {
     let Ok(loaded) = find(object, program.name) else { return };
     // An unload that fails leaves the program attached until this process ends; one that was never loaded has nothing to unload.
     let _ = match program.place {
-        Place::Tracepoint => <&mut BtfTracePoint>::try_from(loaded).and_then(BtfTracePoint::unload),
+        Place::Tracepoint => match loaded {
+            programs::Program::RawTracePoint(raw) => RawTracePoint::unload(raw),
+            other => <&mut BtfTracePoint>::try_from(other).and_then(BtfTracePoint::unload),
+        },
         Place::Entry => <&mut FEntry>::try_from(loaded).and_then(FEntry::unload),
         Place::Return => <&mut FExit>::try_from(loaded).and_then(FExit::unload),
         Place::Kprobe => <&mut KProbe>::try_from(loaded).and_then(KProbe::unload),

@@ -13,8 +13,8 @@ pub enum Object {
     Table,
 }
 
-static TYPED: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/spantap.bpf.o"));
-static TABLE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/spantap-table.bpf.o"));
+static TYPED: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/spantap.embedded.bpf.o"));
+static TABLE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/spantap-table.embedded.bpf.o"));
 
 impl Object {
     /// The compiled bytes.
@@ -165,10 +165,10 @@ const KPROBE: &[Program] = &[
 ];
 
 impl HookSet {
-    /// Those to try, best first. The two with a table are not taken unasked: they have not been seen to work end to end yet.
+    /// Those to try, best first. The tracepoints come before the second object: a kernel that has them needs it for nothing else.
     pub fn wanted(hooks: Hooks) -> &'static [Self] {
         match hooks {
-            Hooks::Auto => &[Self::Fentry, Self::FentryReturns, Self::Tracepoint],
+            Hooks::Auto => &[Self::Fentry, Self::FentryReturns, Self::Tracepoint, Self::FentryTable, Self::Kprobe],
             Hooks::Fentry => &[Self::Fentry, Self::FentryReturns, Self::FentryTable],
             Hooks::Tracepoint => &[Self::Tracepoint],
             Hooks::Kprobe => &[Self::Kprobe],
@@ -228,6 +228,15 @@ impl HookSet {
             }
         });
         programs
+    }
+
+    /// Why the set must not be tried on a kernel although it would load: an error of the kernel.
+    pub fn forbidden(self, safe_returns: bool) -> Option<&'static str> {
+        let returns = self.programs().iter().any(|program| program.place == Place::Return);
+        (returns && !safe_returns).then_some(
+            "returns of functions that wait must not be hooked on this kernel, which may crash when they are unhooked (mended \
+             by commit e21aa341785c, in Linux 5.12 and 5.10.28)",
+        )
     }
 
     /// Features that no program of the set has, with what is missing.

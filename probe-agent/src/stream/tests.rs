@@ -1,11 +1,22 @@
 //! The stream against a hostile forwarder.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::{io::Write as _, path::PathBuf, time::Instant};
+use std::{
+    io::Write as _,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use spantap_proto::v1::ingest_server::{Ingest, IngestServer};
 use tokio::{net::UnixListener, sync::mpsc, task::LocalSet};
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_stream::{
+    StreamExt as _,
+    wrappers::{ReceiverStream, UnixListenerStream},
+};
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use super::*;
@@ -147,6 +158,39 @@ async fn a_forwarder_that_owes_nothing_may_be_silent() {
     }
 }
 
+#[tokio::test]
+async fn an_agent_that_is_replaced_is_told_and_does_not_come_back() {
+    let shared = shared(0);
+    let error = served(&shared, Liar { honest: 0, says: Says::Another }).await;
+    assert!(is_ousted(&Err(error)));
+    tokio::time::timeout(SHORT.answer, shared.replaced.notified()).await.expect("it was asked to finish");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ingest.sock");
+    let listener = UnixListenerStream::new(UnixListener::bind(&path).unwrap());
+    let server = Server::builder().add_service(IngestServer::new(Liar { honest: 0, says: Says::Another }));
+    let taken = Arc::new(AtomicU64::new(0));
+    let counter = taken.clone();
+    let incoming = listener.map(|stream| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        stream
+    });
+    let again = shared.clone();
+    beside(&shared, path, async {
+        tokio::select! {
+            served = server.serve_with_incoming(incoming) => served.unwrap(),
+            () = async {
+                while !again.ousted.get() {
+                    again.emptied.notified().await;
+                }
+                // Several times as long as it would wait before it tried again.
+                tokio::time::sleep(FIRST_PAUSE * 6).await;
+            } => {}
+        }
+    })
+    .await;
+    assert_eq!(taken.load(Ordering::Relaxed), 1);
+}
+
 /// Acknowledges nonsense when a stream begins, then `honest` for each message; or says less.
 struct Liar {
     honest: u64,
@@ -160,6 +204,8 @@ enum Says {
     Nothing,
     /// Does not even take the stream.
     NothingAtAll,
+    /// That another agent has come, then that it is heard.
+    Another,
 }
 
 #[tonic::async_trait]
@@ -180,12 +226,17 @@ impl Ingest for Liar {
                 while let Ok(Some(_)) = messages.message().await {}
                 return answer.closed().await;
             }
+            if says == Says::Another {
+                let _ = answer.send(Ok(Acknowledgement { sequence: 0, finish: true })).await;
+                let _ = answer.send(Err(Status::aborted("another"))).await;
+                return;
+            }
             // Before anything can have been sent: it was never sent, so it is not let go.
             for sequence in [u64::MAX, 0] {
-                let _ = answer.send(Ok(Acknowledgement { sequence })).await;
+                let _ = answer.send(Ok(Acknowledgement { sequence, finish: false })).await;
             }
             while let Ok(Some(_)) = messages.message().await {
-                let _ = answer.send(Ok(Acknowledgement { sequence: honest })).await;
+                let _ = answer.send(Ok(Acknowledgement { sequence: honest, finish: false })).await;
             }
         });
         Ok(Response::new(ReceiverStream::new(answers)))

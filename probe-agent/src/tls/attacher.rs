@@ -27,16 +27,23 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlag
 
 use super::{
     filter,
-    order::{MAX_BYTES, Order, PROGRAMS, READY, Stop, When},
+    order::{Function, MAX_BYTES, NODE_PROGRAMS, Order, PROGRAMS, READY, Stop, When},
 };
 use crate::failure::Failure;
 
 /// Place in [`PROGRAMS`] of what is attached where functions are left.
 const LEAVE: usize = PROGRAMS.len() - 1;
 
-/// Numbers that the kernel gave to [`PROGRAMS`].
+/// Numbers that the kernel gave to [`PROGRAMS`]; 0: it did not take that one, which belongs to [`NODE_PROGRAMS`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Programs(pub Vec<u32>);
+
+impl Programs {
+    /// Whether those that link requests of Node are among them.
+    pub(super) fn link_node(&self) -> bool {
+        self.0.get(NODE_PROGRAMS).is_some_and(|numbers| !numbers.contains(&0))
+    }
+}
 
 impl std::str::FromStr for Programs {
     type Err = String;
@@ -56,12 +63,14 @@ impl std::fmt::Display for Programs {
 }
 
 struct Attacher {
-    /// In the order of [`PROGRAMS`] but the last.
-    enter: Vec<UProbe>,
+    /// In the order of [`PROGRAMS`] but the last; `None`: the kernel did not take it.
+    enter: Vec<Option<UProbe>>,
     /// The last, at instructions where functions are left.
     leave: UProbe,
     /// The same, where the kernel catches their return.
     returned: UProbe,
+    /// CPython's copy of a context, where the kernel catches its return.
+    copied: UProbe,
     links: HashMap<u32, Vec<UProbeLink>>,
     /// To the thread that detaches.
     detach: mpsc::Sender<Vec<UProbeLink>>,
@@ -76,14 +85,17 @@ pub fn run(programs: &Programs) -> Result<(), Failure> {
         let (name, number) = (PROGRAMS.get(place).copied(), programs.0.get(place).copied());
         program(number.unwrap_or_default(), name.unwrap_or_default(), kind)
     };
-    let enter: Result<Vec<UProbe>, Failure> = (0..LEAVE).map(|place| get(place, ProbeKind::Entry)).collect();
+    let is_lacking = |place: usize| NODE_PROGRAMS.contains(&place) && !programs.link_node();
+    let entry = |place| if is_lacking(place) { Ok(None) } else { get(place, ProbeKind::Entry).map(Some) };
+    let enter: Result<Vec<_>, Failure> = (0..LEAVE).map(entry).collect();
     let (enter, leave, returned) = (enter?, get(LEAVE, ProbeKind::Entry)?, get(LEAVE, ProbeKind::Return)?);
+    let copied = get(Function::PyCopied.program(), ProbeKind::Return)?;
     // Finds out what the kernel can do, which takes more than is left below.
     tracing::trace!(features = ?aya::features());
     give_up().map_err(|error| Failure::Privilege(error.to_string()))?;
     spantap_confinement::seal()?;
     let detach = start_detaching()?;
-    let mut attacher = Attacher { enter, leave, returned, links: HashMap::new(), detach };
+    let mut attacher = Attacher { enter, leave, returned, copied, links: HashMap::new(), detach };
     filter::install().map_err(|error| Failure::Unavailable(error.to_string()))?;
     let input = io::stdin();
     // Says that it has begun.
@@ -137,11 +149,15 @@ impl Attacher {
         let mut links = Vec::new();
         for stop in stops {
             let program = match stop.when {
-                When::Enter => self.enter.get_mut(stop.function.program()),
+                When::Enter => self.enter.get_mut(stop.function.program()).and_then(Option::as_mut),
                 When::Leave => Some(&mut self.leave),
+                When::Return if stop.function == Function::PyCopied => Some(&mut self.copied),
                 When::Return => Some(&mut self.returned),
             };
-            let Some(program) = program else { continue };
+            let Some(program) = program else {
+                let _ = self.detach.send(links);
+                return "the kernel did not take the program for it".to_owned();
+            };
             let attached = program.attach(stop.offset, &path, scope).and_then(|id| program.take_link(id));
             match attached {
                 Ok(link) => links.push(link),

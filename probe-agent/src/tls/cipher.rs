@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use super::{
     helper::{Helper, Refusal},
     library,
-    mapped::{self, Mapped},
+    mapped::{self, Key, Mapped},
     order::Function,
     stops,
 };
@@ -24,9 +24,6 @@ const FIRST: u32 = 1 << 31;
 /// Part of the names of programs that are known to work in memory. Others are once the kernel side has seen it, which is after
 /// their first request.
 const NODE: &str = "node";
-
-/// Device and inode.
-pub(super) type Key = (Vec<u8>, u64);
 
 /// What is attached where.
 #[derive(Debug, Default)]
@@ -132,8 +129,8 @@ impl Ciphers {
     pub(super) fn leave(&mut self, helper: Option<&Helper>, pid: u32) {
         self.seen.remove(&pid);
         for (_, number) in self.attached.remove(&pid).unwrap_or_default() {
-            if let Some(Err(refusal)) = helper.map(|helper| helper.detach(number)) {
-                tracing::debug!(%refusal, "a probe stays until the agent ends");
+            if let Some(helper) = helper {
+                helper.detach(number);
             }
         }
     }

@@ -33,6 +33,8 @@ pub struct Helper {
     socket: OwnedFd,
     /// Its process id.
     pub pid: u32,
+    /// It has the programs that link requests of Node.
+    pub(super) links_node: bool,
 }
 
 /// Why probes are not attached.
@@ -63,7 +65,7 @@ impl Helper {
             .spawn()?;
         let mut answer = [0; 1];
         match recv(&socket, &mut answer, RecvFlags::empty()) {
-            Ok((_, 1)) if answer == *READY => Ok(Self { socket, pid: child.id() }),
+            Ok((_, 1)) if answer == *READY => Ok(Self { socket, pid: child.id(), links_node: programs.link_node() }),
             Ok(_) => Err(io::Error::other("it ended before it began")),
             Err(error) => Err(error.into()),
         }
@@ -96,11 +98,11 @@ impl Helper {
         self.ask(&Order::AttachTo(number, pid, stops), file)
     }
 
-    /// Takes the probes away again.
-    pub(super) fn detach(&self, number: u32) -> Result<(), Refusal> {
+    /// Takes the probes away again; if that cannot be asked for, it is only told.
+    pub(super) fn detach(&self, number: u32) {
         let order = Order::Detach(number).encode();
-        rustix::net::send(&self.socket, &order, SendFlags::NOSIGNAL)
-            .map(drop)
-            .map_err(|error| Refusal::Gone(error.into()))
+        if let Err(error) = rustix::net::send(&self.socket, &order, SendFlags::NOSIGNAL) {
+            tracing::debug!(refusal = %Refusal::Gone(error.into()), "probes stay until the agent ends");
+        }
     }
 }

@@ -46,6 +46,8 @@ pub(super) const SECOND: u16 = 1 << 6;
 pub(super) const THIRD: u16 = 1 << 2;
 /// rcx, the fourth.
 pub(super) const FOURTH: u16 = 1 << 1;
+/// r8, the fifth.
+pub(super) const FIFTH: u16 = 1 << 8;
 
 const LONGEST: usize = 15;
 const NONE: Option<u16> = Some(0);

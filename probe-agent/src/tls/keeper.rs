@@ -2,6 +2,11 @@
 //!
 //! In: which processes are selected, which speak TLS, which of their connections nobody read. Out: attached probes; a line in
 //! the log for each library; what is not read, and why. Runs in a thread of its own: files may lie where reading takes long.
+//!
+//! `processes` knows the processes · `links` attaches to programs of Go, Node and CPython what links their requests.
+
+mod links;
+mod processes;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,90 +14,89 @@ use std::{
     time::{Duration, Instant},
 };
 
+use links::Links;
+use processes::{Processes, Watched};
+
 use super::{
     Note, Told,
     cipher::Ciphers,
+    go::{self, Results},
     helper::{Helper, Refusal},
     library::{self, Readable, Unreadable},
-    mapped,
+    mapped::{self, Key},
+    python::Table,
     report::{self, Report},
     stops,
+    users::{LINGER, Users},
 };
 use crate::discovery::ProcFs;
 
-/// When a process is looked at after it was selected: libraries are mapped when it starts, and by dlopen later. Later still
-/// it is looked at when it speaks TLS.
-const LOOKS: [Duration; 5] = [
-    Duration::ZERO,
-    Duration::from_millis(20),
-    Duration::from_millis(200),
-    Duration::from_secs(2),
-    Duration::from_secs(15),
-];
-/// Libraries stay attached for so long after the last process that used them: short programs follow each other.
-const LINGER: Duration = Duration::from_secs(60);
+/// What is known of an unread process's libraries is looked up again after so long.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 const MAX_MAPS: u64 = 1 << 20;
 const MAX_LIBRARIES: usize = 256;
 const LIBRARIES_OF_PROCESS: usize = 8;
 const MAX_EXECUTABLES: usize = 4096;
 
-/// Device and inode.
-type Key = (Vec<u8>, u64);
-
 struct Library {
     name: String,
     /// Number of the attachment, or why there is none.
     state: Result<u32, Unreadable>,
-    users: HashSet<u32>,
-    unused_since: Option<Instant>,
-}
-
-struct Watched {
-    executable: String,
-    began: Instant,
-    /// Looks that are done.
-    looks: usize,
-    libraries: Vec<Key>,
+    users: Users,
 }
 
 /// The thread's state.
 pub(super) struct Keeper {
     procfs: ProcFs,
     helper: Option<Helper>,
+    /// To tell the kernel side of Go's calls.
+    results: Option<Results>,
     told: Told,
-    processes: HashMap<u32, Watched>,
+    processes: Processes,
     libraries: HashMap<Key, Library>,
     /// Executables that have no library in them.
     plain: HashSet<Key>,
     ciphers: Ciphers,
+    links: Links,
+    /// Of the last attachment.
     next: u32,
 }
 
 impl Keeper {
-    pub(super) fn new(procfs: ProcFs, helper: Helper, told: Told) -> Self {
+    pub(super) fn new(
+        procfs: ProcFs,
+        (helper, results, python): (Helper, Option<Results>, Option<Table>),
+        told: Told,
+        links_on: bool,
+    ) -> Self {
         Self {
             procfs,
             helper: Some(helper),
+            results,
             told,
-            processes: HashMap::new(),
+            processes: Processes::default(),
             libraries: HashMap::new(),
             plain: HashSet::new(),
             ciphers: Ciphers::default(),
-            next: 1,
+            links: Links::new(links_on, python),
+            next: 0,
         }
     }
 
     /// Works until the other end of `notes` is gone.
     pub(super) fn run(mut self, notes: &Receiver<Note>) {
         loop {
-            let due = self.due();
+            let due = self.processes.due();
             let now = Instant::now();
             match notes.recv_timeout(due.map_or(LINGER, |due| due.saturating_duration_since(now)).min(LINGER)) {
                 Ok(note) => self.take(note),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.look_where_due();
+            for pid in self.processes.now_due() {
+                self.look(pid);
+            }
+            self.processes.forget();
             self.detach_unused();
         }
     }
@@ -101,45 +105,35 @@ impl Keeper {
         match note {
             Note::Selected { pid, executable } => {
                 self.leave(pid);
-                let watched = Watched { executable, began: Instant::now(), looks: 0, libraries: Vec::new() };
-                self.processes.insert(pid, watched);
+                self.processes.insert(pid, Watched::new(executable));
             }
             Note::Gone { pid } => {
                 self.leave(pid);
                 self.ciphers.leave(self.helper.as_ref(), pid);
             }
-            Note::Speaks { pid } => self.look(pid),
+            Note::Speaks { pid } => {
+                self.look(pid);
+                // When its connections have ended, it may have too.
+                if self.processes.get(pid).is_some_and(|watched| watched.libraries.is_empty()) {
+                    self.look_for_others(pid);
+                }
+            }
             Note::InMemory { pid } => {
                 self.ciphers.works_in_memory(pid);
                 self.look(pid);
             }
             Note::Unread { pid, untied } => self.unread(pid, untied),
-        }
-    }
-
-    fn due(&self) -> Option<Instant> {
-        self.processes.values().filter_map(Watched::due).min()
-    }
-
-    fn look_where_due(&mut self) {
-        let now = Instant::now();
-        let due = |watched: &Watched| watched.due().is_some_and(|due| due <= now);
-        let pids: Vec<u32> = self.processes.iter().filter(|(_, watched)| due(watched)).map(|(pid, _)| *pid).collect();
-        for pid in pids {
-            if let Some(watched) = self.processes.get_mut(&pid) {
-                watched.looks += 1;
-            }
-            self.look(pid);
+            Note::Settled(asker) => _ = asker.send(()),
         }
     }
 
     fn look(&mut self, pid: u32) {
-        if !self.processes.contains_key(&pid) {
+        if self.processes.get(pid).is_none() {
             return;
         }
         // A process that ends meanwhile is no news.
         let Ok(maps) = self.procfs.read(pid, "maps", MAX_MAPS) else { return };
-        for mapped in mapped::openssl(&maps, LIBRARIES_OF_PROCESS) {
+        for mapped in mapped::libraries(&maps, LIBRARIES_OF_PROCESS) {
             let name = String::from_utf8_lossy(&mapped.path).into_owned();
             let procfs = self.procfs.clone();
             self.uses(pid, mapped.key.clone(), name, || library::mapped(&procfs, pid, &mapped));
@@ -149,10 +143,13 @@ impl Keeper {
         if let Some(key) = self.look_at_executable(pid) {
             self.look_at_cipher(pid, &maps, Some(&key));
         }
+        if let (Some(helper), Some(watched)) = (&self.helper, self.processes.get(pid)) {
+            self.links.look((&self.procfs, helper), pid, &watched.executable, &maps);
+        }
     }
 
     fn look_at_cipher(&mut self, pid: u32, maps: &[u8], executable: Option<&Key>) {
-        let name = self.processes.get(&pid).map(|watched| watched.executable.as_str()).unwrap_or_default();
+        let name = self.processes.get(pid).map(|watched| watched.executable.as_str()).unwrap_or_default();
         if let (Some(helper), true) = (&self.helper, self.ciphers.wanted(pid, name, maps)) {
             self.ciphers.look(&self.procfs, helper, pid, maps, executable);
         }
@@ -170,7 +167,7 @@ impl Keeper {
         }
         let mut readable = None;
         if !self.libraries.contains_key(&key) {
-            readable = library::executable(file);
+            readable = library::executable(&self.procfs, pid, file);
             if readable.is_none() {
                 if self.plain.len() >= MAX_EXECUTABLES {
                     self.plain.clear();
@@ -179,7 +176,7 @@ impl Keeper {
                 return None;
             }
         }
-        let name = self.processes.get(&pid).map(|watched| watched.executable.clone()).unwrap_or_default();
+        let name = self.processes.get(pid).map(|watched| watched.executable.clone()).unwrap_or_default();
         self.uses(pid, key.clone(), name, || readable.unwrap_or(Err(Unreadable::Symbols)));
         Some(key)
     }
@@ -190,6 +187,12 @@ impl Keeper {
             let state = match self.libraries.len() < MAX_LIBRARIES {
                 true => open().and_then(|(file, mut places)| {
                     self.ciphers.take(&key, &mut places);
+                    let told = self.results.as_mut().is_some_and(|results| results.tell(&places));
+                    go::choose(&mut places, told);
+                    if let Some(helper) = &self.helper {
+                        self.next = self.next.wrapping_add(1);
+                        self.links.attach(helper, self.next, (pid, &name), &key, &file);
+                    }
                     self.attach(pid, &name, (file, places))
                 }),
                 false => Err(Unreadable::Many),
@@ -197,16 +200,15 @@ impl Keeper {
             if let Err(reason) = &state {
                 tracing::warn!(pid, library = name, %reason, "TLS of this library is not read");
             }
-            let library = Library { name, state, users: HashSet::new(), unused_since: None };
+            let library = Library { name, state, users: Users::default() };
             self.libraries.insert(key.clone(), library);
         }
-        let Some(watched) = self.processes.get_mut(&pid) else { return };
+        let Some(watched) = self.processes.get_mut(pid) else { return };
         if !watched.libraries.contains(&key) {
             watched.libraries.push(key.clone());
         }
         if let Some(library) = self.libraries.get_mut(&key) {
-            library.users.insert(pid);
-            library.unused_since = None;
+            library.users.add(pid);
             let reason = library.state.as_ref().err().map(ToString::to_string);
             report::library(&self.told, &watched.executable, &library.name, reason);
         }
@@ -216,8 +218,8 @@ impl Keeper {
         let Some(helper) = &self.helper else {
             return Err(Unreadable::Refused("the process that attaches probes is gone".to_owned()));
         };
-        let number = self.next;
         self.next = self.next.wrapping_add(1);
+        let number = self.next;
         let (began, functions) = (Instant::now(), places.len());
         let stops = stops::plan(&file, &places);
         tracing::debug!(library = name, ?stops, "stops in the functions of this TLS library");
@@ -238,48 +240,52 @@ impl Keeper {
     }
 
     fn leave(&mut self, pid: u32) {
-        let Some(watched) = self.processes.remove(&pid) else { return };
-        for key in watched.libraries {
-            let Some(library) = self.libraries.get_mut(&key) else { continue };
-            library.users.remove(&pid);
-            if library.users.is_empty() {
-                library.unused_since = Some(Instant::now());
+        self.links.leave(pid);
+        for key in self.processes.leave(pid) {
+            if let Some(library) = self.libraries.get_mut(&key) {
+                library.users.leave(pid);
             }
         }
     }
 
     fn detach_unused(&mut self) {
-        let now = Instant::now();
         let helper = &self.helper;
-        self.libraries.retain(|_, library| {
-            if library.unused_since.is_none_or(|since| now.duration_since(since) < LINGER) {
+        let links = &mut self.links;
+        links.detach_unused(helper.as_ref());
+        self.libraries.retain(|key, library| {
+            if !library.users.are_gone() {
                 return true;
             }
-            if let (Some(helper), Ok(number)) = (helper, &library.state) {
-                tracing::debug!(library = library.name, "no process uses this TLS library any more");
-                if let Err(refusal) = helper.detach(*number) {
-                    tracing::debug!(%refusal, "probes stay until the agent ends");
+            if let Some(helper) = helper {
+                if let Ok(number) = library.state {
+                    tracing::debug!(library = library.name, "no process uses this TLS library any more");
+                    helper.detach(number);
                 }
+                links.detach(helper, key);
             }
             false
         });
     }
 
+    /// Looks which libraries an observed process has that are not read. Not for each connection: an executable may have 100 MB.
+    fn look_for_others(&mut self, pid: u32) {
+        let Some(watched) = self.processes.get_mut(pid) else { return };
+        if watched.others.as_ref().is_none_or(|(since, _)| since.elapsed() >= LOOK_AGAIN) {
+            watched.others = Some((Instant::now(), report::others(&self.procfs, pid)));
+        }
+    }
+
     /// Nobody read a connection of this process.
     fn unread(&mut self, pid: u32, untied: bool) {
-        let Some(watched) = self.processes.get(&pid) else { return };
+        self.look_for_others(pid);
+        let Some(watched) = self.processes.known(pid) else { return };
+        let others = watched.others.as_ref().map(|(_, others)| others.as_slice());
         let libraries: Vec<&Library> = watched.libraries.iter().filter_map(|key| self.libraries.get(key)).collect();
         let report = Report::of(
             libraries.iter().map(|library| (library.name.as_str(), library.state.as_ref().err())),
             untied,
-            || report::others(&self.procfs, pid),
+            others,
         );
         report::connection(&self.told, pid, &watched.executable, report);
-    }
-}
-
-impl Watched {
-    fn due(&self) -> Option<Instant> {
-        LOOKS.get(self.looks).map(|after| self.began + *after)
     }
 }

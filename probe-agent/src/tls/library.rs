@@ -3,18 +3,21 @@
 //! In: a process, and which of its files. Out: the open file and where its functions begin, or the reason why it is not read.
 
 use std::{
+    collections::BTreeMap,
     fs::{File, OpenOptions},
     os::unix::{
         ffi::OsStrExt as _,
         fs::{MetadataExt as _, OpenOptionsExt as _},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{
+    debug_file,
     go::{self, Unusable},
     mapped::Mapped,
-    order::{CIPHER, Function, OPENSSL, reads},
+    names::{CIPHER, Family},
+    order::Place,
     symbols,
 };
 use crate::discovery::ProcFs;
@@ -23,13 +26,16 @@ use crate::discovery::ProcFs;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unreadable {
     /// The file is not what it was when the program mapped it.
-    #[error("its file was deleted or replaced since the program started: restart the program")]
+    #[error(
+        "its file was deleted or replaced since the program started: restart the program, or give the agent \
+         CAP_CHECKPOINT_RESTORE"
+    )]
     Replaced,
     /// It cannot be opened.
     #[error("its file cannot be opened: {0}")]
     Closed(String),
     /// Not all functions are there.
-    #[error("it has no symbols of SSL_read, SSL_write and SSL_free")]
+    #[error("it has no symbols of the functions that receive, send and end a session")]
     Symbols,
     /// The kernel refuses to attach.
     #[error("attaching is refused: {0}")]
@@ -43,17 +49,26 @@ pub(super) enum Unreadable {
 }
 
 /// An open file, and the functions in it.
-pub(super) type Readable = (File, Vec<(Function, u64)>);
+pub(super) type Readable = (File, Vec<Place>);
 
-/// Opens the file through the process's own root, and makes sure that it is the one that is mapped.
+/// Opens the file, and looks what there is to read in it.
 pub(super) fn mapped(procfs: &ProcFs, pid: u32, mapped: &Mapped) -> Result<Readable, Unreadable> {
     let file = open_mapped(procfs, pid, mapped)?;
-    let places = places(&file);
-    if reads(&places) { Ok((file, places)) } else { Err(Unreadable::Symbols) }
+    let families: &[Family] = match mapped.family() {
+        Some(family) => &[family],
+        None => &[],
+    };
+    let places = places(procfs, pid, &file, families);
+    if places.is_empty() { Err(Unreadable::Symbols) } else { Ok((file, places)) }
 }
 
-/// The same, without a look at its functions.
+/// The same, without a look at its functions. The kernel gives the very file that is mapped, deleted or not, to whom it
+/// allows that (CAP_CHECKPOINT_RESTORE); else the one of its name in the process's own root, if that is the same.
 pub(super) fn open_mapped(procfs: &ProcFs, pid: u32, mapped: &Mapped) -> Result<File, Unreadable> {
+    let (begin, end) = mapped.range;
+    if let Ok(file) = open(&procfs.path(pid, "map_files").join(format!("{begin:x}-{end:x}"))) {
+        return Ok(file);
+    }
     if mapped.deleted {
         return Err(Unreadable::Replaced);
     }
@@ -73,15 +88,11 @@ pub(super) fn cipher(file: &File) -> Option<u64> {
 }
 
 /// The program's own file, if a library with symbols is linked into it, or Go's.
-pub(super) fn executable(file: File) -> Option<Result<Readable, Unreadable>> {
-    let mut places = places(&file);
-    let openssl = reads(&places);
-    if !openssl {
-        places.clear();
-    }
+pub(super) fn executable(procfs: &ProcFs, pid: u32, file: File) -> Option<Result<Readable, Unreadable>> {
+    let mut places = places(procfs, pid, &file, &Family::ALL);
     match go::find(&file) {
         Some(Ok(go)) => places.extend(go),
-        Some(Err(unusable)) if !openssl => return Some(Err(unusable.into())),
+        Some(Err(unusable)) if places.is_empty() => return Some(Err(unusable.into())),
         _ => {}
     }
     (!places.is_empty()).then_some(Ok((file, places)))
@@ -102,13 +113,20 @@ fn open(path: &Path) -> Result<File, Unreadable> {
     }
 }
 
-fn places(file: &File) -> Vec<(Function, u64)> {
-    let names: Vec<&str> = OPENSSL.iter().map(|(name, _)| *name).collect();
-    let found = symbols::find(file, &names).unwrap_or_default();
-    let mut places: Vec<(Function, u64)> =
-        OPENSSL.iter().filter_map(|(name, function)| Some((*function, *found.get(name)?))).collect();
-    // Two names of one function would count its bytes twice.
-    let mut seen = std::collections::BTreeSet::new();
-    places.retain(|(_, offset)| seen.insert(*offset));
-    places
+/// What there is to read of these libraries; empty if none is there in full. Where the file was stripped, a file with its
+/// symbols may lie apart: as the process sees it, or on this host.
+fn places(procfs: &ProcFs, pid: u32, file: &File, families: &[Family]) -> Vec<Place> {
+    let names: Vec<&str> = families.iter().flat_map(|family| family.names()).collect();
+    let of = |found: BTreeMap<&str, u64>| -> Vec<Place> {
+        families.iter().filter_map(|family| family.places(file, &found)).flatten().collect()
+    };
+    let found = of(symbols::find(file, &names).unwrap_or_default());
+    if !found.is_empty() {
+        return found;
+    }
+    let Some(path) = debug_file::path(file) else { return found };
+    let roots = [procfs.path(pid, "root"), PathBuf::from("/")];
+    let files = roots.iter().filter_map(|root| open(&root.join(&path)).ok());
+    let of_file = |symbols: File| of(debug_file::find(file, &symbols, &names).unwrap_or_default());
+    files.map(of_file).find(|places| !places.is_empty()).unwrap_or_default()
 }

@@ -1,34 +1,58 @@
 //! Which files of TLS libraries a process has mapped.
 //!
-//! In: `/proc/PID/maps`, of which the paths are the process's own words. Out: files by device and inode.
+//! In: `/proc/PID/maps`, of which the paths are the process's own words. Out: files by device and inode, and where they are mapped.
+
+use super::names::Family;
+
+/// Device and inode.
+pub(super) type Key = (Vec<u8>, u64);
 
 /// A file that is mapped executable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mapped {
     /// Device and inode, as the map says: the same for every process that maps the file.
-    pub(super) key: (Vec<u8>, u64),
+    pub(super) key: Key,
+    /// First address of the mapping, and the one behind its last.
+    pub(super) range: (u64, u64),
     /// Path as the process sees it.
     pub(super) path: Vec<u8>,
     /// It was deleted or replaced since.
     pub(super) deleted: bool,
 }
 
-/// Beginnings of names of libraries with OpenSSL's interface.
-const OPENSSL: [&[u8]; 1] = [b"libssl.so"];
-/// The same of the part of it that may be a file of its own.
+/// Beginnings of names of files that OpenSSL's ciphertext may go through.
 const CRYPTO: [&[u8]; 2] = [b"libcrypto.so", b"libssl.so"];
 /// Beginnings of names of modules that move the bytes of sockets themselves, with the TLS library working in memory.
 const MOVERS: [&[u8]; 4] = [b"_asyncio.", b"libuv.so", b"libnode.so", b"libnetty_tcnative"];
+const PYTHON: [&[u8]; 4] = [b"libpython3", b"python", b"_asyncio.", b"loop."];
 const DELETED: &[u8] = b" (deleted)";
 
-/// Files with OpenSSL's interface by their names, each once, at most `limit`.
-pub(super) fn openssl(maps: &[u8], limit: usize) -> Vec<Mapped> {
-    named(maps, &OPENSSL, limit)
+impl Mapped {
+    /// Name of the file.
+    pub(super) fn name(&self) -> &[u8] {
+        self.path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
+    }
+
+    /// Which library it is, by its name.
+    pub(super) fn family(&self) -> Option<Family> {
+        Family::of(self.name())
+    }
+}
+
+/// Files of libraries that are read, each once, at most `limit`.
+pub(super) fn libraries(maps: &[u8], limit: usize) -> Vec<Mapped> {
+    find(maps, limit, |mapped| mapped.family().is_some())
 }
 
 /// Files that ciphertext may go through, likewise.
 pub(super) fn crypto(maps: &[u8], limit: usize) -> Vec<Mapped> {
-    named(maps, &CRYPTO, limit)
+    let known = |name: &[u8]| CRYPTO.iter().any(|begin| name.strip_prefix(*begin).is_some_and(ends_or_version));
+    find(maps, limit, |mapped| known(mapped.name()))
+}
+
+/// Files of CPython that links need, likewise: the interpreter, `_asyncio`, and any module `loop` (uvloop's).
+pub(super) fn python(maps: &[u8], limit: usize) -> Vec<Mapped> {
+    find(maps, limit, |mapped| PYTHON.iter().any(|begin| mapped.name().starts_with(begin)))
 }
 
 /// Whether the process has a module that moves the bytes of its sockets itself.
@@ -37,12 +61,10 @@ pub(super) fn moves_bytes_itself(maps: &[u8]) -> bool {
     names.into_iter().any(|name| MOVERS.iter().any(|begin| name.starts_with(begin)))
 }
 
-fn named(maps: &[u8], names: &[&[u8]], limit: usize) -> Vec<Mapped> {
+fn find(maps: &[u8], limit: usize, known: impl Fn(&Mapped) -> bool) -> Vec<Mapped> {
     let mut found: Vec<Mapped> = Vec::new();
     for mapped in maps.split(|&byte| byte == b'\n').filter_map(parse) {
-        let name = mapped.path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
-        let known = names.iter().any(|begin| name.strip_prefix(*begin).is_some_and(ends_or_version));
-        if known && found.len() < limit && found.iter().all(|other| other.key != mapped.key) {
+        if known(&mapped) && found.len() < limit && found.iter().all(|other| other.key != mapped.key) {
             found.push(mapped);
         }
     }
@@ -64,12 +86,19 @@ fn parse(line: &[u8]) -> Option<Mapped> {
         rest = after;
         Some(found)
     };
-    let (_, rights, _, device, inode) = (field()?, field()?, field()?, field()?, field()?);
+    let (range, rights, _, device, inode) = (field()?, field()?, field()?, field()?, field()?);
     let inode = std::str::from_utf8(inode).ok()?.parse().ok().filter(|&inode| inode != 0)?;
     let start = rest.iter().position(|&byte| byte != b' ')?;
     let path = rest.get(start..).filter(|path| path.first() == Some(&b'/'))?;
     let (path, deleted) = path.strip_suffix(DELETED).map_or((path, false), |path| (path, true));
-    (rights.get(2) == Some(&b'x')).then(|| Mapped { key: (device.to_vec(), inode), path: path.to_vec(), deleted })
+    let (begin, end) = std::str::from_utf8(range).ok()?.split_once('-')?;
+    let range = (u64::from_str_radix(begin, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
+    (rights.get(2) == Some(&b'x')).then(|| Mapped {
+        key: (device.to_vec(), inode),
+        range,
+        path: path.to_vec(),
+        deleted,
+    })
 }
 
 #[cfg(test)]
@@ -88,19 +117,25 @@ mod tests {
 7f02-7f03 r-xp 00000000 fe:00 17 /srv/libssl.sock
 7f06-7f07 rw-p 00000000 00:00 0 [stack]
 \xff\xfe/";
-        let found = openssl(maps, 8);
+        let found = libraries(maps, 8);
         assert_eq!(
             found,
             [
                 Mapped {
                     key: (b"fe:00".to_vec(), 13),
+                    range: (0x7f01, 0x7f02),
                     path: b"/usr/lib/x86_64-linux-gnu/libssl.so.3".to_vec(),
                     deleted: false
                 },
-                Mapped { key: (b"fe:00".to_vec(), 16), path: b"/srv/a b/libssl.so.1.1".to_vec(), deleted: true },
+                Mapped {
+                    key: (b"fe:00".to_vec(), 16),
+                    range: (0x7f02, 0x7f03),
+                    path: b"/srv/a b/libssl.so.1.1".to_vec(),
+                    deleted: true
+                },
             ]
         );
-        assert_eq!(openssl(maps, 1).len(), 1);
-        assert!(openssl(b"", 8).is_empty());
+        assert_eq!(libraries(maps, 1).len(), 1);
+        assert!(libraries(b"", 8).is_empty());
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! In: orders. Out: the messages between the two (a Unix socket that keeps their bounds), read with bounds on both sides.
 
+use std::ops::Range;
+
 /// What the attaching process says first. No message is empty: that is the end.
 pub(super) const READY: &[u8] = b".";
 /// Stops in one library at most.
@@ -13,7 +15,7 @@ pub(super) const MAX_BYTES: usize = 1024;
 
 /// Programs of the kernel side that are attached to functions: one for each [`Function`] in their order, where it is entered,
 /// and one where they are left.
-pub const PROGRAMS: [&str; 13] = [
+pub const PROGRAMS: [&str; 43] = [
     "tls_read",
     "tls_read_ex",
     "tls_write",
@@ -26,8 +28,41 @@ pub const PROGRAMS: [&str; 13] = [
     "tls_go_close",
     "tls_go_start",
     "tls_go_return",
+    "tls_go_done",
+    "tls_flush",
+    "go_serve_a",
+    "go_serve_b",
+    "go_serve_c",
+    "go_spawn_a",
+    "go_spawn_b",
+    "go_spawn_c",
+    "go_ask_a",
+    "go_ask_b",
+    "go_ask_c",
+    "py_copied",
+    "py_calls",
+    "py_enters",
+    "py_buffers",
+    "py_writes",
+    "node_scope_a",
+    "node_scope_b",
+    "node_scope_c",
+    "node_wrap_a",
+    "node_wrap_b",
+    "node_event",
+    "node_turn",
+    "node_made",
+    "node_await",
+    "node_then",
+    "node_react",
+    "node_adopt",
+    "node_idle",
+    "node_collected",
     "tls_return",
 ];
+
+/// Those of [`PROGRAMS`] that link requests of Node: they take what Linux 5.13 brought (`bpf_for_each_map_elem`).
+pub const NODE_PROGRAMS: Range<usize> = Function::NodeScopeA as usize - 1..Function::NodeCollected as usize;
 
 /// What a function does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,10 +91,70 @@ pub(super) enum Function {
     GoHandshake = 11,
     /// An instruction by which one of the first two returns.
     GoReturn = 12,
+    /// What one of them calls before it returns, when its result stands on the stack: its place is a [`super::go::Done`].
+    GoDone = 13,
+    /// Sends plaintext that other calls took before; by calls of its own that are no news.
+    Flush = 14,
+    /// Go's net/http runs the handler of a request; fields lie as in layout a (`probes/go_link.h`).
+    GoServeA = 15,
+    /// Go's net/http runs the handler of a request; fields lie as in layout b (`probes/go_link.h`).
+    GoServeB = 16,
+    /// Go's net/http runs the handler of a request; fields lie as in layout c (`probes/go_link.h`).
+    GoServeC = 17,
+    /// A goroutine is made; fields lie as in layout a (`probes/go_link.h`).
+    GoSpawnA = 18,
+    /// A goroutine is made; fields lie as in layout b (`probes/go_link.h`).
+    GoSpawnB = 19,
+    /// A goroutine is made; fields lie as in layout c (`probes/go_link.h`).
+    GoSpawnC = 20,
+    /// Go's net/http sends a request; fields lie as in layout a (`probes/go_link.h`).
+    GoAskA = 21,
+    /// Go's net/http sends a request; fields lie as in layout b (`probes/go_link.h`).
+    GoAskB = 22,
+    /// Go's net/http sends a request; fields lie as in layout c (`probes/go_link.h`).
+    GoAskC = 23,
+    /// CPython makes a context, a copy of the current one or an empty one: known where that returns.
+    PyCopied = 24,
+    /// CPython's `_asyncio` has something called soon in a context.
+    PyCalls = 25,
+    /// CPython enters a context for whoever uses its interface in C: uvloop.
+    PyEnters = 26,
+    /// uvloop takes bytes to write.
+    PyBuffers = 27,
+    /// uvloop writes what it took.
+    PyWrites = 28,
+    /// Node's event loop calls back; its numbers stand as in layout a (`probes/node_entries.h`).
+    NodeScopeA = 29,
+    /// Node's event loop calls back; its numbers stand as in layout b (`probes/node_entries.h`).
+    NodeScopeB = 30,
+    /// Node's event loop calls back; its numbers stand as in layout c (`probes/node_entries.h`).
+    NodeScopeC = 31,
+    /// The same for a thing of Node's own, before Node 22.
+    NodeWrapA = 32,
+    /// The same for a thing of Node's own, since Node 22.
+    NodeWrapB = 33,
+    /// A stream or a message is handled by libuv.
+    NodeEvent = 34,
+    /// What was asked for before is done: timers, immediates, threads, connections.
+    NodeTurn = 35,
+    /// Node makes a thing that will call back.
+    NodeMade = 36,
+    /// V8 stores what awaits a promise.
+    NodeAwait = 37,
+    /// A program's `then`.
+    NodeThen = 38,
+    /// V8 runs what awaited a promise.
+    NodeReact = 39,
+    /// V8 has a promise follow another one.
+    NodeAdopt = 40,
+    /// V8 has run all that awaited promises.
+    NodeIdle = 41,
+    /// V8 has collected garbage.
+    NodeCollected = 42,
 }
 
 impl Function {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 42] = [
         Self::Read,
         Self::ReadEx,
         Self::Write,
@@ -72,6 +167,36 @@ impl Function {
         Self::GoClose,
         Self::GoHandshake,
         Self::GoReturn,
+        Self::GoDone,
+        Self::Flush,
+        Self::GoServeA,
+        Self::GoServeB,
+        Self::GoServeC,
+        Self::GoSpawnA,
+        Self::GoSpawnB,
+        Self::GoSpawnC,
+        Self::GoAskA,
+        Self::GoAskB,
+        Self::GoAskC,
+        Self::PyCopied,
+        Self::PyCalls,
+        Self::PyEnters,
+        Self::PyBuffers,
+        Self::PyWrites,
+        Self::NodeScopeA,
+        Self::NodeScopeB,
+        Self::NodeScopeC,
+        Self::NodeWrapA,
+        Self::NodeWrapB,
+        Self::NodeEvent,
+        Self::NodeTurn,
+        Self::NodeMade,
+        Self::NodeAwait,
+        Self::NodeThen,
+        Self::NodeReact,
+        Self::NodeAdopt,
+        Self::NodeIdle,
+        Self::NodeCollected,
     ];
 
     /// Place of its program in [`PROGRAMS`].
@@ -81,9 +206,12 @@ impl Function {
 
     /// Whether the kernel is to catch its end. Never in Go: its stacks move, with the return address.
     pub(super) fn has_return(self) -> bool {
-        self.program() < Self::Forget.program()
+        self == Self::Flush || self.program() < Self::Forget.program()
     }
 }
+
+/// A function, and where in its file it begins.
+pub(super) type Place = (Function, u64);
 
 /// What is seen at a [`Stop`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,29 +236,6 @@ pub(super) struct Stop {
     pub(super) when: When,
     /// In the file.
     pub(super) offset: u64,
-}
-
-/// The function that writes ciphertext: of the part of the library that may be a file of its own (libcrypto).
-pub(super) const CIPHER: &str = "BIO_write";
-
-/// Functions of OpenSSL's interface that are looked for; most may be missing, see [`reads`].
-pub(super) const OPENSSL: &[(&str, Function)] = &[
-    ("SSL_read", Function::Read),
-    ("SSL_read_ex", Function::ReadEx),
-    ("SSL_write", Function::Write),
-    ("SSL_write_ex", Function::WriteEx),
-    ("SSL_do_handshake", Function::Other),
-    ("SSL_peek", Function::Other),
-    ("SSL_peek_ex", Function::Other),
-    ("SSL_free", Function::Forget),
-    ("SSL_clear", Function::Forget),
-    (CIPHER, Function::Cipher),
-];
-
-/// Whether what was found is enough to read both directions.
-pub(super) fn reads(places: &[(Function, u64)]) -> bool {
-    let has = |function| places.iter().any(|(found, _)| *found == function);
-    has(Function::Read) && has(Function::Write) && has(Function::Forget)
 }
 
 /// An order; an attachment is known by its number.
@@ -240,7 +345,7 @@ mod tests {
             b"\x02\0\0\0\0",
             b"\x03\0\0\0\0\0\0\0\0",
             b"\0\0\0\0\0x",
-            b"\x01\0\0\0\0\x0d\0\0\0\0\0\0\0\0\0",
+            b"\x01\0\0\0\0\x7f\0\0\0\0\0\0\0\0\0",
             b"\x01\0\0\0\0\x01\x03\0\0\0\0\0\0\0\0",
             b"\x01\0\0\0\0\x01\0",
         ] {

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use spantap_proto::v1;
 
 use super::{Told, library::Unreadable};
-use crate::{discovery::ProcFs, doctor::libraries_of};
+use crate::{
+    discovery::ProcFs,
+    doctor::{libraries_of, may_be_read},
+};
 
 /// Entries that are kept; more programs are not told apart, but counted in the last.
 const MAX_PROGRAMS: usize = 64;
@@ -23,11 +26,12 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// `libraries`: those that are known of the process, with the reason for each that is not read.
+    /// `libraries`: those that are known of the process, with the reason for each that is not read; `others`: what was found by marks,
+    /// `None` if the process ended before it was looked through.
     pub(super) fn of<'a>(
         libraries: impl Iterator<Item = (&'a str, Option<&'a Unreadable>)>,
         untied: bool,
-        others: impl FnOnce() -> Option<String>,
+        others: Option<&[&'static str]>,
     ) -> Self {
         let libraries: Vec<_> = libraries.collect();
         let read = libraries.iter().find(|(_, reason)| reason.is_none());
@@ -39,25 +43,35 @@ impl Report {
         if let Some((library, Some(reason))) = libraries.iter().find(|(_, reason)| reason.is_some()) {
             return Self { library: (*library).to_owned(), reason: reason.to_string() };
         }
-        match (read, others()) {
-            (Some((library, _)), _) => Self {
-                library: (*library).to_owned(),
-                reason: "none of its calls belonged to the connection: it began before it was read, or another library did it"
-                    .to_owned(),
-            },
-            (None, Some(library)) => Self { library, reason: "this library is not read".to_owned() },
-            (None, None) => Self {
-                library: String::new(),
-                reason: "no TLS library that is known: it may be linked into the program, without symbols".to_owned(),
-            },
-        }
+        let Some((library, _)) = read else {
+            let (library, reason) = match others {
+                None => (String::new(), "the process had ended before it was looked at"),
+                Some([]) => {
+                    (String::new(), "no TLS library that is known: it may be linked into the program, without symbols")
+                }
+                Some(others) => (others.join(", "), "this library is not read"),
+            };
+            return Self { library, reason: reason.to_owned() };
+        };
+        let others: Vec<&str> =
+            others.unwrap_or_default().iter().filter(|other| !may_be_read(other)).copied().collect();
+        let reason = match others.is_empty() {
+            true => {
+                "none of its calls belonged to the connection: it began before it was read, or another library did it"
+                    .to_owned()
+            }
+            false => format!(
+                "none of its calls belonged to the connection: {} may have, which is not read",
+                others.join(", ")
+            ),
+        };
+        Self { library: (*library).to_owned(), reason }
     }
 }
 
-/// Libraries that are known, but not read.
-pub(super) fn others(procfs: &ProcFs, pid: u32) -> Option<String> {
-    let found = libraries_of(procfs, pid, Instant::now() + PATIENCE)?;
-    (!found.is_empty()).then(|| found.into_iter().collect::<Vec<_>>().join(", "))
+/// Libraries that are known by their files or marks in the program.
+pub(super) fn others(procfs: &ProcFs, pid: u32) -> Vec<&'static str> {
+    libraries_of(procfs, pid, Instant::now() + PATIENCE).unwrap_or_default().into_iter().collect()
 }
 
 /// Notes a library of a program; `reason` if it is not read.
@@ -109,16 +123,19 @@ mod tests {
 
     #[test]
     fn the_reason_is_the_nearest_one() {
-        let none = || None;
         let gone = Unreadable::Replaced;
         let of = |libraries: &[(&'static str, Option<&Unreadable>)], untied| {
-            Report::of(libraries.iter().copied(), untied, none)
+            Report::of(libraries.iter().copied(), untied, Some(&["OpenSSL"]))
         };
         assert!(of(&[("l", None)], true).reason.contains("memory BIO"));
         assert!(of(&[("l", None), ("m", Some(&gone))], false).reason.contains("restart the program"));
         assert!(of(&[("l", None)], false).reason.contains("another library"));
-        assert!(of(&[], false).reason.contains("without symbols"));
-        let go = Report::of(std::iter::empty(), false, || Some("Go crypto/tls".to_owned()));
+        let none = Report::of(std::iter::empty(), false, Some(&[]));
+        assert!(none.reason.contains("without symbols"));
+        assert!(Report::of(std::iter::empty(), false, None).reason.contains("had ended"));
+        let both = Report::of([("l", None)].into_iter(), false, Some(&["OpenSSL, static", "rustls"]));
+        assert!(both.reason.contains("rustls may have") && !both.reason.contains("OpenSSL"), "{}", both.reason);
+        let go = Report::of(std::iter::empty(), false, Some(&["Go crypto/tls"]));
         assert_eq!((go.library.as_str(), go.reason.as_str()), ("Go crypto/tls", "this library is not read"));
     }
 

@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     bounds,
-    instruction::{self, FIRST, FOURTH, Flow, Instruction, RESULT, SECOND, THIRD},
+    go::Done,
+    instruction::{self, FIFTH, FIRST, FOURTH, Flow, Instruction, RESULT, SECOND, THIRD},
     order::{Function, Stop, When},
 };
 use crate::read_at::{self, ReadAt};
@@ -24,7 +25,8 @@ const MAX_LEAVES: usize = 4;
 /// Stops in the functions that begin at these offsets of a file; beginnings first.
 pub(super) fn plan(file: &impl ReadAt, places: &[(Function, u64)]) -> Vec<Stop> {
     let (mut enter, mut leave) = (Vec::new(), Vec::new());
-    for &(function, offset) in places {
+    for &(function, place) in places {
+        let offset = if function == Function::GoDone { Done::of(place).offset } else { place };
         let found = arguments(function)
             .and_then(|arguments| choose(&code(file, offset)?, arguments, function.has_return()))
             .unwrap_or_default();
@@ -51,8 +53,12 @@ fn arguments(function: Function) -> Option<u16> {
         Some(FIRST | SECOND | FOURTH)
     } else if function == Function::Cipher {
         Some(FIRST | SECOND | THIRD)
+    } else if function == Function::PyCalls {
+        Some(FOURTH | FIFTH)
+    } else if matches!(function, Function::PyEnters | Function::PyBuffers | Function::PyWrites) {
+        Some(FIRST)
     } else {
-        matches!(function, Function::Other | Function::Forget).then_some(FIRST)
+        matches!(function, Function::Other | Function::Flush | Function::Forget).then_some(FIRST)
     }
 }
 

@@ -28,13 +28,38 @@ const STT_FUNC: u8 = 2;
 /// Of each of `names` that the file defines as a function: the offset of its first instruction in the file.
 /// `None`: the file is no such ELF file.
 pub(super) fn find<'n>(file: &impl ReadAt, names: &[&'n str]) -> Option<BTreeMap<&'n str, u64>> {
-    let header = read(file, 0, 64);
-    if !header.starts_with(b"\x7fELF\x02\x01") {
-        return None;
-    }
-    let sections = table(file, &header, (40, 58, 60), SECTION_HEADER)?;
-    let segments = table(file, &header, (32, 54, 56), PROGRAM_HEADER)?;
+    find_apart(file, file, names)
+}
+
+/// The same, with the symbols of `code` in a file of their own, which has the same addresses.
+pub(super) fn find_apart<'n>(
+    code: &impl ReadAt,
+    file: &impl ReadAt,
+    names: &[&'n str],
+) -> Option<BTreeMap<&'n str, u64>> {
+    let segments = segments(code)?;
     let mut found = BTreeMap::new();
+    look(file, names, |name, kind, address| {
+        if kind == STT_FUNC
+            && let Some(offset) = offset_of(&segments, address)
+        {
+            found.entry(name).or_insert(offset);
+        }
+    })?;
+    Some(found)
+}
+
+/// Of each of `names` that the file defines, function or not: its address, not counting where it is loaded to.
+pub(super) fn addresses<'n>(file: &impl ReadAt, names: &[&'n str]) -> Option<BTreeMap<&'n str, u64>> {
+    let mut found = BTreeMap::new();
+    look(file, names, |name, _, address| {
+        found.entry(name).or_insert(address);
+    })?;
+    Some(found)
+}
+
+fn look<'n>(file: &impl ReadAt, names: &[&'n str], mut take: impl FnMut(&'n str, u8, u64)) -> Option<()> {
+    let sections = table(file, &elf_header(file)?, (40, 58, 60), SECTION_HEADER)?;
     for section in sections.chunks_exact(SECTION_HEADER.into()) {
         if !matches!(u32_at(section, 4)?, SHT_DYNSYM | SHT_SYMTAB) || u64_at(section, 56)? != SYMBOL as u64 {
             continue;
@@ -43,14 +68,25 @@ pub(super) fn find<'n>(file: &impl ReadAt, names: &[&'n str]) -> Option<BTreeMap
         let Some(texts) = sections.chunks_exact(SECTION_HEADER.into()).nth(link) else { continue };
         let places = names_in(file, u64_at(texts, 24)?, u64_at(texts, 32)?, names);
         if !places.is_empty() {
-            symbols(file, u64_at(section, 24)?, u64_at(section, 32)?, &places, |name, address| {
-                if let Some(offset) = offset_of(&segments, address) {
-                    found.entry(name).or_insert(offset);
-                }
-            });
+            symbols(file, u64_at(section, 24)?, u64_at(section, 32)?, &places, &mut take);
         }
     }
-    Some(found)
+    Some(())
+}
+
+fn elf_header(file: &impl ReadAt) -> Option<Vec<u8>> {
+    Some(read(file, 0, 64)).filter(|header| header.starts_with(b"\x7fELF\x02\x01"))
+}
+
+fn segments(file: &impl ReadAt) -> Option<Vec<u8>> {
+    table(file, &elf_header(file)?, (32, 54, 56), PROGRAM_HEADER)
+}
+
+/// Offset and length of each part of the file that is of this type (`p_type`).
+pub(super) fn parts(file: &impl ReadAt, kind: u32) -> Vec<(u64, u64)> {
+    let of =
+        |segment: &[u8]| Some((u64_at(segment, 8)?, u64_at(segment, 32)?)).filter(|_| u32_at(segment, 0) == Some(kind));
+    segments(file).unwrap_or_default().chunks_exact(PROGRAM_HEADER.into()).filter_map(of).collect()
 }
 
 /// The table whose offset, entry size and count stand at these places of the file's header.
@@ -97,7 +133,7 @@ fn symbols<'n>(
     offset: u64,
     size: u64,
     places: &BTreeMap<u32, &'n str>,
-    mut take: impl FnMut(&'n str, u64),
+    take: &mut impl FnMut(&'n str, u8, u64),
 ) {
     const WHOLE: usize = PIECE / SYMBOL * SYMBOL;
     let size = size.min(MAX_TABLE);
@@ -108,10 +144,9 @@ fn symbols<'n>(
             let (Some(name), Some(address)) = (u32_at(symbol, 0), u64_at(symbol, 8)) else { continue };
             let (kind, section) = (symbol.get(4).map_or(0, |info| info & 15), u16_at(symbol, 6).unwrap_or(0));
             if section != 0
-                && kind == STT_FUNC
                 && let Some(name) = places.get(&name)
             {
-                take(name, address);
+                take(name, kind, address);
             }
         }
         if piece.len() < SYMBOL {
@@ -137,17 +172,7 @@ mod tests {
     use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
 
     use super::*;
-
-    struct Bytes(Vec<u8>);
-
-    impl ReadAt for Bytes {
-        fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
-            let rest = usize::try_from(offset).ok().and_then(|at| self.0.get(at..)).unwrap_or_default();
-            let count = rest.len().min(buffer.len());
-            buffer[..count].copy_from_slice(&rest[..count]);
-            Ok(count)
-        }
-    }
+    use crate::read_at::tests::Bytes;
 
     /// This test program itself, read by another reader of ELF files as well.
     #[test]

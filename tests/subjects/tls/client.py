@@ -1,6 +1,6 @@
 """A thread for each connection, all at once. In: port, prefix, connections, requests, requests in one write; then nothing, or
-"resume": each connection goes on with the session of one before; or "wait" and a file: after the first request of each,
-it is created, and removed by whoever wants the rest. Asks /PREFIX/<own port>/<number>."""
+"resume": each connection goes on with the session of one before ("resume-1.2": with that version of TLS at most); or "wait" and a
+file: after the first request of each, it is created, and removed by whoever wants the rest. Asks /PREFIX/<own port>/<number>."""
 import os, socket, ssl, sys, threading, time
 
 port, prefix, connections, requests, at_once = int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:6])
@@ -8,6 +8,8 @@ mode = sys.argv[6] if len(sys.argv) > 6 else ""
 failed, session, begun = [], None, threading.Barrier(connections)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+if mode == "resume-1.2":
+    mode, context.maximum_version = "resume", ssl.TLSVersion.TLSv1_2
 
 
 def ask(tls, answers, numbers):

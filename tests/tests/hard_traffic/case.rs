@@ -24,6 +24,26 @@ impl Server {
     }
 }
 
+/// A program that plays scripts over TLS, in the place of `subject`.
+#[derive(Debug, Clone)]
+pub(crate) struct Player {
+    /// Nobody else's.
+    pub(crate) program: PathBuf,
+    /// What it is started with.
+    pub(crate) arguments: Vec<PathBuf>,
+    /// And with these variables.
+    pub(crate) environment: Vec<(&'static str, String)>,
+}
+
+impl Player {
+    /// The command of it.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
 /// What must come of it.
 #[derive(Debug, Clone)]
 pub(crate) enum Due {
@@ -77,6 +97,8 @@ pub(crate) struct Case {
     pub(crate) start: Start,
     /// What is missing for it on this machine.
     pub(crate) lacks: Option<Reason>,
+    /// Over TLS: who plays the scripts of server and client.
+    pub(crate) players: Option<[Player; 2]>,
 }
 
 impl Case {
@@ -90,7 +112,13 @@ impl Case {
             lost: Lost::Nothing,
             start: Start::Ahead,
             lacks: None,
+            players: None,
         }
+    }
+
+    /// `http` or `https`.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.players.is_some() { "https" } else { "http" }
     }
 
     /// The two sides see different things.

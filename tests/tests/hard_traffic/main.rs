@@ -22,6 +22,10 @@ fn main() -> ExitCode {
             .concat();
     // Where each of them takes seconds (tools/kernels.sh), some.
     if let Some(names) = std::env::var("SPANTAP_CASES").ok().filter(|names| !names.is_empty()) {
+        if let Some(unknown) = names.split(',').find(|name| !all.iter().any(|case| case.name == *name)) {
+            eprintln!("SPANTAP_CASES: there is no case {unknown}");
+            return ExitCode::from(64);
+        }
         all.retain(|case| names.split(',').any(|name| name == case.name));
     }
     // Connections that are open since before the start do not wait for long.

@@ -86,6 +86,32 @@ fn close_delimited_responses() {
 }
 
 #[test]
+fn the_end_of_what_tls_carries_is_no_end_of_the_socket() {
+    for (tls, ends, line) in [
+        (true, &[PeerClosed, LocalClosed, Closed][..], "GET /a 200 complete"),
+        (true, &[LocalClosed, PeerClosed, Closed], "GET /a 200 aborted by Local"),
+        (true, &[PeerClosed, Reset], "GET /a 200 aborted by Peer"),
+        (false, &[PeerClosed, LocalClosed, Closed], "GET /a 200 aborted by Peer"),
+    ] {
+        let mut s = Socket::new();
+        s.send(GET).recv(OPEN);
+        for end in ends {
+            s.state(*end);
+        }
+        s.events.iter_mut().for_each(|event| event.tls = tls);
+        assert_eq!(s.seen().lines(), [line], "{ends:?}");
+    }
+}
+
+#[test]
+fn the_end_may_be_told_before_the_call_that_wrote_the_request() {
+    let mut s = Socket::new();
+    s.state(PeerClosed).send(GET).recv(OPEN).state(LocalClosed).state(Closed);
+    s.events.iter_mut().for_each(|event| event.tls = true);
+    assert_eq!(s.seen().lines(), ["GET /a 200 complete"]);
+}
+
+#[test]
 fn a_client_that_half_closes_gets_its_response() {
     let mut s = Socket::new();
     s.recv(GET)

@@ -8,6 +8,7 @@ use crate::{
     exchange::{Exchange, Limits, Outcome, Sink, Stats, Table},
     loss::Reason,
     model::*,
+    sample,
 };
 
 pub(super) const MS: u64 = 1_000_000;
@@ -50,27 +51,7 @@ impl Socket {
 
     fn event(&mut self, kind: EventKind) -> SocketEvent {
         self.now += MS;
-        SocketEvent {
-            socket: SocketId(self.id),
-            kind,
-            time: MonotonicNs(self.now),
-            began: MonotonicNs(self.now),
-            process: ProcessId(1),
-            thread: 11,
-            offset: 0,
-            length: 0,
-            opposite_offset: 0,
-            queued_ns: 0,
-            turn: self.turn,
-            head: Bytes::new(),
-            tail: Bytes::new(),
-            unreadable: false,
-            opaque: false,
-            tls: false,
-            encrypted: false,
-            untied: false,
-            blocking: false,
-        }
+        SocketEvent { thread: 11, turn: self.turn, ..sample::socket_event(kind, self.id, self.now) }
     }
 
     /// One call that moves `bytes`.

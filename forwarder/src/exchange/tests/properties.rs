@@ -260,6 +260,7 @@ fn random_event() -> impl Strategy<Value = SocketEvent> {
             encrypted: ms % 61 == 7,
             untied: ms % 2 == 0,
             blocking: ms % 3 == 0,
+            propagated: false,
         }
     })
 }

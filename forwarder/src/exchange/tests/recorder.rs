@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::kit::*;
-use crate::model::*;
+use crate::{model::*, sample};
 
 struct Call {
     way: Way,
@@ -46,25 +46,17 @@ impl Recorder {
         let mut events: Vec<_> = calls
             .iter()
             .map(|(offset, call)| SocketEvent {
-                socket: SocketId(7),
-                kind: if call.way == In { EventKind::Receive } else { EventKind::Send },
-                time: MonotonicNs(1000 * MS + call.recorded_at),
                 began: MonotonicNs(1000 * MS + call.moved_at),
-                process: ProcessId(1),
                 thread: 11,
                 offset: *offset,
                 length: call.bytes.len() as u32,
                 opposite_offset: opposite(call.way, call.recorded_at),
-                queued_ns: 0,
-                turn: 0,
                 head: Bytes::copy_from_slice(&call.bytes),
-                tail: Bytes::new(),
-                unreadable: false,
-                opaque: false,
-                tls: false,
-                encrypted: false,
-                untied: false,
-                blocking: false,
+                ..sample::socket_event(
+                    if call.way == In { EventKind::Receive } else { EventKind::Send },
+                    7,
+                    1000 * MS + call.recorded_at,
+                )
             })
             .collect();
         events.sort_by_key(|event| event.time);

@@ -60,6 +60,32 @@ fn the_next_request_waits_for_the_response_before() {
     assert_eq!(seen.exchanges[0].end, end);
 }
 
+/// Its send was seen to begin, so its turn comes before that of the answer, whenever its own record does.
+#[test]
+fn a_late_request_counts_as_seen() {
+    for late in 0..3 {
+        let mut s = Socket::new();
+        for n in 0..3 {
+            s.send(format!("GET /{n} HTTP/1.1\r\n\r\n")).recv(OK);
+        }
+        s.events.swap(2 * late, 2 * late + 1);
+        assert_eq!(s.seen().lines(), ["GET /0 200 complete", "GET /1 200 complete", "GET /2 200 complete"], "{late}");
+    }
+}
+
+/// One exchange is lost before it.
+#[test]
+fn what_is_missing_before_a_late_request_is_counted_once() {
+    let mut s = Socket::new();
+    for n in 0..4 {
+        s.send(format!("GET /{n} HTTP/1.1\r\n\r\n")).recv(OK);
+    }
+    s.events.swap(4, 5);
+    s.events.drain(2..4);
+    let seen = s.seen();
+    assert_eq!((seen.exchanges.len() as u64 + seen.lost(), seen.losses["exchange_not_observed"]), (4, 1), "{seen:?}");
+}
+
 #[test]
 fn waiting_ends() {
     let mut s = Socket::new();

@@ -181,6 +181,17 @@ fn any_selection() -> impl Strategy<Value = String> {
     })
 }
 
+#[test]
+fn whose_attributes_can_be_chosen_the_configuration_knows() {
+    for instrument in INSTRUMENTS.iter().filter(|instrument| instrument.style == Style::Chosen) {
+        let name = instrument.name;
+        let yaml = format!("attributes: {{select: {{{name}: {{include: [url.scheme]}}}}}}");
+        let none = Environment::of(std::iter::empty::<(&str, &str)>());
+        let loaded = Config::parse(std::path::Path::new("config.yml"), &yaml, &none).unwrap();
+        assert_eq!((loaded.config.attributes.select.len(), loaded.warnings.len()), (1, 0), "{name}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     exchange::Exchange,
     loss::Losses,
-    metric::plan::Bounds,
+    metric::{plan::Bounds, point::Data},
     observation::{Observation, Rules},
     resource::ResourceBuilder,
     sample,
@@ -123,7 +123,7 @@ fn ended_processes_expire() {
 #[test]
 fn room_is_made_of_what_was_exported() {
     let mut f = Fixture::new();
-    f.registry.limit = 8;
+    f.registry.held.limits.0 = 8;
     for key in 0..6 {
         f.record(key, &sample::exchange(Side::Server));
         f.registry.end(ProcessKey(key), Instant::now());
@@ -138,4 +138,25 @@ fn room_is_made_of_what_was_exported() {
         f.record(key, &sample::exchange(Side::Server));
     }
     assert_eq!(f.registry.len(), 8, "bounded even if no process ends");
+}
+
+#[test]
+fn room_is_bounded_by_what_is_known_of_processes_too() {
+    let mut f = Fixture::new();
+    f.registry.held.limits.1 = 8 * f.resource.bytes();
+    for key in 0..30 {
+        f.record(key, &sample::exchange(Side::Server));
+        if key < 4 {
+            f.registry.end(ProcessKey(key), Instant::now());
+        }
+    }
+    assert_eq!((f.registry.len(), f.telemetry.metric_evicted.get()), (8, 22));
+    f.registry.keys().into_iter().for_each(|key| f.registry.end(key, Instant::now()));
+    f.registry.processes_mut().for_each(|p| p.exported = true);
+    assert!(f.registry.is_crowded());
+    f.registry.make_room();
+    assert_eq!(f.registry.len(), 2);
+    f.registry.take_expired(Instant::now() + Duration::from_secs(3600));
+    f.record(99, &sample::exchange(Side::Server));
+    assert!(!f.registry.is_crowded(), "what has gone takes no room");
 }

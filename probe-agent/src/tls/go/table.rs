@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use memchr::memmem;
 
-use super::elf::{Elf, Section, Window};
+use super::super::elf::{Elf, Section, Window};
 use crate::{
     read_at::{ReadAt, read, u32_at, u64_at},
     tls::symbols,

@@ -55,9 +55,14 @@ fn counted(places: &[(Function, u64)]) -> BTreeMap<u8, usize> {
 /// Every place holds the instruction that it should: a jump or a push where functions begin, a return where they end.
 fn sound(bytes: &[u8], places: &[(Function, u64)]) {
     for (function, offset) in places {
-        let byte = bytes[*offset as usize];
+        let done = Done::of(*offset);
+        let byte = bytes[if *function == Function::GoDone { done.offset } else { *offset } as usize];
         match function {
             Function::GoReturn => assert_eq!(byte, 0xc3),
+            Function::GoDone => {
+                assert_eq!((byte == 0x55, matches!(byte, 0x76 | 0x0f)), (!done.at_jump, done.at_jump), "{byte:x}");
+                assert!((16..2048).contains(&done.result), "{done:?}");
+            }
             _ => assert!(matches!(byte, 0x55 | 0x76 | 0x0f), "{function:?} {byte:x}"),
         }
     }
@@ -70,6 +75,8 @@ fn functions_are_found_in_programs_built_in_any_way() {
     let places = find(&Bytes(plain.clone())).unwrap().unwrap();
     sound(&plain, &places);
     let oracle = object::File::parse(&*plain).unwrap();
+    assert_eq!(counted(&places)[&(Function::GoDone as u8)], 2);
+    assert_eq!(places.iter().filter(|(f, place)| *f == Function::GoDone && Done::of(*place).is_all).count(), 1);
     for (name, function) in [(READ, Function::GoRead), (WRITE, Function::GoWrite), (CLOSE, Function::GoClose)] {
         let symbol = oracle.symbols().find(|symbol| symbol.name() == Ok(name)).unwrap();
         let start = oracle.segments().find_map(|segment| {
@@ -112,6 +119,23 @@ fn functions_are_found_in_programs_of_other_versions() {
         eprintln!("{file}: {:?} in {:?}", counted(&places), began.elapsed());
         sound(&bytes, &places);
     }
+}
+
+#[test]
+fn one_way_to_see_calls_end_is_left() {
+    let done = Done { offset: 0x12_3456_7890, result: 0xfff8, at_jump: true, is_all: false };
+    assert_eq!(Done::of(done.place().unwrap()), done);
+    assert_eq!(Done { offset: 1 << 40, ..done }.place(), None);
+    let all = vec![(Function::GoRead, 1), (Function::GoReturn, 2), (Function::GoDone, done.place().unwrap())];
+    for (cheaply, kept) in [(true, Function::GoDone), (false, Function::GoReturn)] {
+        let mut places = all.clone();
+        choose(&mut places, cheaply);
+        assert_eq!(places.iter().map(|(function, _)| *function).collect::<Vec<_>>(), [Function::GoRead, kept]);
+    }
+    let mut places = vec![(Function::GoRead, 1), (Function::GoDone, Done { is_all: true, ..done }.place().unwrap())];
+    choose(&mut places, true);
+    assert_eq!(places.len(), 1);
+    assert!(Done::of(places[0].1).is_all);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The parts of an ELF file that lead to Go's tables.
+//! The parts of an ELF file that lead to Go's tables, and to the data of CPython.
 //!
 //! In: an ELF file of 64 bits, little endian (System V ABI, chapters 4 and 5), hostile as any other. Out: its sections, places
 //! of addresses in it, relocated words; and [`Window`], by which large tables are read piece by piece.
@@ -72,6 +72,16 @@ impl<'f, F: ReadAt> Elf<'f, F> {
     /// Where an address of code lies in the file.
     pub(super) fn code_offset(&self, address: u64) -> Option<u64> {
         self.offset(address, |segment| segment.executable)
+    }
+
+    /// The lowest address of code, not counting where it is loaded to.
+    pub(super) fn first_code(&self) -> Option<u64> {
+        self.segments.iter().filter(|segment| segment.executable).map(|segment| segment.address).min()
+    }
+
+    /// What stands in the file for these addresses; fewer bytes where it ends.
+    pub(super) fn bytes(&self, address: u64, length: usize) -> Vec<u8> {
+        self.offset(address, |_| true).map(|offset| read(self.file, offset, length)).unwrap_or_default()
     }
 
     fn offset(&self, address: u64, which: impl Fn(&Segment) -> bool) -> Option<u64> {

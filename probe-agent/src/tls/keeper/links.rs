@@ -1,0 +1,89 @@
+//! Programs of Go, Node and CPython whose requests are linked.
+//!
+//! In: programs that the keeper attaches to, processes that it looks at. Out: probes where Go and Node hand requests on, as long as a process
+//! has the program, and what `python` does for CPython; a line in the log where it cannot be.
+
+use std::{collections::HashMap, fs::File};
+
+use super::{Helper, Key, go};
+use crate::{
+    discovery::ProcFs,
+    tls::{
+        node,
+        order::Stop,
+        python::{Pythons, Table},
+    },
+};
+
+/// All of them.
+pub(super) struct Links {
+    /// Whether any are to be.
+    on: bool,
+    /// Numbers of the attachments to programs of Go.
+    attached: HashMap<Key, u32>,
+    /// Programs of CPython; `None`: they are not to be linked, or cannot be.
+    pythons: Option<Pythons>,
+}
+
+impl Links {
+    pub(super) fn new(on: bool, python: Option<Table>) -> Self {
+        Self { on, attached: HashMap::new(), pythons: python.filter(|_| on).map(Pythons::new) }
+    }
+
+    /// Sees to which request of this program others are made for, if it is one of Go or Node. `number`: of the attachment.
+    pub(super) fn attach(&mut self, helper: &Helper, number: u32, (pid, name): (u32, &str), key: &Key, file: &File) {
+        if !self.on {
+            return;
+        }
+        let Some((runtime, stops)) = find(helper, file) else { return };
+        match stops.map(|stops| helper.attach(number, stops, file)) {
+            Ok(Ok(())) => {
+                tracing::info!(pid, executable = name, "linking requests of {runtime}");
+                self.attached.insert(key.clone(), number);
+            }
+            Ok(Err(refusal)) => {
+                tracing::warn!(pid, executable = name, %refusal, "requests of this program are not linked");
+            }
+            Err(reason) => tracing::info!(pid, executable = name, reason, "requests of this program are not linked"),
+        }
+    }
+
+    /// No process has the program any more.
+    pub(super) fn detach(&mut self, helper: &Helper, key: &Key) {
+        if let Some(number) = self.attached.remove(key) {
+            helper.detach(number);
+        }
+    }
+
+    /// Looks at a process with these maps.
+    pub(super) fn look(&mut self, on: (&ProcFs, &Helper), pid: u32, executable: &str, maps: &[u8]) {
+        if let Some(pythons) = &mut self.pythons {
+            pythons.look(on, pid, executable, maps);
+        }
+    }
+
+    /// The process is observed no more, or is another program.
+    pub(super) fn leave(&mut self, pid: u32) {
+        if let Some(pythons) = &mut self.pythons {
+            pythons.leave(pid);
+        }
+    }
+
+    /// Detaches what nobody has used for a while.
+    pub(super) fn detach_unused(&mut self, helper: Option<&Helper>) {
+        if let Some(pythons) = &mut self.pythons {
+            pythons.detach_unused(helper);
+        }
+    }
+}
+
+/// The runtime of a program, and its stops, or why there are none. `None`: it is of no runtime whose requests are linked here.
+fn find(helper: &Helper, file: &File) -> Option<(&'static str, Result<Vec<Stop>, String>)> {
+    if let Some(found) = go::links::find(file) {
+        return Some(("Go", found.map_err(|reason| reason.to_string())));
+    }
+    let found = node::find(file)?.map_err(|reason| reason.to_string());
+    let without =
+        || "this kernel does not take what links Node: see the feature node-links, told at the start".to_owned();
+    Some(("Node", found.and_then(|stops| helper.links_node.then_some(stops).ok_or_else(without))))
+}

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-2-Clause OR GPL-2.0-only */
+/*
+ * Which request a thread of Node serves at this moment.
+ *
+ * In: Node's own numbers (double[4] async_id_fields of node::AsyncHooks: what is executed, what that was triggered by, the last
+ * number given, a default), read whenever the thread passes one of our hooks; what it received; which reaction to a promise
+ * runs. Out: `now` of struct node_thread.
+ *
+ * Node gives each thing that will call back a number. Numbers given between two looks belong to what was executed at the first of
+ * them: if that is not certain (another was executed at the second), the number must name it as its trigger when it is
+ * executed itself, or nothing is known of it. Things of C++ are seen when they are made, and need no such sign.
+ */
+#ifndef SPANTAP_NODE_H
+#define SPANTAP_NODE_H
+
+/* Numbers of all threads that are remembered; a power of two. One that was overwritten is not known. */
+#define NODE_IDS 65536
+/* So many reactions may be stored before one runs. */
+#define NODE_EARLY 64
+/* Numbers given between two looks at most that are remembered; a request takes some twenty. */
+#define NODE_IDS_AT_ONCE 40
+
+/* A request that was received; all 0: none. */
+struct node_request {
+	__u64 socket;            /* cookie of its connection */
+	__u64 began;             /* when its first byte was received, ns of CLOCK_MONOTONIC */
+};
+
+/* What a number was given for. */
+struct node_id {
+	__u32 id;                /* its lower half; 0: being written */
+	__u32 thread;
+	__u32 creator;           /* what was executed then, lower half */
+	__u32 native;            /* seen as it was given */
+	struct node_request serves;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NODE_IDS);
+	__type(key, __u32);
+	__type(value, struct node_id);
+} node_ids SEC(".maps");
+
+enum node_flow {
+	NODE_FLOW_NONE = 0,
+	NODE_FLOW_SERVER = 1,    /* bytes of a request were received */
+	NODE_FLOW_CLIENT = 2,    /* bytes of a response were, or something happened on a stream */
+};
+
+struct node_thread {
+	__u64 start;             /* of the thread, ns of CLOCK_BOOTTIME: numbers of threads are given again */
+	__u64 fields;            /* address of async_id_fields */
+	__u64 counter;           /* the last number given, when it was last looked */
+	__u64 executed;          /* what was executed then */
+	struct node_request now; /* the request that was served then */
+	__u64 reactions;         /* that were seen to run: 0 where the program runs copies of V8's code, which are not stopped at */
+	__u64 waits;             /* that were seen to be stored */
+	struct node_request reaction; /* of the one that runs */
+	__u64 reaction_executed; /* what is executed meanwhile */
+	struct node_request flow; /* NODE_FLOW_SERVER: the request of the bytes */
+	__u64 flow_counter;      /* the last number given before */
+	__u64 flow_floor;        /* NODE_FLOW_CLIENT: the last one given before the request was made, or 0 */
+	__u32 flow_kind;         /* enum node_flow: what the event loop handles */
+	__u32 reacts;            /* a reaction runs */
+};
+
+/* Threads with an event loop of Node's; one that was pushed out is found again, and what it did is not known. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct node_thread);
+} node_threads SEC(".maps");
+
+/* Whether there are any: what the hooks of sockets cost everywhere else. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} node_any SEC(".maps");
+
+/* This thread, if it is known as one of Node's. */
+static __always_inline struct node_thread *node_this(void)
+{
+	__u32 zero = 0, thread = (__u32)bpf_get_current_pid_tgid();
+	__u64 *any = bpf_map_lookup_elem(&node_any, &zero);
+	struct node_thread *found;
+
+	if (!any || !*any)
+		return NULL;
+	found = bpf_map_lookup_elem(&node_threads, &thread);
+	return found && found->start == bpf_get_current_task_btf()->start_boottime ? found : NULL;
+}
+
+/* The whole number that a double is (IEEE 754); -1: it is none, or negative. */
+static __always_inline __s64 node_whole(__u64 bits)
+{
+	__u64 exponent = bits >> 52, mantissa = (bits & ((1ULL << 52) - 1)) | 1ULL << 52;
+
+	if (!bits)
+		return 0;
+	if (exponent < 1023 || exponent > 1023 + 52)
+		return -1;
+	exponent = (52 - (exponent - 1023)) & 63;
+	if (mantissa & ((1ULL << exponent) - 1))
+		return -1;
+	return mantissa >> exponent;
+}
+
+struct node_fields {
+	__u64 executed;
+	__u64 trigger;
+	__u64 counter;
+};
+
+/* Reads async_id_fields; false: these are others. */
+static __always_inline bool node_read(__u64 address, struct node_fields *fields)
+{
+	__u64 bits[4];
+	__s64 executed, trigger, counter;
+
+	if (bpf_probe_read_user(bits, sizeof(bits), (void *)address))
+		return false;
+	executed = node_whole(bits[0]);
+	trigger = node_whole(bits[1]);
+	counter = node_whole(bits[2]);
+	/* The default is -1 when there is none. */
+	if (bits[3] != 0xbff0000000000000 && node_whole(bits[3]) < 0)
+		return false;
+	if (executed < 0 || trigger < 0 || counter <= 0 || executed > counter || trigger > counter)
+		return false;
+	fields->executed = executed;
+	fields->trigger = trigger;
+	fields->counter = counter;
+	return true;
+}
+
+static __always_inline struct node_id *node_slot(__u32 thread, __u64 id)
+{
+	__u32 slot = ((__u32)id + thread * 40503) & (NODE_IDS - 1);
+
+	return bpf_map_lookup_elem(&node_ids, &slot);
+}
+
+/* A number was given while `serves` was served. Threads may share a slot: whoever reads looks at `id` before and after. */
+static __always_inline void node_give(__u32 thread, __u64 id, __u64 creator, __u32 native, const struct node_request *serves)
+{
+	struct node_id *slot = node_slot(thread, id);
+
+	if (!slot)
+		return;
+	*(volatile __u32 *)&slot->id = 0;
+	slot->thread = thread;
+	slot->creator = (__u32)creator;
+	slot->native = native;
+	slot->serves = *serves;
+	*(volatile __u32 *)&slot->id = (__u32)id;
+}
+
+/* What a number was given for; false: that is not known. */
+static __always_inline bool node_known(__u32 thread, __u64 id, struct node_id *known)
+{
+	struct node_id *slot = node_slot(thread, id);
+
+	if (!slot)
+		return false;
+	*known = *slot;
+	return known->id && known->id == (__u32)id && known->thread == thread && *(volatile __u32 *)&slot->id == known->id;
+}
+
+/* The request that is served while this is executed. */
+static __always_inline void node_serves(const struct node_thread *thread, __u32 number, const struct node_fields *fields,
+					struct node_request *serves)
+{
+	bool is_older = fields->executed <= thread->flow_counter, known;
+	struct node_id id, trigger;
+
+	serves->socket = 0;
+	serves->began = 0;
+	if (thread->reacts && fields->executed == thread->reaction_executed) {
+		*serves = thread->reaction;
+		return;
+	}
+	if (!fields->executed)
+		return;
+	known = node_known(number, fields->executed, &id);
+	/* A connection's own number is older than the request that it is used for, unless it was given for that. */
+	if (thread->flow_kind == NODE_FLOW_CLIENT && is_older && fields->executed <= thread->flow_floor &&
+	    (!known || id.native))
+		return;
+	if (thread->flow_kind == NODE_FLOW_SERVER && is_older && (!known || id.native))
+		*serves = thread->flow;
+	else if (known && (id.native || id.creator == (__u32)fields->trigger))
+		*serves = id.serves;
+	/* What a socket does for itself names the socket: if that was made for the same request, it is certain as well. */
+	else if (known && node_known(number, fields->trigger, &trigger) && trigger.native &&
+		 trigger.serves.socket == id.serves.socket && trigger.serves.began == id.serves.began)
+		*serves = id.serves;
+}
+
+/* The numbers from `first` to `last` were given while `serves` was served: a function of its own, so that the verifier looks once at its loop. */
+SHARED int node_give_all(__u32 thread, __u64 first, __u64 last, __u64 creator, const struct node_request *serves)
+{
+	if (!serves)
+		return 0;
+	for (int i = 0; i < NODE_IDS_AT_ONCE; i++) {
+		if (first + i > last)
+			break;
+		node_give(thread, first + i, creator, 0, serves);
+	}
+	return 0;
+}
+
+/* Looks at what is executed. False: nothing is known. */
+SHARED int node_look(struct node_thread *thread)
+{
+	__u32 number = (__u32)bpf_get_current_pid_tgid();
+	struct node_request serves = {}, before;
+	struct node_fields fields = {};
+	__u64 first, last, creator;
+
+	if (!thread || !node_read(thread->fields, &fields))
+		goto unknown;
+	last = thread->counter;
+	if (fields.counter < last)
+		last = fields.counter;
+	first = last + 1;
+	if (fields.counter - last > NODE_IDS_AT_ONCE)
+		first = fields.counter - NODE_IDS_AT_ONCE + 1;
+	before = thread->now;
+	creator = thread->executed;
+	thread->counter = fields.counter;
+	thread->executed = fields.executed;
+	/* Of a number that was given since nothing is known yet. */
+	if (fields.executed <= last || !creator) {
+		node_serves(thread, number, &fields, &serves);
+		thread->now = serves;
+	}
+	/* Nothing was executed then: what is now was begun since. */
+	if (!creator && fields.executed && !thread->reacts) {
+		before = thread->now;
+		creator = fields.executed;
+	}
+	node_give_all(number, first, fields.counter, creator, &before);
+	if (fields.executed > last) {
+		node_serves(thread, number, &fields, &serves);
+		thread->now = serves;
+	}
+	return 1;
+unknown:
+	if (thread) {
+		thread->now.socket = 0;
+		thread->now.began = 0;
+	}
+	return 0;
+}
+
+#endif

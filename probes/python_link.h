@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-2-Clause OR GPL-2.0-only */
+/*
+ * Which request of a program of CPython's asyncio a request is made for.
+ *
+ * In: the head of a request is received or sent by a thread of such a program; contexts (contextvars.Context) are made, entered.
+ * Out: struct socket_event of kind RECORD_LINK, before the first byte of the request that is sent.
+ *
+ * Whatever asyncio runs is run in a context. The one in which a request is received belongs to that request until the next one is
+ * received in it; a new one, copy or not, belongs to what the context belongs to that was current when it was made; one that is called soon while
+ * a receiving one is current belongs to what that does. That an object goes is not seen, which would cost one more stop for each: whoever
+ * makes one at the same address begins its entry anew. Nothing is taken away when a request is answered: the forwarder knows when
+ * that was, and takes no request that is not open.
+ *
+ * Fields lie where the agent says (struct python_program). What is read proves itself: the thread's state names the thread, its
+ * context is an object of the type PyContext_Type; or it is not taken.
+ */
+#ifndef SPANTAP_PYTHON_LINK_H
+#define SPANTAP_PYTHON_LINK_H
+
+/* PyThreadState.next and PyObject.ob_type, CPython 3.9 to 3.13 */
+#define PYTHON_NEXT 8
+#define PYTHON_TYPE 8
+
+/* PyContext from PYTHON_TYPE on, likewise. */
+struct python_context {
+	__u64 type;
+	__u64 before;
+	__u64 values;
+	__u64 references;
+	__u32 entered;           /* something runs in it, as opposed to the one that a thread has when nothing does */
+};
+
+/* Thread states that are looked through: the newest come first, the main one is the last, but is found while it is alone. */
+#define PYTHON_THREADS 48
+/* A thread that has no state is looked for again after so long, ns. */
+#define PYTHON_AGAIN 100000000
+
+#define PYTHON_PROGRAMS 1024
+#define PYTHON_TRIES 8
+#define PYTHON_UVLOOP (1ULL << 32)
+
+/* Written by the agent (probe-agent/src/tls/python/table.rs). */
+struct python_program {
+	__u64 pid;               /* and flags; 0: nobody's. The place of a program is that of its pid, or one of the next */
+	__u64 main;              /* address of the pointer to the main interpreter */
+	__u64 context_type;      /* address of PyContext_Type */
+	__u16 threads;           /* offsets: in the interpreter its newest thread state; in that its thread, its context */
+	__u16 thread;
+	__u16 context;
+	__u16 calls_with_state;  /* call_soon() of _asyncio has the context as its fifth argument, not its fourth */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, PYTHON_PROGRAMS);
+	__type(key, __u32);
+	__type(value, struct python_program);
+} python_programs SEC(".maps");
+
+/* One bit for the lower 16 bits of each pid: others need not be looked for above. 8 KiB. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, __u64);
+} python_gate SEC(".maps");
+
+struct python_object {
+	__u64 address;
+	__u64 pid;
+};
+
+/* The request that something is done for. */
+struct python_request {
+	__u64 socket;            /* cookie of the connection that it came over; 0: nothing is known */
+	__u64 received;          /* when, ns of CLOCK_MONOTONIC */
+	__u64 here;              /* it was received in this very context */
+};
+
+/* LRU: of a context that was pushed out nothing is known. A request has 2 to 10 of them at a time. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct python_object);
+	__type(value, struct python_request);
+} python_contexts SEC(".maps");
+
+/* What a stream of uvloop will write was given to it for. From a write to the end of the loop's turn. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct python_object);
+	__type(value, struct python_request);
+} python_streams SEC(".maps");
+
+struct python_thread {
+	__u64 state;             /* address of its PyThreadState; 0: not known */
+	__u64 looked;            /* when it was looked for in vain */
+	__u64 current;           /* address of the pointer to its current context, while its state is known */
+	__u64 receiving;         /* address of the context in which it received last */
+	struct python_request waits;  /* uvloop: received, and no context entered yet */
+	struct python_request writes; /* uvloop: what it writes now is written for */
+};
+
+/* By thread and process. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct python_thread);
+} python_threads SEC(".maps");
+
+/* What an entry above begins with. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct python_thread);
+} python_no_thread SEC(".maps");
+
+static __always_inline bool python_may_be(__u32 pid)
+{
+	__u32 word = pid >> 6 & 1023;
+	__u64 *bits = bpf_map_lookup_elem(&python_gate, &word);
+
+	return bits && (*bits >> (pid & 63)) & 1;
+}
+
+static __always_inline struct python_program *python_program_of(__u32 pid)
+{
+	for (__u32 i = 0; i < PYTHON_TRIES; i++) {
+		__u32 place = (pid + i) % PYTHON_PROGRAMS;
+		struct python_program *program = bpf_map_lookup_elem(&python_programs, &place);
+
+		if (program && (__u32)program->pid == pid)
+			return program;
+	}
+	return NULL;
+}
+
+static __always_inline struct python_thread *python_thread_of(__u64 pid_tgid)
+{
+	struct python_thread *thread = bpf_map_lookup_elem(&python_threads, &pid_tgid), *fresh;
+	__u32 zero = 0;
+
+	if (thread)
+		return thread;
+	fresh = bpf_map_lookup_elem(&python_no_thread, &zero);
+	if (fresh)
+		bpf_map_update_elem(&python_threads, &pid_tgid, fresh, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&python_threads, &pid_tgid);
+}
+
+/* Whether it is the state of the thread with this address of its own (pthread_self): PyThreadState.thread_id. */
+static __always_inline bool python_is_state(struct python_program *program, __u64 state, __u64 self)
+{
+	__u64 named;
+
+	return state && !bpf_probe_read_user(&named, sizeof(named), (void *)(state + program->thread)) && named == self;
+}
+
+/*
+ * Address of the context that the current thread runs in; 0: none, or not known. The one that it has outside of all callbacks counts as
+ * none: it was not made where that is seen, and a library is at work of which nobody knows what it does next.
+ */
+SHARED __u64 python_context(struct python_program *program, struct python_thread *thread)
+{
+	__u64 self = THREAD_POINTER(bpf_get_current_task_btf()), now, state = 0, context = 0;
+	struct python_context read;
+
+	if (!self || !program || !thread)
+		return 0;
+	if (!python_is_state(program, thread->state, self)) {
+		now = bpf_ktime_get_ns();
+		thread->state = 0;
+		if (thread->looked && now - thread->looked < PYTHON_AGAIN)
+			return 0;
+		thread->looked = now;
+		if (bpf_probe_read_user(&state, sizeof(state), (void *)program->main) ||
+		    bpf_probe_read_user(&state, sizeof(state), (void *)(state + program->threads)))
+			return 0;
+		for (int i = 0; i < PYTHON_THREADS && state; i++) {
+			if (python_is_state(program, state, self)) {
+				thread->state = state;
+				thread->current = state + program->context;
+				thread->looked = 0;
+				break;
+			}
+			if (bpf_probe_read_user(&state, sizeof(state), (void *)(state + PYTHON_NEXT)))
+				return 0;
+		}
+		if (!thread->state)
+			return 0;
+	}
+	if (bpf_probe_read_user(&context, sizeof(context), (void *)thread->current) || !context)
+		return 0;
+	if (bpf_probe_read_user(&read, sizeof(read), (void *)(context + PYTHON_TYPE)) || read.type != program->context_type)
+		return 0;
+	return read.entered ? context : 0;
+}
+
+/* The request that the current context belongs to. */
+static __always_inline struct python_request *python_serves(struct python_program *program, struct python_thread *thread,
+							    __u32 pid, struct python_object *current)
+{
+	struct python_request *found;
+
+	current->address = python_context(program, thread);
+	current->pid = pid;
+	found = current->address ? bpf_map_lookup_elem(&python_contexts, current) : NULL;
+	return found && found->socket ? found : NULL;
+}
+
+/* What this context belongs to from now on. Entries are written in their places, mostly: addresses come again and again. */
+static __always_inline void python_belongs(struct python_object *context, const struct python_request *serves)
+{
+	struct python_request *found = bpf_map_lookup_elem(&python_contexts, context);
+
+	if (found)
+		*found = *serves;
+	else if (serves->socket)
+		bpf_map_update_elem(&python_contexts, context, serves, BPF_ANY);
+}
+
+/* Tells what the request is made for whose head stands in `scratch`. */
+static __always_inline void python_tell(struct socket_state *state, struct scratch *scratch, struct python_request *serves)
+{
+	struct socket_event *of = &scratch->event, *event;
+
+	if (!(of->flags & FLAG_TLS) && !state->tcp)
+		return;
+	event = bpf_ringbuf_reserve(&socket_events, sizeof(*event), 0);
+	if (!event) {
+		count_loss(LOSS_RING_FULL_OTHER);
+		return;
+	}
+	__builtin_memset(event, 0, sizeof(*event));
+	event->kind = RECORD_LINK;
+	event->pid = of->pid;
+	event->thread = of->thread;
+	event->process_start = of->process_start;
+	event->socket = of->socket;
+	event->time = of->time;
+	event->opposite_offset = serves->socket;
+	event->queued = serves->received;
+	event->turn = LINK_PYTHON;
+	if (of->flags & FLAG_TLS) {
+		event->flags = FLAG_TLS;
+		event->offset = of->offset;
+	} else {
+		/* The state stands behind the request by now. */
+		event->offset = state->sent_seq - (__u32)(state->sent - of->offset);
+	}
+	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+}
+
+/* What begins a turn of a socket was received or sent: it stands in `scratch`, and was not told yet. */
+SHARED int python_turn(struct socket_state *state, struct scratch *scratch)
+{
+	struct python_request *serves = NULL;
+	struct python_object current = {};
+	struct python_program *program;
+	struct python_thread *thread;
+	struct socket_event *event;
+	bool is_request, in_turn;
+
+	if (!state || !scratch)
+		return 0;
+	event = &scratch->event;
+	program = python_program_of(event->pid);
+	if (!program)
+		return 0;
+	thread = python_thread_of(bpf_get_current_pid_tgid());
+	if (!thread)
+		return 0;
+	is_request = begins_like_http(scratch->head, event->head_length) && *(__u32 *)scratch->head != 0x50545448 /* HTTP */;
+	/* uvloop moves bytes of sockets outside of contexts, but plaintext of TLS inside. */
+	in_turn = program->pid & PYTHON_UVLOOP && !(event->flags & FLAG_TLS);
+	if (event->kind == RECORD_RECEIVE) {
+		thread->waits.socket = 0;
+		if (!is_request)
+			return 0;
+		thread->waits.socket = event->socket;
+		thread->waits.received = event->time;
+		thread->waits.here = 1;
+		if (in_turn)
+			return 0;
+		current.address = python_context(program, thread);
+		current.pid = event->pid;
+		thread->receiving = current.address;
+		if (current.address)
+			python_belongs(&current, &thread->waits);
+		thread->waits.socket = 0;
+		return 0;
+	}
+	if (in_turn && thread->writes.socket)
+		serves = &thread->writes;
+	else if (is_request)
+		serves = python_serves(program, thread, event->pid, &current);
+	if (is_request && serves)
+		python_tell(state, scratch, serves);
+	thread->writes.socket = 0;
+	return 0;
+}
+
+#endif

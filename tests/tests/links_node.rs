@@ -1,0 +1,187 @@
+//! Links inside of programs of Node: from a request to those that its handler makes, at once and through callbacks and promises.
+//!
+//! The truth is in the path: the number in the path that the program is asked for is in the path that it asks for. Tried are
+//! the versions of `tools/node.sh`, and programs that `NODES` names, with colons between them. `REQUESTS`: requests of each kind, at
+//! 1, 20 and 100 connections instead of some at 20. `MODES`: names of kinds with commas between them, instead of all.
+#![allow(missing_docs)]
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use spantap_tests::{
+    collector, compiled, host, http,
+    https::succeeds,
+    load,
+    loops::{self, Score},
+    observed::{self, Observed},
+    process::Process,
+    spantap::Setup,
+    suite::{Suite, World},
+};
+
+const ARRIVAL: Duration = Duration::from_secs(90);
+const READY: Duration = Duration::from_secs(20);
+const ASYNC: &[&str] = &["node-async"];
+const VERSIONS: [&str; 3] = ["20", "22", "24"];
+/// Requests of each kind unless `REQUESTS` says how many.
+const FEW: u64 = 120;
+const MODES: [&str; 13] = [
+    "now",
+    "fresh",
+    "named",
+    "two",
+    "sleep",
+    "timer",
+    "immediate",
+    "queued",
+    "fetch",
+    "sleepfetch",
+    "three",
+    "base",
+    "file",
+];
+
+fn main() -> ExitCode {
+    let lacks = [host::lacks_root_and_btf(), collector::lacks_collector()];
+    let mut suite = Suite::new("links_node", lacks, world);
+    let versions = VERSIONS.into_iter().map(|version| (format!("node{version}"), fetched(version)));
+    let named = named().into_iter().enumerate().map(|(number, node)| (format!("named{number}"), Ok(node)));
+    let counts: &[u64] = if asked().is_some() { &[1, 20, 100] } else { &[20] };
+    for (name, node) in versions.chain(named) {
+        for connections in counts {
+            let (service, node) = (format!("{name}-{connections}"), node.clone());
+            let lacks = node.as_ref().err().cloned();
+            suite = suite.case_unless(lacks, format!("{name}_{connections}"), move |world| {
+                every_mode(world, &node.map_err(anyhow::Error::msg)?, &service, *connections)
+            });
+        }
+    }
+    let lacks = host::lacks("strip").or_else(|| fetched("22").err());
+    suite.case_unless(lacks, "stripped", stripped).run()
+}
+
+/// Requests of each kind, if that was said.
+fn asked() -> Option<u64> {
+    std::env::var("REQUESTS").ok().and_then(|number| number.parse().ok())
+}
+
+fn named() -> Vec<PathBuf> {
+    let named = std::env::var("NODES").unwrap_or_default();
+    named.split(':').filter(|name| !name.is_empty()).map(PathBuf::from).collect()
+}
+
+/// Node of this version from the npm registry, kept in the user's cache; else why there is none.
+fn fetched(version: &str) -> Result<PathBuf, host::Reason> {
+    if std::env::args().any(|argument| argument == "--list") {
+        return Ok(PathBuf::new());
+    }
+    let tool = host::repository().join("tools/node.sh");
+    let output = Command::new(&tool).arg(version).stderr(Stdio::inherit()).output();
+    match output {
+        Ok(output) if output.status.success() => {
+            Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim().to_owned()))
+        }
+        Ok(output) => Err(format!("needs Node {version}, which tools/node.sh could not fetch: {}", output.status)),
+        Err(error) => Err(format!("{}: {error}", tool.display())),
+    }
+}
+
+/// The usual world, and a folder from which the program runs, so that it is selected by that.
+struct Nodes {
+    observed: Observed,
+    folder: tempfile::TempDir,
+}
+
+impl World for Nodes {
+    fn logs(&self) -> String {
+        self.observed.logs()
+    }
+}
+
+fn world() -> Result<Nodes> {
+    let folder = host::folder()?;
+    let programs = folder.path().join("links-node");
+    std::fs::create_dir(&programs)?;
+    std::fs::copy(compiled::subjects().join("relay.js"), programs.join("relay.js"))?;
+    let selected = format!("cmd_args: \"*{}/*\"", programs.display());
+    let observed = Observed::start(|collector| Ok(Setup::observing(&[&observed::subjects()?, &selected], collector)))?;
+    Ok(Nodes { observed, folder })
+}
+
+fn start(world: &Nodes, node: &Path, service: &str, other: u16) -> Result<(Process, u16)> {
+    let port = host::free_port()?;
+    let mut command = Command::new(node);
+    command.arg(world.folder.path().join("links-node/relay.js")).args([port.to_string(), other.to_string()]);
+    command.env("OTEL_SERVICE_NAME", service);
+    let mut process = Process::start(service, world.folder.path(), command)?;
+    process.wait_ready(READY, |_| http::get(port, "/ready").is_ok())?;
+    Ok((process, port))
+}
+
+/// A program that asks another one, both observed. `said`: what the log says of it first.
+fn pair(world: &mut Nodes, (node, service): (&Path, &str), said: &str) -> Result<([Process; 2], u16)> {
+    let (far, far_port) = start(world, node, &format!("{service}-far"), 1)?;
+    let (near, port) = start(world, node, service, far_port)?;
+    let file = node.canonicalize()?;
+    world.observed.wait_observing()?;
+    let spantap = world.observed.spantap()?;
+    let file = file.to_str().context("the path of node")?;
+    host::wait_for("the log to name the program", READY, || {
+        spantap.forwarder().log().lines().any(|line| line.contains(said) && line.contains(file)).then_some(())
+    })?;
+    Ok(([near, far], port))
+}
+
+/// How the links of requests are that `load::make` has asked for.
+fn score(world: &mut Nodes, service: &str, mode: &str, requests: u64) -> Result<Score> {
+    let count = match mode {
+        "two" => 2,
+        "three" => 3,
+        _ => 0,
+    };
+    let asks = |number: u64| {
+        let path = format!("/{mode}/out/{number}");
+        if count > 0 { (0..count).map(|n| format!("{path}/{n}")).collect() } else { vec![path] }
+    };
+    world.observed.collector.wait_until(ARRIVAL, |telemetry| {
+        loops::inside(telemetry, service, requests, (|number| format!("/{mode}/in/{number}"), asks), ASYNC)
+    })
+}
+
+fn every_mode(world: &mut Nodes, node: &Path, service: &str, connections: u64) -> Result<()> {
+    let requests = asked().unwrap_or(FEW);
+    let (processes, port) = pair(world, (node, service), "linking requests of Node")?;
+    let wanted = std::env::var("MODES").ok();
+    let modes =
+        MODES.into_iter().filter(|mode| wanted.as_ref().is_none_or(|wanted| wanted.split(',').any(|w| w == *mode)));
+    for mode in modes.clone() {
+        load::make(port, &format!("/{mode}/in/{{n}}"), requests, connections)?;
+    }
+    let scores: Vec<_> = modes.map(|mode| (mode, score(world, service, mode, requests))).collect();
+    drop(processes);
+    let mut sum = Score::default();
+    for (mode, score) in scores {
+        let score = score?;
+        println!("{service} {mode}: right, wrong, unlinked: {score:?}");
+        ensure!(score.1 == 0, "wrong links: {mode} {score:?}");
+        sum = Score(sum.0 + score.0, 0, sum.2 + score.2);
+    }
+    sum.is_good()
+}
+
+/// Without V8's own symbols some links would be wrong: there are none.
+fn stripped(world: &mut Nodes) -> Result<()> {
+    let node = world.folder.path().join("links-node/node");
+    let original = fetched("22").map_err(anyhow::Error::msg)?;
+    succeeds(Command::new("strip").arg("-o").arg(&node).arg(original))?;
+    let (processes, port) = pair(world, (&node, "stripped"), "requests of this program are not linked")?;
+    load::make(port, "/base/in/{n}", FEW, 20)?;
+    let score = score(world, "stripped", "base", FEW)?;
+    drop(processes);
+    ensure!(score == Score(0, 0, FEW), "{score:?}");
+    Ok(())
+}
