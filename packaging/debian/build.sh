@@ -28,7 +28,8 @@ put() { install -D -m "$1" "$2" "$tree/$3"; } # mode, file, place
 put 755 "$programs/spantap" usr/bin/spantap
 put 755 "$programs/spantap-agent" usr/bin/spantap-agent
 for program in "$tree"/usr/bin/*; do
-    if readelf -SW "$program" | grep -q ' \.symtab '; then strip --strip-unneeded "$program"; fi
+    # Not `readelf | grep -q`: that ends at the first hit, and readelf sometimes with it, by SIGPIPE.
+    if [[ $(readelf -SW "$program") == *' .symtab '* ]]; then strip --strip-unneeded "$program"; fi
 done
 put 644 "$root/packaging/systemd/spantap-agent.service" usr/lib/systemd/system/spantap-agent.service
 put 644 "$root/packaging/systemd/spantap-forwarder.service" usr/lib/systemd/system/spantap-forwarder.service
@@ -38,6 +39,9 @@ put 600 "$root/packaging/etc/default-spantap" etc/default/spantap
 put 644 "$here/copyright" usr/share/doc/spantap/copyright
 put 644 "$here/lintian-overrides" usr/share/lintian/overrides/spantap
 put 644 "$root/docs/install.md" usr/share/doc/spantap/install.md
+for drop_in in tls propagation; do
+    put 644 "$root/packaging/systemd/spantap-agent.service.d/$drop_in.conf" "usr/share/doc/spantap/examples/$drop_in.conf"
+done
 "$root/tools/third-party.sh" | gzip -9n >"$tree/usr/share/doc/spantap/THIRD-PARTY.gz"
 date=$(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")
 gzip -9n >"$tree/usr/share/doc/spantap/changelog.gz" <<CHANGELOG

@@ -21,5 +21,8 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $spool := dict "path" "/var/lib/spantap/spool" "max_size" .Values.spool.maxSize }}
 {{- $_ := set $file "spantap" (mergeOverwrite (dict "spool" $spool) ($file.spantap | default dict)) }}
 {{- end }}
+{{- if .Values.agent.contextPropagation }}
+{{- $_ := set $file "ebpf" (mergeOverwrite (dict "context_propagation" "headers") ($file.ebpf | default dict)) }}
+{{- end }}
 {{- toYaml $file }}
 {{- end }}
