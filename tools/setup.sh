@@ -8,7 +8,7 @@ purpose=${1:-build}
 PATH=$PATH:$HOME/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 
 # program:package. What the test suite can do without (node, go, prometheus) it skips, loudly; it is installed all the same.
-build=(clang:clang cc:build-essential make:make)
+build=(clang:clang bpf/bpf_helpers.h:libbpf-dev cc:build-essential make:make)
 demo=(nginx:nginx-light curl:curl python3:python3)
 tests=("${demo[@]}" pip3:python3-pip wrk:wrk node:nodejs prometheus:prometheus setpriv:util-linux unshare:util-linux nsenter:util-linux ip:iproute2 bpftool:bpftool
     debootstrap:debootstrap dpkg-deb:dpkg systemd-analyze:systemd gnutls-serv:gnutls-bin selfserv:libnss3-tools wget:wget apache2:apache2-bin haproxy:haproxy openssl/ssl.h:libssl-dev objcopy:binutils)
