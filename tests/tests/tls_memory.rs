@@ -107,13 +107,23 @@ fn start() -> Result<Memory> {
         format!("{{exe_path: \"{}\"}}", at.join("python").display()),
     ];
     let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
-    let spantap = Setup::observing(&entries, &collector).environment("OTEL_EBPF_LOG_LEVEL", "debug").start()?;
+    let mut spantap = Setup::observing(&entries, &collector).environment("OTEL_EBPF_LOG_LEVEL", "debug").start()?;
     host::wait_for("TLS of the servers to be read", ARRIVAL, || {
         let text = spantap.own_metrics().ok()?;
         let read = |name: &str| text.lines().any(|line| line.contains("state=\"read\"") && line.contains(name));
         (read("/node") && read("/python")).then_some(())
     })?;
+    // These are known to work in memory by their name or what they map; until then their connections have no peer.
+    for (name, _, process) in servers.iter().take(2) {
+        let told = format!("its TLS library works in memory pid={}", process.pid());
+        host::wait_for(&format!("{name}'s ciphertext to be compared"), ARRIVAL, || logged(&mut spantap, &told))?;
+    }
     Ok(Memory { spantap, collector, servers, early, folder })
+}
+
+/// Whether a line of Spantap's log ends so.
+fn logged(spantap: &mut Spantap, end: &str) -> Option<()> {
+    spantap.forwarder().log().lines().any(|line| line.ends_with(end)).then_some(())
 }
 
 fn subject(name: &str) -> PathBuf {
@@ -227,9 +237,7 @@ fn clients(memory: &mut Memory, how: &str) -> Result<()> {
     let mut client = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     // It asks when its standard input ends. What it asks before it is known to work in memory would have no peer.
     let told = format!("its TLS library works in memory pid={}", client.id());
-    let known = host::wait_for(&told, ARRIVAL, || {
-        memory.spantap.forwarder().log().lines().any(|line| line.ends_with(&told)).then_some(())
-    });
+    let known = host::wait_for(&told, ARRIVAL, || logged(&mut memory.spantap, &told));
     drop(client.stdin.take());
     let output = client.wait_with_output()?;
     known?;

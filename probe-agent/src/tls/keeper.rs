@@ -3,18 +3,20 @@
 //! In: which processes are selected, which speak TLS, which of their connections nobody read. Out: attached probes; a line in
 //! the log for each library; what is not read, and why. Runs in a thread of its own: files may lie where reading takes long.
 //!
-//! `processes` knows the processes · `links` attaches to programs of Go, Node and CPython what links their requests.
+//! `processes` knows the processes · `links` attaches to programs of Go, Node and CPython what links their requests. That comes after
+//! all else: a request without its link is complete, one whose TLS is not read yet is not told.
 
 mod links;
 mod processes;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
+    fs::File,
     sync::mpsc::{Receiver, RecvTimeoutError},
     time::{Duration, Instant},
 };
 
-use links::Links;
+use links::{Later, Links};
 use processes::{Processes, Watched};
 
 use super::{
@@ -24,6 +26,7 @@ use super::{
     helper::{Helper, Refusal},
     library::{self, Readable, Unreadable},
     mapped::{self, Key},
+    order::Function,
     python::Table,
     report::{self, Report},
     stops,
@@ -37,6 +40,8 @@ const MAX_MAPS: u64 = 1 << 20;
 const MAX_LIBRARIES: usize = 256;
 const LIBRARIES_OF_PROCESS: usize = 8;
 const MAX_EXECUTABLES: usize = 4096;
+/// After so many notes in a row one thing that waits is done although more notes have come.
+const NOTES_IN_A_ROW: u32 = 64;
 
 struct Library {
     name: String,
@@ -58,6 +63,8 @@ pub(super) struct Keeper {
     plain: HashSet<Key>,
     ciphers: Ciphers,
     links: Links,
+    /// What waits until there is nothing else to do: at most a program for each library that was attached, a process once, and who asks.
+    later: VecDeque<Later>,
     /// Of the last attachment.
     next: u32,
 }
@@ -79,19 +86,32 @@ impl Keeper {
             plain: HashSet::new(),
             ciphers: Ciphers::default(),
             links: Links::new(links_on, python),
+            later: VecDeque::new(),
             next: 0,
         }
     }
 
     /// Works until the other end of `notes` is gone.
     pub(super) fn run(mut self, notes: &Receiver<Note>) {
+        let mut in_a_row = 0;
         loop {
             let due = self.processes.due();
             let now = Instant::now();
-            match notes.recv_timeout(due.map_or(LINGER, |due| due.saturating_duration_since(now)).min(LINGER)) {
-                Ok(note) => self.take(note),
-                Err(RecvTimeoutError::Timeout) => {}
+            let wait = match self.later.is_empty() {
+                true => due.map_or(LINGER, |due| due.saturating_duration_since(now)).min(LINGER),
+                false => Duration::ZERO,
+            };
+            match notes.recv_timeout(wait) {
+                Ok(note) => {
+                    self.take(note);
+                    in_a_row += 1;
+                }
+                Err(RecvTimeoutError::Timeout) => in_a_row = NOTES_IN_A_ROW,
                 Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if in_a_row >= NOTES_IN_A_ROW {
+                in_a_row = 0;
+                self.do_next();
             }
             for pid in self.processes.now_due() {
                 self.look(pid);
@@ -123,7 +143,30 @@ impl Keeper {
                 self.look(pid);
             }
             Note::Unread { pid, untied } => self.unread(pid, untied),
-            Note::Settled(asker) => _ = asker.send(()),
+            Note::Settled(asker) => self.later.push_back(Later::Settled(asker)),
+        }
+    }
+
+    /// Does the first thing that waits.
+    fn do_next(&mut self) {
+        let Some(next) = self.later.pop_front() else { return };
+        match (next, &self.helper) {
+            (Later::Program { pid, key, file }, Some(helper)) => {
+                // Nobody may use it any more.
+                if let Some(library) = self.libraries.get(&key) {
+                    self.next = self.next.wrapping_add(1);
+                    self.links.attach(helper, self.next, (pid, &library.name), &key, &file);
+                }
+            }
+            (Later::Process { pid }, Some(helper)) => {
+                if let Some(watched) = self.processes.get(pid)
+                    && let Ok(maps) = self.procfs.read(pid, "maps", MAX_MAPS)
+                {
+                    self.links.look((&self.procfs, helper), pid, &watched.executable, &maps);
+                }
+            }
+            (Later::Settled(asker), _) => _ = asker.send(()),
+            (_, None) => {}
         }
     }
 
@@ -143,8 +186,8 @@ impl Keeper {
         if let Some(key) = self.look_at_executable(pid) {
             self.look_at_cipher(pid, &maps, Some(&key));
         }
-        if let (Some(helper), Some(watched)) = (&self.helper, self.processes.get(pid)) {
-            self.links.look((&self.procfs, helper), pid, &watched.executable, &maps);
+        if self.links.look_at_processes() && !self.later.iter().any(|later| later.is_of(pid)) {
+            self.later.push_back(Later::Process { pid });
         }
     }
 
@@ -189,11 +232,11 @@ impl Keeper {
                     self.ciphers.take(&key, &mut places);
                     let told = self.results.as_mut().is_some_and(|results| results.tell(&places));
                     go::choose(&mut places, told);
-                    if let Some(helper) = &self.helper {
-                        self.next = self.next.wrapping_add(1);
-                        self.links.attach(helper, self.next, (pid, &name), &key, &file);
+                    let attached = self.attach(pid, &name, (&file, &places));
+                    if self.links.are_on() {
+                        self.later.push_back(Later::Program { pid, key: key.clone(), file });
                     }
-                    self.attach(pid, &name, (file, places))
+                    attached
                 }),
                 false => Err(Unreadable::Many),
             };
@@ -214,16 +257,16 @@ impl Keeper {
         }
     }
 
-    fn attach(&mut self, pid: u32, name: &str, (file, places): Readable) -> Result<u32, Unreadable> {
+    fn attach(&mut self, pid: u32, name: &str, (file, places): (&File, &[(Function, u64)])) -> Result<u32, Unreadable> {
         let Some(helper) = &self.helper else {
             return Err(Unreadable::Refused("the process that attaches probes is gone".to_owned()));
         };
         self.next = self.next.wrapping_add(1);
         let number = self.next;
         let (began, functions) = (Instant::now(), places.len());
-        let stops = stops::plan(&file, &places);
+        let stops = stops::plan(file, places);
         tracing::debug!(library = name, ?stops, "stops in the functions of this TLS library");
-        match helper.attach(number, stops, &file) {
+        match helper.attach(number, stops, file) {
             Ok(()) => {
                 let ms = began.elapsed().as_millis() as u64;
                 tracing::info!(pid, library = name, functions, ms, "reading TLS");

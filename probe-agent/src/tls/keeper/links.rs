@@ -5,6 +5,8 @@
 
 use std::{collections::HashMap, fs::File};
 
+use tokio::sync::oneshot;
+
 use super::{Helper, Key, go};
 use crate::{
     discovery::ProcFs,
@@ -14,6 +16,23 @@ use crate::{
         python::{Pythons, Table},
     },
 };
+
+/// What is done when the keeper has nothing else to do, in this order.
+pub(super) enum Later {
+    /// A program that was attached to may be one of Go or Node. `pid`: who brought it.
+    Program { pid: u32, key: Key, file: File },
+    /// A process may run CPython.
+    Process { pid: u32 },
+    /// Somebody wants to know when what came before is done.
+    Settled(oneshot::Sender<()>),
+}
+
+impl Later {
+    /// Whether it is to look at this process.
+    pub(super) fn is_of(&self, process: u32) -> bool {
+        matches!(self, Self::Process { pid } if *pid == process)
+    }
+}
 
 /// All of them.
 pub(super) struct Links {
@@ -30,11 +49,18 @@ impl Links {
         Self { on, attached: HashMap::new(), pythons: python.filter(|_| on).map(Pythons::new) }
     }
 
+    /// Whether programs of Go and Node are to be linked.
+    pub(super) fn are_on(&self) -> bool {
+        self.on
+    }
+
+    /// Whether processes are to be looked at, for CPython.
+    pub(super) fn look_at_processes(&self) -> bool {
+        self.pythons.is_some()
+    }
+
     /// Sees to which request of this program others are made for, if it is one of Go or Node. `number`: of the attachment.
     pub(super) fn attach(&mut self, helper: &Helper, number: u32, (pid, name): (u32, &str), key: &Key, file: &File) {
-        if !self.on {
-            return;
-        }
         let Some((runtime, stops)) = find(helper, file) else { return };
         match stops.map(|stops| helper.attach(number, stops, file)) {
             Ok(Ok(())) => {
