@@ -21,6 +21,7 @@ fn main() -> anyhow::Result<()> {
 
     let architecture = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
         "x86_64" => "x86",
+        "aarch64" => "arm64",
         other => bail!("the probes do not support the processor {other} yet"),
     };
     let target = format!("-D__TARGET_ARCH_{architecture}");

@@ -2,11 +2,15 @@
 /*
  * What differs between processors: where a system call's number and arguments stand in the saved user registers,
  * and the numbers of the calls that carry socket data.
+ *
+ * LINKS_OF_RUNTIMES: requests of Node and CPython are linked. That takes registers of V8's code, and the pointer by which a thread
+ * knows itself, which the kernel does not keep up to date on arm64 while the thread runs.
  */
 #ifndef SPANTAP_ARCH_H
 #define SPANTAP_ARCH_H
 
 #if defined(__TARGET_ARCH_x86)
+#define LINKS_OF_RUNTIMES
 #define SYSCALL_NUMBER(regs) ((regs)->orig_ax)
 #define ARGUMENT2(regs) ((regs)->si)
 #define ARGUMENT3(regs) ((regs)->dx)
@@ -43,6 +47,42 @@ enum syscall_number {
 	SYS_RECVMSG = 47,
 	SYS_PREADV2 = 327,
 	SYS_PWRITEV2 = 328,
+	SYS_IO_URING_ENTER = 426,
+};
+#elif defined(__TARGET_ARCH_arm64)
+#define SYSCALL_NUMBER(regs) ((regs)->syscallno)
+#define ARGUMENT2(regs) ((regs)->regs[1])
+#define ARGUMENT3(regs) ((regs)->regs[2])
+/* Procedure Call Standard for the Arm 64-bit Architecture, section 6.4. */
+#define FUNCTION_ARGUMENT1(regs) ((regs)->regs[0])
+#define FUNCTION_ARGUMENT2(regs) ((regs)->regs[1])
+#define FUNCTION_ARGUMENT3(regs) ((regs)->regs[2])
+#define FUNCTION_ARGUMENT4(regs) ((regs)->regs[3])
+#define FUNCTION_RESULT(regs) ((regs)->regs[0])
+#define GO_ARGUMENT1(regs) ((regs)->regs[0])
+#define GO_ARGUMENT2(regs) ((regs)->regs[1])
+#define GO_ARGUMENT3(regs) ((regs)->regs[2])
+#define GO_ARGUMENT4(regs) ((regs)->regs[3])
+#define GO_RESULT(regs) ((regs)->regs[0])
+#define GO_CLOSURE(regs) ((regs)->regs[26])
+#define GO_GOROUTINE(regs) ((regs)->regs[28])
+#define STACK_POINTER(regs) ((regs)->sp)
+#define FRAME_POINTER(regs) ((regs)->regs[29])
+#define INSTRUCTION(regs) ((regs)->pc)
+/* The same (b.ls): not C, or Z, which are bits 29 and 30 (N is 31). */
+#define JUMPS_IF_NOT_ABOVE(regs) (((regs)->pstate >> 29 & 3) != 1)
+/* include/uapi/asm-generic/unistd.h */
+enum syscall_number {
+	SYS_READ = 63,
+	SYS_WRITE = 64,
+	SYS_READV = 65,
+	SYS_WRITEV = 66,
+	SYS_SENDTO = 206,
+	SYS_RECVFROM = 207,
+	SYS_SENDMSG = 211,
+	SYS_RECVMSG = 212,
+	SYS_PREADV2 = 286,
+	SYS_PWRITEV2 = 287,
 	SYS_IO_URING_ENTER = 426,
 };
 #else

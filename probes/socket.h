@@ -379,7 +379,7 @@ SHARED int capture(struct socket_state *state, struct scratch *scratch, struct c
 	return state && scratch && control && data ? capture_here(state, scratch, control, data, capturing) : 0;
 }
 
-#ifdef SPANTAP_TABLE
+#if defined(SPANTAP_TABLE) || !defined(LINKS_OF_RUNTIMES)
 #define python_may_be(pid) false
 #define python_turn(state, scratch)
 #else

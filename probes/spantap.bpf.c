@@ -37,8 +37,10 @@
 #include "tls_go.h"
 #include "tls_entries.h"
 #include "go_link.h"
+#ifdef LINKS_OF_RUNTIMES
 #include "python_entries.h"
 #include "node_entries.h"
+#endif
 #endif
 #include "fentry.h"
 

@@ -13,6 +13,7 @@
 
 #ifdef SPANTAP_TABLE
 #include "without_tls.h"
+#include "without_node.h"
 
 /* Its hooks see where io_uring's data lies when the transfer begins. */
 static __always_inline void defer(struct sock *sk, struct socket_state *state, struct scratch *scratch,
@@ -22,8 +23,12 @@ static __always_inline void defer(struct sock *sk, struct socket_state *state, s
 #else
 #include "tls_socket.h"
 #include "tls_cipher.h"
+#ifdef LINKS_OF_RUNTIMES
 #include "node.h"
 #include "node_socket.h"
+#else
+#include "without_node.h"
+#endif
 
 /*
  * io_uring's requests carry the address of their data, and only the completion leads to the request: the record

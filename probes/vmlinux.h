@@ -167,6 +167,15 @@ struct user_msghdr {
 	unsigned long msg_iovlen;
 };
 
+#ifdef __TARGET_ARCH_arm64
+struct pt_regs {
+	__u64 regs[31];
+	__u64 sp;
+	__u64 pc;
+	__u64 pstate;
+	__s32 syscallno;
+};
+#else
 struct pt_regs {
 	unsigned long r8;
 	unsigned long r14;
@@ -183,6 +192,7 @@ struct pt_regs {
 	unsigned long ip;
 	unsigned long flags;
 };
+#endif
 
 typedef struct {
 	int counter;

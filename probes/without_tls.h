@@ -36,24 +36,4 @@ static __always_inline void tls_state_changed(struct sock *sk, struct socket_sta
 {
 }
 
-/* Nor are Node's requests linked. */
-static __always_inline void node_received_nothing(void)
-{
-}
-
-static __always_inline int node_receives(struct socket_state *state, __u64 now, int begins_turn)
-{
-	return 0;
-}
-
-static __always_inline int node_connects(__u64 cookie)
-{
-	return 0;
-}
-
-static __always_inline int node_sends(struct socket_event *event, __u64 first)
-{
-	return 0;
-}
-
 #endif

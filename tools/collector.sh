@@ -3,6 +3,7 @@
 # manifest, and prints the path of the program. Exit 3: there is no Go toolchain. Progress goes to standard error.
 #   tools/collector.sh          build if need be, print the path
 #   tools/collector.sh --path   print where it is or would be; build nothing
+# Environment: COLLECTOR_ARCH (the processor that it is for, as Go names it; this machine's).
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 manifest=$root/collector-config/builder.yaml
@@ -10,7 +11,7 @@ version=$(sed -n 's/^  version: //p' "$manifest")
 key=$(sha256sum "$manifest" | cut -c1-12)
 cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/spantap
 # Its name is what Spantap leaves alone by default, as Beyla does.
-program=$cache/otelcol-$version-$key/otelcol
+program=$cache/otelcol-$version-$key${COLLECTOR_ARCH:+-$COLLECTOR_ARCH}/otelcol
 
 say() { echo "collector: $*" >&2; }
 
@@ -49,7 +50,7 @@ export GOFLAGS=-buildvcs=false
 step "1/3 its builder" builder.log env GOBIN="$work/bin" go install "go.opentelemetry.io/collector/cmd/builder@v$version"
 step "2/3 sources and modules" generate.log "$work/bin/builder" --skip-compilation --config "$manifest"
 cd build
-step "3/3 compiling" compile.log go build -trimpath -ldflags="-s -w" -o "$work/otelcol" .
+step "3/3 compiling" compile.log env GOARCH="${COLLECTOR_ARCH:-}" go build -trimpath -ldflags="-s -w" -o "$work/otelcol" .
 mkdir -p "${program%/*}"
 mv "$work/otelcol" "$program"
 say "done: $program"

@@ -4,7 +4,9 @@
 /bin/busybox --install -s /bin
 export PATH=/bin
 mount -t devtmpfs dev /dev
-exec >/dev/ttyS1 2>&1
+results=/dev/ttyS1
+[ "$(uname -m)" != aarch64 ] || results=/dev/ttyS0
+exec >$results 2>&1
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t securityfs security /sys/kernel/security
@@ -23,7 +25,11 @@ echo "== kernel $(uname -r)"
 sets=$(sed -n 's/.*spantap.hooks=\([^ ]*\).*/\1/p' /proc/cmdline)
 cases=$(sed -n 's/.*spantap.cases=\([^ ]*\).*/\1/p' /proc/cmdline)
 filter=$(sed -n 's/.*spantap.filter=\([^ ]*\).*/\1/p' /proc/cmdline)
-programs() { bpftool prog show 2>/dev/null | grep -c '^[0-9]*: '; }
+# Without bpftool what the kernel has compiled of them is counted, which is more than one for some.
+echo 1 >/proc/sys/net/core/bpf_jit_kallsyms
+programs() {
+    if [ -e /bin/bpftool ]; then bpftool prog show 2>/dev/null | grep -c '^[0-9]*: '; else grep -c 'bpf_prog_' /proc/kallsyms; fi
+}
 before=$(programs)
 for set in $(echo "$sets" | tr , ' '); do
     echo "== begin $set"

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # The end-to-end tests on stock kernels of Debian, each booted under QEMU; a table of kernels, hook sets and cases.
-#   tools/kernels.sh [KERNEL[:HOOKS] …]      such as 6.1, 6.12:tracepoint, 7.2:fentry,kprobe; without any: all
+#   tools/kernels.sh [KERNEL[:HOOKS] …]      such as 6.1, 6.12:tracepoint, 7.2:fentry,kprobe, 6.12-arm64; without any: all of x86-64
 # Environment: CASES (names of cases, with commas), FILTER (part of their names), BIN_DIR (programs; target/debug),
 # TESTS (the compiled tests/hard_traffic), CPUS (of each machine, 2), LIMIT (seconds for a kernel with one hook set, 900),
 # TOTAL (seconds for all of them, no bound without), APPEND (added to the kernels' command lines), KEEP=1 (leaves the logs),
 # SPANTAP_SKIPS (file for what is skipped).
+# What runs on kernels for arm64 is built here, by tools/arm64.sh: BIN_DIR and TESTS are those of x86-64.
 # Exit code: 0 all passed · 1 a case failed, or a kernel did not boot · 3 cannot be had here (said on standard error) ·
 # 4 nothing failed, and time was too short for some of it (a SKIP for each).
 # No disk, no modules, no network: kernel and initramfs alone. Kernels are kept in ~/.cache/spantap/kernels.
@@ -27,63 +28,80 @@ lacking() {
 }
 
 # Debian's suite of each kernel, its package, and the hook sets that it takes.
-declare -A suite=([5.10]=bullseye [6.1]=bookworm [6.12]=trixie [7.2]=sid)
+declare -A suite=([5.10]=bullseye [6.1]=bookworm [6.12]=trixie [7.2]=sid [6.1-arm64]=bookworm [6.12-arm64]=trixie [7.2-arm64]=sid)
 declare -A package=([5.10]='linux-image-5.10.*-cloud-amd64' [6.1]='linux-image-6.1.0-[0-9]+-cloud-amd64'
-    [6.12]='linux-image-6.12.*\+deb13-cloud-amd64' [7.2]='linux-binary-[7-9].*-cloud-amd64')
-declare -A sets=([5.10]=auto,kprobe [6.1]=auto,kprobe [6.12]=fentry,tracepoint,kprobe [7.2]=fentry,tracepoint,kprobe)
+    [6.12]='linux-image-6.12.*\+deb13-cloud-amd64' [7.2]='linux-binary-[7-9].*-cloud-amd64'
+    [6.1-arm64]='linux-image-6.1.0-[0-9]+-cloud-arm64' [6.12-arm64]='linux-image-6.12.*\+deb13-cloud-arm64'
+    [7.2-arm64]='linux-binary-[7-9].*-cloud-arm64')
+declare -A sets=([5.10]=auto,kprobe [6.1]=auto,kprobe [6.12]=fentry,tracepoint,kprobe [7.2]=fentry,tracepoint,kprobe
+    [6.1-arm64]=auto [6.12-arm64]=fentry,tracepoint,kprobe [7.2-arm64]=fentry,tracepoint,kprobe)
 wanted=("$@")
 (( ${#wanted[@]} )) || wanted=(5.10 6.1 6.12 7.2)
 
-for program in qemu-system-x86_64:qemu-system-x86 busybox:busybox-static cpio:cpio apt-get:apt dpkg-deb:dpkg; do
+processor_of() { [[ $1 == *-arm64 ]] && echo arm64 || echo amd64; }
+processors=$(for entry in "${wanted[@]}"; do processor_of "${entry%%:*}"; done | sort -u)
+emulators=()
+[[ $processors != *amd64* ]] || emulators+=(qemu-system-x86_64:qemu-system-x86)
+[[ $processors != *arm64* ]] || emulators+=(qemu-system-aarch64:qemu-system-arm aarch64-linux-gnu-strip:binutils-aarch64-linux-gnu)
+for program in "${emulators[@]}" busybox:busybox-static cpio:cpio apt-get:apt dpkg-deb:dpkg; do
     command -v "${program%%:*}" >/dev/null || lacking "${program%%:*} is missing: apt-get install ${program##*:}"
 done
 for program in spantap spantap-agent subject; do
-    [[ -x $bin/$program ]] || { say "$bin/$program is not there: cargo build --workspace --bins"; exit 1; }
+    [[ $processors != *amd64* || -x $bin/$program ]] || { say "$bin/$program is not there: cargo build --workspace --bins"; exit 1; }
 done
 
 # Debian's archive by apt's own means, with a state of its own: nothing of this machine's packages is touched.
 apt() {
-    APT_CONFIG=$cache/apt/apt.conf "$@"
+    APT_CONFIG=$state/apt.conf "$@"
 }
 
-update_lists() {
-    [[ -e $cache/apt/fresh && -n $(find "$cache/apt/fresh" -mmin -1440) ]] && return
-    mkdir -p "$cache/apt/lists/partial" "$cache/apt/cache/archives/partial"
+update_lists() { # processor
+    state=$cache/apt
+    [[ $1 == amd64 ]] || state+=-$1
+    [[ -e $state/fresh && -n $(find "$state/fresh" -mmin -1440) ]] && return
+    mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
     local key=/usr/share/keyrings/debian-archive-keyring.gpg name
     [[ -e $key ]] || lacking "the keys of Debian's archive are missing: apt-get install debian-archive-keyring"
-    : >"$cache/apt/sources.list"
+    : >"$state/sources.list"
     for name in bullseye bookworm trixie sid; do
-        echo "deb [signed-by=$key] http://deb.debian.org/debian $name main" >>"$cache/apt/sources.list"
+        echo "deb [signed-by=$key] http://deb.debian.org/debian $name main" >>"$state/sources.list"
     done
-    echo "deb [signed-by=$key] http://deb.debian.org/debian-security bullseye-security main" >>"$cache/apt/sources.list"
-    cat >"$cache/apt/apt.conf" <<CONF
-Dir::Etc::sourcelist "$cache/apt/sources.list";
+    echo "deb [signed-by=$key] http://deb.debian.org/debian-security bullseye-security main" >>"$state/sources.list"
+    cat >"$state/apt.conf" <<CONF
+Dir::Etc::sourcelist "$state/sources.list";
 Dir::Etc::sourceparts "/dev/null";
-Dir::State::lists "$cache/apt/lists";
-Dir::Cache "$cache/apt/cache";
-APT::Architectures "amd64";
+Dir::State::lists "$state/lists";
+Dir::Cache "$state/cache";
+APT::Architecture "$1";
+APT::Architectures "$1";
 APT::Sandbox::User "$(id -un)";
 Acquire::Languages "none";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 CONF
     say "asking Debian's archive for its kernels"
-    apt apt-get -q update >"$cache/apt/log" 2>&1 || lacking "Debian's archive cannot be asked: $(tail -n 1 "$cache/apt/log")"
-    touch "$cache/apt/fresh"
+    apt apt-get -q update >"$state/log" 2>&1 || lacking "Debian's archive cannot be asked: $(tail -n 1 "$state/log")"
+    touch "$state/fresh"
 }
 
 # Sid drops versions as it moves; what has been fetched stays.
 fetch() { # kernel
-    local image=$cache/vmlinuz-$1 newest folder
+    local image=$cache/vmlinuz-$1 newest
     [[ -s $image ]] && return
-    update_lists
+    update_lists "$(processor_of "$1")"
     newest=$(apt apt-cache pkgnames | grep -E "^${package[$1]}\$" | sort -V | tail -n 1)
     [[ -n $newest ]] || lacking "Debian's archive has no ${package[$1]} in ${suite[$1]}"
-    folder=$(mktemp -d "$cache/fetch.XXXXXX")
     say "fetching $newest"
-    (cd "$folder" && apt apt-get -q download "$newest") >"$cache/apt/log" 2>&1 ||
-        { rm -rf "$folder"; lacking "$newest cannot be fetched: $(tail -n 1 "$cache/apt/log")"; }
-    dpkg-deb --fsys-tarfile "$folder"/*.deb | tar -xO --wildcards '*/vmlinuz*' >"$folder/vmlinuz"
-    mv "$folder/vmlinuz" "$image"
+    take "$newest" '*/vmlinuz*' "$image"
+}
+
+# A file out of a package.
+take() { # package, pattern of its name, where it is put
+    local folder
+    folder=$(mktemp -d "$cache/fetch.XXXXXX")
+    (cd "$folder" && apt apt-get -q download "$1") >"$state/log" 2>&1 ||
+        { rm -rf "$folder"; lacking "$1 cannot be fetched: $(tail -n 1 "$state/log")"; }
+    dpkg-deb --fsys-tarfile "$folder"/*.deb | tar -xO --wildcards "$2" >"$folder/file"
+    mv "$folder/file" "$3"
     rm -rf "$folder"
 }
 
@@ -92,26 +110,38 @@ put() { # program, place in the guest
     local library
     mkdir -p "$guest$(dirname "$2")"
     cp -L "$1" "$guest$2"
-    strip "$guest$2" 2>/dev/null || true
-    { ldd "$1" 2>/dev/null || true; } | grep -oE '/[^ ]+' | while read -r library; do
+    "${strip:-strip}" "$guest$2" 2>/dev/null || true
+    { ldd "$1" 2>/dev/null || true; } | { grep -oE '/[^ ]+' || true; } | while read -r library; do
         [[ -e $guest$library ]] || install -D -m 755 "$library" "$guest$library"
     done
 }
 
-make_guest() {
-    local tests collector
-    tests=${TESTS:-$(cd "$root" && cargo test -q -p spantap-tests --test hard_traffic --no-run --message-format=json |
+make_guest() { # processor
+    local tests= collector cargo=cargo bin=$bin strip=strip busybox guest=$work/guest-$1
+    busybox=$(command -v busybox)
+    if [[ $1 == arm64 ]]; then
+        cargo=$root/tools/arm64.sh strip=aarch64-linux-gnu-strip busybox=$cache/busybox-arm64
+        bin=${CARGO_TARGET_DIR:-$root/target}/aarch64-unknown-linux-musl/debug
+        say "building what runs on arm64"
+        (cd "$root" && "$cargo" build -q -p spantap -p spantap-agent -p spantap-tests --bins) || lacking "nothing can be built for arm64"
+        if [[ ! -s $busybox ]]; then
+            update_lists arm64
+            take busybox-static '*/busybox' "$busybox"
+        fi
+    fi
+    [[ $1 != amd64 ]] || tests=${TESTS:-}
+    tests=${tests:-$(cd "$root" && "$cargo" test -q -p spantap-tests --test hard_traffic --no-run --message-format=json |
         grep -o '"executable":"[^"]*hard_traffic[^"]*"' | cut -d'"' -f4)}
     [[ -n $tests ]] || { say "the tests could not be built"; exit 1; }
-    collector=$("$root/tools/collector.sh") || lacking "the Collector cannot be built: needs Go"
+    collector=$(COLLECTOR_ARCH=$([[ $1 == amd64 ]] || echo "$1") "$root/tools/collector.sh") || lacking "the Collector cannot be built: needs Go"
     mkdir -p "$guest"/{bin,proc,sys,dev,tmp,run,etc,root}
-    cp "$(command -v busybox)" "$guest/bin/busybox"
+    install -m 755 "$busybox" "$guest/bin/busybox"
     put "$bin/spantap" /spantap/spantap
     put "$bin/spantap-agent" /spantap/spantap-agent
     put "$bin/subject" /spantap/subject
     put "$tests" /spantap/hard_traffic
     put "$collector" /spantap/otelcol
-    ! command -v bpftool >/dev/null || put "$(command -v bpftool)" /bin/bpftool
+    [[ $1 != amd64 ]] || ! command -v bpftool >/dev/null || put "$(command -v bpftool)" /bin/bpftool
     # Where the tests look for the repository.
     mkdir -p "$guest$root/tools"
     printf '#!/bin/sh\necho /spantap/otelcol\n' >"$guest$root/tools/collector.sh"
@@ -120,12 +150,13 @@ make_guest() {
     printf 'root:x:0:\nnogroup:x:65534:\n' >"$guest/etc/group"
     echo '127.0.0.1 localhost' >"$guest/etc/hosts"
     install -m 755 "$root/tools/kernels-guest.sh" "$guest/init"
-    (cd "$guest" && find . | cpio --quiet -o -H newc) >"$work/initramfs"
+    (cd "$guest" && find . | cpio --quiet -o -H newc) >"$work/initramfs-$1"
 }
 
 # Code 124: it was stopped, because its time was over.
 boot() { # kernel, hook sets, file for the results
-    local options="console=ttyS0 no_timer_check mitigations=off panic=-1 oops=panic quiet spantap.hooks=$2 spantap.filter=${FILTER:-} spantap.cases=${CASES:-} ${APPEND:-}"
+    local console=ttyS0 machine=()
+    local options="no_timer_check mitigations=off panic=-1 oops=panic quiet spantap.hooks=$2 spantap.filter=${FILTER:-} spantap.cases=${CASES:-} ${APPEND:-}"
     local seconds=$((limit * ($(tr -cd , <<<"$2" | wc -c) + 1)))
     [[ -z ${TOTAL:-} ]] || seconds=$((TOTAL - SECONDS < seconds ? TOTAL - SECONDS : seconds))
     (( seconds > 0 )) || return 124
@@ -133,9 +164,16 @@ boot() { # kernel, hook sets, file for the results
     # sometimes leaves half an address in the flags after it (seen in kmalloc of 6.12: "double fault").
     local processor=max,-cx16
     [[ $1 != 7.* ]] || processor=max
-    timeout --kill-after 10 "$seconds" qemu-system-x86_64 -accel tcg,thread=multi \
-        -cpu "$processor" -smp "${CPUS:-2}" -m 2G -nodefaults -display none -no-reboot -serial "file:$work/console-$1" -serial "file:$3" \
-        -kernel "$cache/vmlinuz-$1" -initrd "$work/initramfs" -append "$options" </dev/null >"$work/qemu-$1" 2>&1
+    machine=(qemu-system-x86_64 -cpu "$processor" -serial "file:$work/console-$1" -serial "file:$3")
+    if [[ $1 == *-arm64 ]]; then
+        # Its one serial port is the console. Signed pointers by a cheaper algorithm: the architecture's takes QEMU most of its time.
+        console=ttyAMA0
+        machine=(qemu-system-aarch64 -M virt,gic-version=3 -cpu max,pauth-impdef=on -serial "file:$work/console-$1"
+            -chardev "file,id=results,path=$3" -device pci-serial,chardev=results)
+    fi
+    timeout --kill-after 10 "$seconds" "${machine[@]}" -accel tcg,thread=multi \
+        -smp "${CPUS:-2}" -m 2G -nodefaults -display none -no-reboot \
+        -kernel "$cache/vmlinuz-$1" -initrd "$work/initramfs-$(processor_of "$1")" -append "console=$console $options" </dev/null >"$work/qemu-$1" 2>&1
 }
 
 # What the kernel said first when it died.
@@ -147,14 +185,13 @@ mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock 9
 work=$(mktemp -d "${TMPDIR:-/tmp}/spantap-kernels.XXXXXX")
-guest=$work/guest
 trap '[[ ${KEEP:-} ]] && say "logs: $work" || rm -rf "$work"' EXIT
 for entry in "${wanted[@]}"; do
     kernel=${entry%%:*}
     [[ -n ${suite[$kernel]:-} ]] || { say "no such kernel: $kernel; there are ${!suite[*]}"; exit 64; }
     fetch "$kernel"
 done
-make_guest
+for processor in $processors; do make_guest "$processor"; done
 
 status=0 rows=() columns=() SECONDS=0
 declare -A outcome=()

@@ -13,8 +13,15 @@ use seccompiler::{
     SeccompRule, TargetArch, apply_filter_all_threads,
 };
 
-#[cfg(not(target_arch = "x86_64"))]
-compile_error!("the lists of allowed system calls are written for x86-64 only: another processor has other numbers");
+/// Whose numbers the lists hold.
+#[cfg(target_arch = "x86_64")]
+const PROCESSOR: TargetArch = TargetArch::x86_64;
+#[cfg(target_arch = "aarch64")]
+const PROCESSOR: TargetArch = TargetArch::aarch64;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!(
+    "the lists of allowed system calls are written for x86-64 and arm64 only: another processor has other calls"
+);
 
 /// What an argument must be; arguments are counted from 0, and their lower 32 bits are compared.
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +101,7 @@ pub fn install(lists: Lists<'_>) -> Result<(), FilterError> {
         (allowed, eperm, SeccompAction::Allow),
     ];
     for (rules, others, these) in filters {
-        let filter = SeccompFilter::new(rules.into_iter().collect(), others, these, TargetArch::x86_64)?;
+        let filter = SeccompFilter::new(rules.into_iter().collect(), others, these, PROCESSOR)?;
         apply_filter_all_threads(&BpfProgram::try_from(filter)?)?;
     }
     Ok(())

@@ -16,9 +16,9 @@ use spantap_confinement::{
     },
 };
 
-const LISTS: Lists<'static> = Lists { allowed: &[COMMON, C_LIBRARY, OPEN], fatal: FATAL };
+const LISTS: Lists<'static> = Lists { allowed: &[COMMON, C_LIBRARY, PROCESSOR, OPEN], fatal: FATAL };
 /// With a spool.
-const SPOOLING: Lists<'static> = Lists { allowed: &[COMMON, C_LIBRARY, SPOOL], fatal: FATAL };
+const SPOOLING: Lists<'static> = Lists { allowed: &[COMMON, C_LIBRARY, PROCESSOR, SPOOL], fatal: FATAL };
 
 /// Whatever the C library.
 // The numbers of ioctl(2) are of another type in each.
@@ -29,7 +29,6 @@ const COMMON: &[Call] = &[
     (c::SYS_readv, Any, "tokio"),
     (c::SYS_pread64, Any, "std::fs; dynamic linker"),
     (c::SYS_lseek, Any, "std::fs, stdio of the resolver"),
-    (c::SYS_readlink, Any, "the time zone's name, certificates"),
     (c::SYS_getdents64, Any, "folders of certificates"),
     (c::SYS_close, Any, "everything opened"),
     (
@@ -59,7 +58,6 @@ const COMMON: &[Call] = &[
     (c::SYS_recvmsg, Any, "resolver"),
     (c::SYS_sendmmsg, Any, "resolver"),
     (c::SYS_shutdown, Any, "tokio, end of a connection"),
-    (c::SYS_poll, Any, "resolver, standard output"),
     (c::SYS_ioctl, OneOf(1, &[c::FIONREAD as u64, c::FIONBIO as u64]), "resolver; sockets without blocking"),
     (c::SYS_write, Any, "log, standard output, wake-ups of tokio"),
     (c::SYS_writev, Any, "tokio"),
@@ -102,7 +100,6 @@ const COMMON: &[Call] = &[
 const C_LIBRARY: &[Call] = &[
     (c::SYS_newfstatat, Any, "std::fs, resolver"),
     (c::SYS_statx, Any, "std::fs"),
-    (c::SYS_epoll_wait, Any, "tokio"),
     (c::SYS_set_robust_list, Any, "a thread's start"),
     (c::SYS_rseq, Any, "a thread's start; glibc aborts without it"),
     (c::SYS_sched_getaffinity, Any, "allocator: how many processors"),
@@ -112,12 +109,35 @@ const C_LIBRARY: &[Call] = &[
 /// The C library of static programs.
 #[cfg(target_env = "musl")]
 const C_LIBRARY: &[Call] = &[
-    (c::SYS_open, Bits(1, WRITES as u64, 0), "std::fs, resolver"),
-    (c::SYS_stat, Any, "std::fs"),
-    (c::SYS_lstat, Any, "std::fs"),
     (c::SYS_fstat, Any, "std::fs, folders"),
     (c::SYS_epoll_pwait, Any, "tokio"),
     (c::SYS_tkill, Own, "abort, when a panic ends the forwarder"),
+];
+
+/// What arm64 does not have: it has newer calls for the same.
+#[cfg(target_arch = "x86_64")]
+const PROCESSOR: &[Call] = &[
+    (c::SYS_readlink, Any, "the time zone's name, certificates"),
+    (c::SYS_poll, Any, "resolver, standard output"),
+    #[cfg(target_env = "gnu")]
+    (c::SYS_epoll_wait, Any, "tokio"),
+    #[cfg(target_env = "musl")]
+    (c::SYS_open, Bits(1, WRITES as u64, 0), "std::fs, resolver"),
+    #[cfg(target_env = "musl")]
+    (c::SYS_stat, Any, "std::fs"),
+    #[cfg(target_env = "musl")]
+    (c::SYS_lstat, Any, "std::fs"),
+];
+
+/// What stands for them on arm64.
+#[cfg(target_arch = "aarch64")]
+const PROCESSOR: &[Call] = &[
+    (c::SYS_readlinkat, Any, "the time zone's name, certificates"),
+    (c::SYS_ppoll, Any, "resolver, standard output"),
+    #[cfg(target_env = "gnu")]
+    (c::SYS_epoll_pwait, Any, "tokio"),
+    #[cfg(target_env = "musl")]
+    (c::SYS_newfstatat, Any, "std::fs"),
 ];
 
 /// Files, without a spool. By rustix, whatever the C library: for reading only.

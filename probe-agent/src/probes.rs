@@ -185,7 +185,7 @@ impl Probes {
         }
         let mut numbers = Vec::new();
         let mut refusal = None;
-        for (place, name) in tls::PROGRAMS.into_iter().enumerate() {
+        for (place, name) in tls::PROGRAMS.iter().copied().enumerate() {
             let is_of_node = tls::NODE_PROGRAMS.contains(&place);
             let number = match is_of_node && (!links || refusal.is_some()) {
                 true => Ok(0),
@@ -200,7 +200,10 @@ impl Probes {
             });
         }
         if links {
-            let reason = refusal.map(|error| error.to_string()).unwrap_or_default();
+            let reason = match tls::LINKS_RUNTIMES {
+                true => refusal.map(|error| error.to_string()).unwrap_or_default(),
+                false => "requests of Node and CPython are linked on x86-64 only".to_owned(),
+            };
             self.features.push(v1::Feature { name: NODE_LINKS.to_owned(), on: reason.is_empty(), reason });
         }
         Ok(tls::Programs(numbers))
@@ -285,7 +288,7 @@ impl Probes {
     pub fn verified_instructions(&self) -> Vec<(&'static str, u32)> {
         let of = |name: &'static str| Some((name, instructions(self.programs.program(name)?)?));
         let own = self.set.distinct_programs().into_iter().map(|program| program.name);
-        own.chain(tls::PROGRAMS).filter_map(of).collect()
+        own.chain(tls::PROGRAMS.iter().copied()).filter_map(of).collect()
     }
 }
 

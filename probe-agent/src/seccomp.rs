@@ -16,9 +16,9 @@ use spantap_confinement::system_calls::{
 
 /// The C library's way to find its own start parameters; rustix asks it once for the kernel's tick.
 const PR_GET_AUXV: u64 = 0x4155_5856;
-/// Every allowed call, with what its arguments must be, and who makes it; what differs between the C libraries stands
-/// apart. Tried and refused without harm: sched_getaffinity, by which glibc's allocator counts processors in a second thread.
-const LISTS: Lists<'static> = Lists { allowed: &[COMMON, C_LIBRARY], fatal: FATAL };
+/// Every allowed call, with what its arguments must be, and who makes it; what differs between the C libraries and between
+/// processors stands apart. Tried and refused without harm: sched_getaffinity, by which glibc's allocator counts processors in a second thread.
+const LISTS: Lists<'static> = Lists { allowed: &[COMMON, C_LIBRARY, PROCESSOR], fatal: FATAL };
 
 /// Whatever the C library.
 const COMMON: &[Call] = &[
@@ -26,7 +26,6 @@ const COMMON: &[Call] = &[
     (c::SYS_read, Any, "files, eventfd and signal pipe of tokio, standard input"),
     (c::SYS_readv, Any, "tokio, from the ingest socket"),
     (c::SYS_pread64, Any, "headers of executables"),
-    (c::SYS_readlink, Any, "/proc/PID/exe, /proc/PID/fd/N, namespaces"),
     (c::SYS_getdents64, Any, "/proc, /proc/PID/fd"),
     (c::SYS_close, Any, "everything opened; also detaches the probes"),
     (
@@ -79,7 +78,6 @@ const C_LIBRARY: &[Call] = &[
     (c::SYS_openat, Bits(2, WRITES as u64, 0), "std::fs"),
     (c::SYS_newfstatat, Any, "std::fs, directories"),
     (c::SYS_statx, Any, "std::fs; owner of the ingest socket"),
-    (c::SYS_epoll_wait, Any, "tokio"),
     (c::SYS_set_robust_list, Any, "a thread's start"),
     (c::SYS_rseq, Any, "a thread's start; glibc aborts without it"),
     (c::SYS_tgkill, Own, "abort, when a panic ends the agent"),
@@ -89,12 +87,35 @@ const C_LIBRARY: &[Call] = &[
 /// library then crashes on purpose.
 #[cfg(target_env = "musl")]
 const C_LIBRARY: &[Call] = &[
-    (c::SYS_open, Bits(1, WRITES as u64, 0), "std::fs"),
-    (c::SYS_stat, Any, "std::fs"),
-    (c::SYS_lstat, Any, "std::fs"),
     (c::SYS_fstat, Any, "std::fs, directories"),
     (c::SYS_epoll_pwait, Any, "tokio"),
     (c::SYS_tkill, Own, "abort, when a panic ends the agent"),
+];
+
+/// What arm64 does not have: it has newer calls for the same.
+#[cfg(target_arch = "x86_64")]
+const PROCESSOR: &[Call] = &[
+    (c::SYS_readlink, Any, "/proc/PID/exe, /proc/PID/fd/N, namespaces"),
+    #[cfg(target_env = "gnu")]
+    (c::SYS_epoll_wait, Any, "tokio"),
+    #[cfg(target_env = "musl")]
+    (c::SYS_open, Bits(1, WRITES as u64, 0), "std::fs"),
+    #[cfg(target_env = "musl")]
+    (c::SYS_stat, Any, "std::fs"),
+    #[cfg(target_env = "musl")]
+    (c::SYS_lstat, Any, "std::fs"),
+];
+
+/// What stands for them on arm64.
+#[cfg(target_arch = "aarch64")]
+const PROCESSOR: &[Call] = &[
+    (c::SYS_readlinkat, Any, "/proc/PID/exe, /proc/PID/fd/N, namespaces"),
+    #[cfg(target_env = "gnu")]
+    (c::SYS_epoll_pwait, Any, "tokio"),
+    #[cfg(target_env = "musl")]
+    (c::SYS_openat, Bits(2, WRITES as u64, 0), "std::fs"),
+    #[cfg(target_env = "musl")]
+    (c::SYS_newfstatat, Any, "std::fs"),
 ];
 
 /// Calls that end the process.

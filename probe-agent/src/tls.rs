@@ -40,7 +40,7 @@ use std::{
 pub use attacher::{Programs, run as attach};
 pub use go::Results;
 pub use helper::Helper;
-pub use order::{NODE_PROGRAMS, PROGRAMS};
+pub use order::{LINKS_RUNTIMES, NODE_PROGRAMS, PROGRAMS};
 pub use python::Table as PythonTable;
 use spantap_proto::v1;
 use tokio::sync::oneshot;

@@ -18,7 +18,7 @@ fn the_verifier_takes_every_program() {
 fn keeps_its_stack(probes: &Probes) {
     let Some(Map::ProgramArray(none)) = probes.programs.map("no_programs") else { panic!("no map no_programs") };
     let none = none.info().unwrap().id();
-    for (place, name) in tls::PROGRAMS.into_iter().enumerate() {
+    for (place, name) in tls::PROGRAMS.iter().copied().enumerate() {
         let info = probes.programs.program(name).unwrap().info();
         if info.is_err() && tls::NODE_PROGRAMS.contains(&place) {
             continue;

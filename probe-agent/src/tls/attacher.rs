@@ -27,12 +27,12 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlag
 
 use super::{
     filter,
-    order::{Function, MAX_BYTES, NODE_PROGRAMS, Order, PROGRAMS, READY, Stop, When},
+    order::{Function, LINKS_RUNTIMES, MAX_BYTES, NODE_PROGRAMS, Order, PROGRAMS, READY, Stop, When},
 };
 use crate::failure::Failure;
 
 /// Place in [`PROGRAMS`] of what is attached where functions are left.
-const LEAVE: usize = PROGRAMS.len() - 1;
+const LEAVE: usize = 0;
 
 /// Numbers that the kernel gave to [`PROGRAMS`]; 0: it did not take that one, which belongs to [`NODE_PROGRAMS`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,14 +63,14 @@ impl std::fmt::Display for Programs {
 }
 
 struct Attacher {
-    /// In the order of [`PROGRAMS`] but the last; `None`: the kernel did not take it.
+    /// In the order of [`PROGRAMS`]; `None`: the kernel did not take it, or it is where functions are left.
     enter: Vec<Option<UProbe>>,
     /// The last, at instructions where functions are left.
     leave: UProbe,
     /// The same, where the kernel catches their return.
     returned: UProbe,
-    /// CPython's copy of a context, where the kernel catches its return.
-    copied: UProbe,
+    /// CPython's copy of a context, where the kernel catches its return; `None`: it is not linked on this processor.
+    copied: Option<UProbe>,
     links: HashMap<u32, Vec<UProbeLink>>,
     /// To the thread that detaches.
     detach: mpsc::Sender<Vec<UProbeLink>>,
@@ -85,11 +85,11 @@ pub fn run(programs: &Programs) -> Result<(), Failure> {
         let (name, number) = (PROGRAMS.get(place).copied(), programs.0.get(place).copied());
         program(number.unwrap_or_default(), name.unwrap_or_default(), kind)
     };
-    let is_lacking = |place: usize| NODE_PROGRAMS.contains(&place) && !programs.link_node();
+    let is_lacking = |place: usize| place == LEAVE || NODE_PROGRAMS.contains(&place) && !programs.link_node();
     let entry = |place| if is_lacking(place) { Ok(None) } else { get(place, ProbeKind::Entry).map(Some) };
-    let enter: Result<Vec<_>, Failure> = (0..LEAVE).map(entry).collect();
+    let enter: Result<Vec<_>, Failure> = (0..PROGRAMS.len()).map(entry).collect();
     let (enter, leave, returned) = (enter?, get(LEAVE, ProbeKind::Entry)?, get(LEAVE, ProbeKind::Return)?);
-    let copied = get(Function::PyCopied.program(), ProbeKind::Return)?;
+    let copied = LINKS_RUNTIMES.then(|| get(Function::PyCopied.program(), ProbeKind::Return)).transpose()?;
     // Finds out what the kernel can do, which takes more than is left below.
     tracing::trace!(features = ?aya::features());
     give_up().map_err(|error| Failure::Privilege(error.to_string()))?;
@@ -151,7 +151,7 @@ impl Attacher {
             let program = match stop.when {
                 When::Enter => self.enter.get_mut(stop.function.program()).and_then(Option::as_mut),
                 When::Leave => Some(&mut self.leave),
-                When::Return if stop.function == Function::PyCopied => Some(&mut self.copied),
+                When::Return if stop.function == Function::PyCopied => self.copied.as_mut(),
                 When::Return => Some(&mut self.returned),
             };
             let Some(program) = program else {

@@ -19,8 +19,39 @@ const SHT_RELA: u32 = 4;
 const SHT_NOBITS: u32 = 8;
 const PT_LOAD: u32 = 1;
 const PF_X: u32 = 1;
-/// The word is the base address plus what the relocation says (AMD64 ABI, table 4.10).
-const R_X86_64_RELATIVE: u64 = 8;
+
+/// Processors whose programs are looked into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Machine {
+    Amd64,
+    Arm64,
+}
+
+impl Machine {
+    /// By the number in a file's header (System V ABI, chapter 4).
+    fn of(number: u16) -> Option<Self> {
+        match number {
+            62 => Some(Self::Amd64),
+            183 => Some(Self::Arm64),
+            _ => None,
+        }
+    }
+
+    /// The relocation by which a word is the base address plus what it says (AMD64 ABI, table 4.10; ELF for the Arm 64-bit
+    /// Architecture, section 5.7.16).
+    fn relative(self) -> u64 {
+        match self {
+            Self::Amd64 => 8,
+            Self::Arm64 => 1027,
+        }
+    }
+}
+
+/// Whose instructions are in an ELF file of 64 bits, little endian; `None`: in no such file, or nobody's that are known.
+pub(super) fn machine(file: &impl ReadAt) -> Option<Machine> {
+    let header = read(file, 0, 20);
+    header.starts_with(b"\x7fELF\x02\x01").then(|| Machine::of(u16_at(&header, 18)?))?
+}
 
 /// A section whose content is in the file.
 #[derive(Debug, Clone)]
@@ -45,24 +76,23 @@ struct Segment {
 /// An open ELF file.
 pub(super) struct Elf<'f, F> {
     pub(super) file: &'f F,
+    pub(super) machine: Machine,
     pub(super) sections: Vec<Section>,
     segments: Vec<Segment>,
 }
 
 impl<'f, F: ReadAt> Elf<'f, F> {
-    /// `None`: it is no such ELF file, or has no sections.
+    /// `None`: it is no such ELF file, is for another processor, or has no sections.
     pub(super) fn parse(file: &'f F) -> Option<Self> {
+        let machine = machine(file)?;
         let header = read(file, 0, 64);
-        if !header.starts_with(b"\x7fELF\x02\x01") {
-            return None;
-        }
         let raw = table(file, &header, (40, 58, 60), SECTION_HEADER, MAX_SECTIONS)?;
         let named = raw.chunks_exact(SECTION_HEADER.into()).nth(u16_at(&header, 62)?.into())?;
         let names = read(file, u64_at(named, 24)?, u64_at(named, 32)?.min(MAX_NAMES) as usize);
         let sections = raw.chunks_exact(SECTION_HEADER.into()).filter_map(|raw| section(raw, &names)).collect();
         let raw = table(file, &header, (32, 54, 56), PROGRAM_HEADER, MAX_SEGMENTS)?;
         let segments = raw.chunks_exact(PROGRAM_HEADER.into()).filter_map(segment).collect();
-        Some(Self { file, sections, segments })
+        Some(Self { file, machine, sections, segments })
     }
 
     pub(super) fn section(&self, name: &[u8]) -> Option<&Section> {
@@ -107,7 +137,7 @@ impl<'f, F: ReadAt> Elf<'f, F> {
             let mut place = 0;
             loop {
                 let entry = window.get(place, RELOCATION)?;
-                if u64_at(entry, 0)? == at && u64_at(entry, 8)? == R_X86_64_RELATIVE {
+                if u64_at(entry, 0)? == at && u64_at(entry, 8)? == self.machine.relative() {
                     return u64_at(entry, 16);
                 }
                 place += RELOCATION as u64;

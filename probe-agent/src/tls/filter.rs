@@ -19,7 +19,7 @@ const CALLS: &[Call] = &[
     (c::SYS_perf_event_open, Any, "a place for a probe"),
     (c::SYS_bpf, OneOf(0, &[BPF_LINK_CREATE]), "attaching to it"),
     (c::SYS_openat, Bits(2, WRITES as u64, 0), "the type of such places in /sys"),
-    #[cfg(target_env = "musl")]
+    #[cfg(all(target_env = "musl", target_arch = "x86_64"))]
     (c::SYS_open, Bits(1, WRITES as u64, 0), "the same"),
     (c::SYS_read, Any, "the same"),
     (c::SYS_statx, Any, "the same"),

@@ -1,9 +1,10 @@
 //! Go's `crypto/tls` in a program: where its methods are entered and left.
 //!
 //! In: the program's file, hostile as any other. Out: places of functions in it, or why there are none. `table` finds
-//! the functions, stripped or not, `code` looks at their instructions, `results` tells the kernel side what it has to know of
+//! the functions, stripped or not, `code` looks at their instructions (`arm64` at those of that processor), `results` tells the kernel side what it has to know of
 //! them, `links` finds where it is seen which request another is made for. Symbols are not asked: the table is always there.
 
+mod arm64;
 mod code;
 pub(super) mod links;
 mod results;
@@ -16,7 +17,7 @@ use std::{collections::BTreeMap, ops::Range};
 pub use self::results::Results;
 use self::{code::Places, table::Table};
 use super::{
-    elf::Elf,
+    elf::{Elf, Machine},
     order::{Function, MAX_GO_PLACES},
 };
 use crate::read_at::{self, ReadAt};
@@ -109,6 +110,14 @@ impl Done {
     }
 }
 
+/// Where probes may stand in a function.
+fn places(machine: Machine, code: &[u8]) -> Option<Places> {
+    match machine {
+        Machine::Amd64 => code::places(code),
+        Machine::Arm64 => arm64::places(code),
+    }
+}
+
 /// Where both are seen to be done more cheaply than at their return instructions.
 fn done<F: ReadAt>(elf: &Elf<'_, F>, text: u64, found: &BTreeMap<&str, Range<u64>>) -> Option<Vec<(Function, u64)>> {
     let code = |range: &Range<u64>| {
@@ -116,9 +125,9 @@ fn done<F: ReadAt>(elf: &Elf<'_, F>, text: u64, found: &BTreeMap<&str, Range<u64
         Some((start, read_at::read(elf.file, start, (range.end - range.start).min(MAX_CODE) as usize)))
     };
     let one = |(name, deferred): (&str, [&str; 2])| {
-        let Places { result, keeps_arguments, .. } = code::places(&code(found.get(name)?)?.1)?;
+        let Places { result, keeps_arguments, .. } = places(elf.machine, &code(found.get(name)?)?.1)?;
         let (start, bytes) = code(deferred.iter().find_map(|name| found.get(name))?)?;
-        let entry = code::places(&bytes)?.entry;
+        let entry = places(elf.machine, &bytes)?.entry;
         let (offset, at_jump) = (start.checked_add(entry)?, code::is_jump(&bytes, entry));
         // Of a write more has to be known while it is under way.
         let done = Done { offset, result: result?, at_jump, is_all: keeps_arguments && name == READ };
@@ -142,7 +151,7 @@ fn all<F: ReadAt>(elf: &Elf<'_, F>, text: u64, functions: &[(Function, &Range<u6
     for (function, range) in functions {
         let length = (range.end - range.start).min(MAX_CODE) as usize;
         let start = elf.code_offset(text.checked_add(range.start)?)?;
-        let Places { entry, returns: left, .. } = code::places(&read_at::read(elf.file, start, length))?;
+        let Places { entry, returns: left, .. } = self::places(elf.machine, &read_at::read(elf.file, start, length))?;
         entries.push((*function, start + entry));
         if matches!(function, Function::GoRead | Function::GoWrite) {
             if left.is_empty() {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use super::{
     instruction::{self, Flow},
-    order::{Function, Stop, When},
+    order::{Function, LINKS_RUNTIMES, Stop, When},
     symbols,
 };
 use crate::read_at::{self, ReadAt};
@@ -67,6 +67,9 @@ pub(super) enum Unlinkable {
     /// The numbers are kept elsewhere.
     #[error("it is no Node of 20, 22 or 24: where it keeps its async ids is not known")]
     Layout,
+    /// The kernel side has no programs for it.
+    #[error("requests of Node are linked on x86-64 only")]
+    Processor,
     /// A function begins with code that is not understood.
     #[error("the code of {0} is not understood")]
     Code(&'static str),
@@ -78,7 +81,7 @@ pub(super) fn find(file: &impl ReadAt) -> Option<Result<Vec<Stop>, Unlinkable>> 
         SCOPES.iter().chain(&WRAPS).chain(&MADE).chain(OTHERS.iter().flat_map(|(names, ..)| *names)).copied().collect();
     let found = symbols::find(file, &names)?;
     let scope = first(&found, &SCOPES).ok()?;
-    Some(places(file, scope, &found))
+    Some(if LINKS_RUNTIMES { places(file, scope, &found) } else { Err(Unlinkable::Processor) })
 }
 
 /// A function, and where in the file it begins.

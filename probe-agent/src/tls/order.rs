@@ -13,9 +13,19 @@ pub(super) const MAX_GO_PLACES: usize = 48;
 /// Longest message.
 pub(super) const MAX_BYTES: usize = 1024;
 
-/// Programs of the kernel side that are attached to functions: one for each [`Function`] in their order, where it is entered,
-/// and one where they are left.
-pub const PROGRAMS: [&str; 43] = [
+/// Whether requests of Node and CPython are linked: `LINKS_OF_RUNTIMES` in `probes/arch.h`.
+pub const LINKS_RUNTIMES: bool = cfg!(target_arch = "x86_64");
+
+/// Programs of the kernel side that are attached to functions: one where they are left, then one for each [`Function`] in their
+/// order, where it is entered; those that link requests of Node and CPython are the last.
+pub const PROGRAMS: &[&str] = match LINKS_RUNTIMES {
+    true => &ALL,
+    false => ALL.split_at(Function::PyCopied as usize).0,
+};
+
+/// The same, if nothing is left out.
+const ALL: [&str; 43] = [
+    "tls_return",
     "tls_read",
     "tls_read_ex",
     "tls_write",
@@ -58,11 +68,10 @@ pub const PROGRAMS: [&str; 43] = [
     "node_adopt",
     "node_idle",
     "node_collected",
-    "tls_return",
 ];
 
 /// Those of [`PROGRAMS`] that link requests of Node: they take what Linux 5.13 brought (`bpf_for_each_map_elem`).
-pub const NODE_PROGRAMS: Range<usize> = Function::NodeScopeA as usize - 1..Function::NodeCollected as usize;
+pub const NODE_PROGRAMS: Range<usize> = Function::NodeScopeA as usize..Function::NodeCollected as usize + 1;
 
 /// What a function does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,7 +210,7 @@ impl Function {
 
     /// Place of its program in [`PROGRAMS`].
     pub(super) fn program(self) -> usize {
-        self as usize - 1
+        self as usize
     }
 
     /// Whether the kernel is to catch its end. Never in Go: its stacks move, with the return address.

@@ -4,7 +4,11 @@
 //! knows where fields lie in this version of Go (`probes/go_link.h`), or why there are none: of a version that is not known,
 //! nothing is read.
 
-use super::{super::elf::Elf, code, table::Table};
+use super::{
+    super::elf::{Elf, Machine},
+    arm64, code, places,
+    table::Table,
+};
 use crate::{
     read_at::{self, ReadAt},
     tls::{
@@ -56,11 +60,16 @@ pub(in crate::tls) fn find(file: &impl ReadAt) -> Option<Result<Vec<Stop>, Unlin
     };
     let entry = |text: u64, range: &std::ops::Range<u64>| {
         let (start, code) = read(&elf, text, range)?;
-        Some(start + code::places(&code)?.entry)
+        Some(start + places(elf.machine, &code)?.entry)
     };
     let places = table.texts(&elf).into_iter().find_map(|text| {
         let (start, code) = read(&elf, text, &spawn)?;
-        let call = start + call_to(&code, i64::try_from(run.start).ok()? - i64::try_from(spawn.start).ok()?)?;
+        let distance = i64::try_from(run.start).ok()? - i64::try_from(spawn.start).ok()?;
+        let call = match elf.machine {
+            Machine::Amd64 => call_to(&code, distance),
+            Machine::Arm64 => arm64::call_to(&code, distance),
+        };
+        let call = start + call?;
         let stop = |function, offset| Stop { function, when: When::Enter, offset };
         Some(vec![stop(serves, entry(text, &serve)?), stop(spawns, call), stop(asks, entry(text, &ask)?)])
     });

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use memchr::memmem;
 
-use super::super::elf::{Elf, Section, Window};
+use super::super::elf::{Elf, Machine, Section, Window};
 use crate::{
     read_at::{ReadAt, read, u32_at, u64_at},
     tls::symbols,
@@ -15,8 +15,10 @@ use crate::{
 
 /// First word of the table: Go 1.16 and 1.17; 1.18 and 1.19; since then.
 const MAGIC: [u32; 3] = [0xffff_fffa, 0xffff_fff0, 0xffff_fff1];
-/// What follows it on AMD64: two bytes of nothing, length of the shortest instruction, size of a pointer.
-const AMD64: [u8; 4] = [0, 0, 1, 8];
+/// What follows it: two bytes of nothing, length of the shortest instruction, size of a pointer.
+fn form(machine: Machine) -> [u8; 4] {
+    [0, 0, if machine == Machine::Arm64 { 4 } else { 1 }, 8]
+}
 const HEADER: usize = 72;
 /// Functions of one program at most; the largest known have some 500,000.
 const MAX_FUNCTIONS: u64 = 4_000_000;
@@ -57,7 +59,7 @@ impl Table {
             Self::parse(elf, section, 0).or_else(|| {
                 let mut from = 0;
                 loop {
-                    let at = search(elf.file, section, from)?;
+                    let at = search(elf, section, from)?;
                     if let Some(table) = Self::parse(elf, section, at) {
                         return Some(table);
                     }
@@ -72,7 +74,7 @@ impl Table {
         let size = section.size.checked_sub(at)?;
         let header = read(elf.file, start, HEADER);
         let magic = u32_at(&header, 0)?;
-        if !MAGIC.contains(&magic) || header.get(4..8)? != AMD64 {
+        if !MAGIC.contains(&magic) || header.get(4..8)? != form(elf.machine) {
             return None;
         }
         let absolute = magic == MAGIC[0];
@@ -146,19 +148,19 @@ impl Table {
 }
 
 /// Where in a section a table may begin, from `from` on.
-fn search(file: &impl ReadAt, section: &Section, from: u64) -> Option<u64> {
+fn search<F: ReadAt>(elf: &Elf<'_, F>, section: &Section, from: u64) -> Option<u64> {
     const PIECE: u64 = 1 << 20;
     let mut at = from;
     let end = section.size.min(MAX_SEARCH);
     while at < end {
         // A mark that lies across two pieces cannot be: pieces are multiples of its alignment.
-        let piece = read(file, section.offset.checked_add(at)?, (end - at).min(PIECE) as usize);
+        let piece = read(elf.file, section.offset.checked_add(at)?, (end - at).min(PIECE) as usize);
         if piece.is_empty() {
             return None;
         }
         let aligned = |place: &usize| section.address.wrapping_add(at + *place as u64).is_multiple_of(ALIGNMENT);
         let places = MAGIC.iter().filter_map(|magic| {
-            let mark: Vec<u8> = magic.to_le_bytes().into_iter().chain(AMD64).collect();
+            let mark: Vec<u8> = magic.to_le_bytes().into_iter().chain(form(elf.machine)).collect();
             memmem::find_iter(&piece, &mark).find(aligned)
         });
         if let Some(place) = places.min() {
