@@ -71,7 +71,7 @@ chaos: ## a Collector that is away, kill -9, a full disk, a spoilt spool, under 
 	    $(CARGO) test -p spantap-tests --test chaos -- --test-threads 1
 
 test-kernels: ## the end-to-end tests on stock kernels under QEMU; KERNELS="6.1 6.12:tracepoint" CASES=keep_alive,ipv6
-	@tools/setup.sh kernels
+	@tools/setup.sh $(if $(findstring arm64,$(KERNELS)),arm64,kernels)
 	$(CARGO) build --workspace --bins
 	@CASES=$(CASES) tools/kernels.sh $(KERNELS) || { code=$$?; [ $$code = 3 ] && echo "skipped, see above" || exit $$code; }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Looks for the programs that a purpose needs and installs the Debian packages of those that are missing.
-#   tools/setup.sh build|demo|test|bench|engine|dist|kernels|all
+#   tools/setup.sh build|demo|test|bench|engine|dist|kernels|arm64|all
 # Installs as root, or through sudo after asking on a terminal; otherwise prints the command and stops (exit 69).
 # Exit 69 too where something is missing that no package provides (Rust).
 set -euo pipefail
@@ -16,6 +16,8 @@ bench=("${demo[@]}" wrk:wrk node:nodejs bpftool:bpftool)
 dist=("${build[@]}" musl-gcc:musl-tools objcopy:binutils dpkg-deb:dpkg xz:xz-utils)
 # What tools/kernels.sh boots kernels with.
 kernels=(qemu-system-x86_64:qemu-system-x86 busybox:busybox-static cpio:cpio bpftool:bpftool strip:binutils)
+# What tools/arm64.sh compiles with, and tools/kernels.sh boots kernels for arm64 with.
+arm64=("${kernels[@]}" aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu ../aarch64-linux-gnu/include/stdio.h:libc6-dev-arm64-cross qemu-system-aarch64:qemu-system-arm)
 # What tools/engine.sh compiles against and runs with (iptables: names of containers, in their own network), and what
 # tools/base-images.sh makes images with.
 engine=(cc:build-essential pkg-config:pkg-config seccomp.h:libseccomp-dev iptables:iptables ip:iproute2 debootstrap:debootstrap curl:curl)
@@ -27,8 +29,9 @@ case $purpose in
     engine) wanted=("${engine[@]}") ;;
     dist) wanted=("${dist[@]}") ;;
     kernels) wanted=("${build[@]}" "${kernels[@]}") ;;
+    arm64) wanted=("${build[@]}" "${arm64[@]}") ;;
     all) wanted=("${build[@]}" "${tests[@]}" "${bench[@]}" "${engine[@]}" "${dist[@]}") ;;
-    *) echo "usage: tools/setup.sh build|demo|test|bench|engine|dist|kernels|all" >&2; exit 64 ;;
+    *) echo "usage: tools/setup.sh build|demo|test|bench|engine|dist|kernels|arm64|all" >&2; exit 64 ;;
 esac
 
 say() { echo "setup: $*" >&2; }
