@@ -65,7 +65,7 @@ impl std::fmt::Display for Programs {
 struct Attacher {
     /// In the order of [`PROGRAMS`]; `None`: the kernel did not take it, or it is where functions are left.
     enter: Vec<Option<UProbe>>,
-    /// The last, at instructions where functions are left.
+    /// At instructions where functions are left.
     leave: UProbe,
     /// The same, where the kernel catches their return.
     returned: UProbe,
