@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use spantap_tests::{
-    collector, compiled, host,
+    admin, collector, compiled, host,
     https::succeeds,
     load,
     loops::{self, Score},
@@ -102,6 +102,9 @@ fn run(
     host::wait_for("the program to be linked", READY, || {
         let is_said = |line: &str| line.contains("linking requests of Go") && line.contains(&format!("/{program}\""));
         spantap.forwarder().log().lines().any(is_said).then_some(())
+    })?;
+    host::wait_for("the metrics to name the program", READY, || {
+        admin::linked(&spantap.own_metrics().ok()?, &format!("/{program}"), "Go", "linked")
     })?;
     if mode == "context" {
         // Contexts of requests that are over: others stand in their places then.

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use spantap_tests::{
-    collector, compiled, host,
+    admin, collector, compiled, host,
     https::succeeds,
     load,
     loops::{self, Score},
@@ -131,6 +131,12 @@ fn pair(world: &mut Nodes, (node, service): (&Path, &str), said: &str) -> Result
     host::wait_for("the log to name the program", READY, || {
         spantap.forwarder().log().lines().any(|line| line.contains(said) && line.contains(file)).then_some(())
     })?;
+    // The same in its own metrics.
+    let state = if said.contains("not linked") { "not_linked" } else { "linked" };
+    let reason = host::wait_for("the metrics to name the program", READY, || {
+        admin::linked(&spantap.own_metrics().ok()?, file, "Node", state)
+    })?;
+    ensure!(reason.contains("no symbol") == (state == "not_linked"), "{reason:?}");
     Ok([near, far])
 }
 
