@@ -22,6 +22,7 @@ pub mod expect;
 pub mod host;
 pub mod http;
 pub mod https;
+pub mod java;
 pub mod kernel_programs;
 pub mod load;
 pub mod loops;
