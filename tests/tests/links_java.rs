@@ -25,7 +25,7 @@ use spantap_tests::{
 
 const ARRIVAL: Duration = Duration::from_secs(60);
 /// Requests of each kind unless `REQUESTS` says how many.
-const FEW: u64 = 200;
+const FEW: u64 = 100;
 const CONNECTIONS: [u64; 2] = [1, 20];
 /// Threads of a pool: more than connections, so that none of them waits.
 const MANY: &str = "24";
