@@ -56,6 +56,19 @@ pub struct TlsProgram {
     pub connections: u64,
 }
 
+/// A program of a runtime that tells which request another one is made for, as the agent says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkedProgram {
+    /// Path of its executable.
+    pub executable: String,
+    /// Its runtime.
+    pub runtime: String,
+    /// Whether its requests are linked: `linked`, `partly`, `not_linked`.
+    pub state: &'static str,
+    /// Why not, or not all; empty if they are.
+    pub reason: String,
+}
+
 /// What the agent does to requests, as it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Propagation {
@@ -69,6 +82,7 @@ pub struct Propagation {
 #[derive(Debug, Default)]
 pub struct AgentStatus {
     tls: Mutex<Vec<TlsProgram>>,
+    linked: Mutex<Vec<LinkedProgram>>,
     propagation: Mutex<Option<Propagation>>,
     connected: AtomicBool,
     /// Streams that agents have opened so far.
@@ -94,6 +108,16 @@ impl AgentStatus {
     /// Programs that speak TLS.
     pub fn tls(&self) -> Vec<TlsProgram> {
         self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces what is known of programs whose requests are linked or not.
+    pub fn set_linked(&self, programs: Vec<LinkedProgram>) {
+        *self.linked.lock().unwrap_or_else(PoisonError::into_inner) = programs;
+    }
+
+    /// Programs whose requests are linked or not.
+    pub fn linked(&self) -> Vec<LinkedProgram> {
+        self.linked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Replaces what is known of requests that were given a `traceparent`.

@@ -6,7 +6,9 @@
 //! In the order of a start: what takes privilege first, then it is given up and the process is sealed as the agent is,
 //! and only then files of other processes are read.
 
+mod executables;
 mod kernel;
+mod links;
 mod place;
 mod privileges;
 mod processes;

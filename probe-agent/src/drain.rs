@@ -42,6 +42,7 @@ pub struct Drain {
     events: u64,
     told_losses: [u64; 6],
     told_tls: Vec<v1::TlsProgram>,
+    told_linked: Vec<v1::LinkedProgram>,
     told_propagation: Option<v1::Propagation>,
     /// Processes and events as the forwarder knows them.
     told_figures: (u32, u64),
@@ -63,6 +64,7 @@ impl Drain {
             events: 0,
             told_losses: [0; 6],
             told_tls: Vec::new(),
+            told_linked: Vec::new(),
             told_propagation: None,
             told_figures: (0, 0),
             told_at: Instant::now(),
@@ -195,10 +197,11 @@ impl Drain {
         let selected = u32::try_from(self.processes.selected()).unwrap_or(u32::MAX);
         // Facts about a process mostly go with the next events, so that nothing untold says nothing about the figures.
         let figures = (selected, self.events);
-        let tls = self.tls.programs();
+        let (tls, linked) = (self.tls.programs(), self.tls.linked());
         let propagation = self.probes.propagation();
         let news = losses != self.told_losses
             || tls != self.told_tls
+            || linked != self.told_linked
             || propagation != self.told_propagation
             || figures != self.told_figures
             || !self.untold.is_empty();
@@ -226,10 +229,11 @@ impl Drain {
             events: self.events,
             queue_bytes: self.shared.queue.borrow().bytes() as u64,
             tls: tls.clone(),
+            linked: linked.clone(),
             propagation: propagation.clone(),
             observed_until_ns: self.until.unwrap_or(0),
         });
-        self.told_tls = tls;
+        (self.told_tls, self.told_linked) = (tls, linked);
         self.told_propagation = propagation;
         self.send(writer);
         if self.rescan {

@@ -96,10 +96,12 @@ pub struct Setup<'a> {
     pub provisional_exec: bool,
     /// Bit set of TCP ports, 64 in a word: who begins to listen there is watched until judged.
     pub ports: &'a [u64],
+    /// Room for links inside of programs.
+    pub links: bool,
 }
 
 impl<'a> Setup<'a> {
-    /// As configured, with no new process watched.
+    /// As configured, with no new process watched and no room for links.
     pub fn of(agent: &'a Agent) -> Self {
         Self {
             hooks: agent.hooks,
@@ -108,6 +110,7 @@ impl<'a> Setup<'a> {
             head_bytes: agent.head_bytes.min(HEAD_MAX as u32),
             provisional_exec: false,
             ports: &[],
+            links: false,
         }
     }
 }

@@ -104,6 +104,8 @@ fn attach(config: &Config, exclude: &[u32]) -> Result<(Probes, Processes, Option
     let mut probes = Probes::start(Setup {
         provisional_exec: provisional_exec(&config.discovery),
         ports: interesting_ports(&config.discovery).words(),
+        // They take what reading TLS takes.
+        links: config.links && config.agent.tls && privilege::may_attach_to_functions(),
         ..Setup::of(&config.agent)
     })?;
     // Before the agent is confined: it takes CAP_NET_ADMIN, and tries itself over the loopback.

@@ -8,7 +8,7 @@
 //! each `instruction` what it does and where functions end (`bounds`) · `cipher` sees to programs whose library works in memory ·
 //! `helper` and `attacher` are the two ends of the process that may attach, `order` is what they say · `filter` is what is left to
 //! that process · `python` sees to links of asyncio, `node` finds where those of Node are seen · `elf` is read by `go` and `python` · `users` are
-//! the processes of a file · `report` says what is not read.
+//! the processes of a file · `report` says what is not read, `linked` what is not linked.
 
 mod attacher;
 mod bounds;
@@ -21,6 +21,7 @@ mod helper;
 mod instruction;
 mod keeper;
 mod library;
+mod linked;
 mod mapped;
 mod names;
 mod node;
@@ -40,6 +41,7 @@ use std::{
 pub use attacher::{Programs, run as attach};
 pub use go::Results;
 pub use helper::Helper;
+pub(crate) use linked::{Linkable, linkable};
 pub use order::{LINKS_RUNTIMES, NODE_PROGRAMS, PROGRAMS};
 pub use python::Table as PythonTable;
 use spantap_proto::v1;
@@ -79,6 +81,7 @@ pub(crate) fn reads_go(file: &std::fs::File) -> bool {
 pub struct Tls {
     notes: Option<mpsc::SyncSender<Note>>,
     told: Told,
+    linked: linked::Linked,
 }
 
 impl Tls {
@@ -93,9 +96,11 @@ impl Tls {
     ) -> io::Result<Self> {
         let (notes, heard) = mpsc::sync_channel(NOTES);
         let told = Told::default();
-        let keeper = keeper::Keeper::new(procfs, (helper, results, python), told.clone(), links);
+        let linked = linked::Linked::default();
+        let keeper =
+            keeper::Keeper::new(procfs, (helper, results, python), told.clone(), links.then(|| linked.clone()));
         thread::Builder::new().name("tls".to_owned()).spawn(move || keeper.run(&heard))?;
-        Ok(Self { notes: Some(notes), told })
+        Ok(Self { notes: Some(notes), told, linked })
     }
 
     /// Whether anything is read.
@@ -146,7 +151,12 @@ impl Tls {
         async { _ = settled.await }
     }
 
-    /// What is known so far, by program.
+    /// Which programs are linked, and which not, so far.
+    pub fn linked(&self) -> Vec<v1::LinkedProgram> {
+        self.linked.programs()
+    }
+
+    /// What is known so far of TLS, by program.
     pub fn programs(&self) -> Vec<v1::TlsProgram> {
         self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }

@@ -74,6 +74,27 @@ pub fn losses(text: &str) -> Losses {
     losses
 }
 
+/// Why requests of the program whose path ends so are not linked, or not all; empty if they are. `None`: it does not stand there in this
+/// state (`linked`, `partly`, `not_linked`).
+pub fn linked(text: &str, program: &str, runtime: &str, state: &str) -> Option<String> {
+    let is = |sample: &Sample, key: &str, value: &str| sample.labels.get(key).is_some_and(|label| label == value);
+    let ends = |sample: &Sample| sample.labels.get("executable").is_some_and(|path| path.ends_with(program));
+    let found = samples(text).into_iter().find(|sample| {
+        sample.name == "spantap_agent_links_programs"
+            && ends(sample)
+            && is(sample, "runtime", runtime)
+            && is(sample, "state", state)
+            && sample.value == 1.0
+    });
+    found.and_then(|sample| sample.labels.get("reason").cloned())
+}
+
+/// Spans that have no parent, by reason.
+pub fn unlinked(text: &str) -> Losses {
+    let of_links = samples(text).into_iter().filter(|sample| sample.name == "spantap_links_none_total");
+    of_links.filter_map(|sample| Some((sample.labels.get("reason")?.clone(), sample.value as u64))).collect()
+}
+
 /// Spans that were made and then lost on their way out.
 pub fn spans_lost(text: &str) -> u64 {
     let of_traces =

@@ -8,7 +8,7 @@
 //! nothing of tracing, `certificate` for those that speak TLS · `namespaces` several hosts on one · `kernel_programs` what is loaded · `containers` an engine and a
 //! compose project · `script`, `play`,
 //! `pair` byte-exact exchanges between two subjects · `expect` what must come of them, `https` the same over TLS · `suite` cases as named tests,
-//! skipped loudly · `loops` links that are judged by paths · `bench`, `sink` what Spantap costs.
+//! skipped loudly · `relays` programs that ask each other, `loops` their links, judged by paths · `bench`, `sink` what Spantap costs.
 
 pub mod admin;
 pub mod bench;
@@ -22,6 +22,7 @@ pub mod expect;
 pub mod host;
 pub mod http;
 pub mod https;
+pub mod java;
 pub mod kernel_programs;
 pub mod load;
 pub mod loops;
@@ -32,6 +33,7 @@ pub mod place;
 pub mod play;
 pub mod process;
 pub mod python_environment;
+pub mod relays;
 pub mod script;
 pub mod servers;
 pub mod sink;

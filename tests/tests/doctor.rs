@@ -5,6 +5,8 @@
 mod as_a_start;
 #[path = "doctor/asked.rs"]
 mod asked;
+#[path = "doctor/linked.rs"]
+mod linked;
 #[path = "doctor/receiver.rs"]
 mod receiver;
 
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         .case_unless(probes().or_else(|| host::lacks("unshare")), "foreign_pid_namespace_is_69", |()| namespace())
         .case_unless(needs_root(), "user_without_privilege_is_77", |()| unprivileged())
         .case_unless(probes(), "selected_processes_and_listeners_are_named", |()| processes())
+        .case_unless(probes().or_else(|| host::lacks("go")), "programs_that_are_linked_are_named", |()| linked::go())
         .case_unless(probes(), "spantap_that_runs_is_recognised", |()| running())
         .case("credentials_that_are_refused_stay_secret", |()| refused())
         .case("destination_that_is_away_is_69_in_time", |()| away())

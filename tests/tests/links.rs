@@ -11,11 +11,13 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use spantap_tests::{
-    collector, compiled, host, http, load,
+    collector, compiled, host, load,
+    loops::{Score, by_path, method},
     namespaces::Host,
     observed::{self, Observed},
     pair::Pair,
     process::Process,
+    relays::{self, Relay},
     script::{At, CONN, How, Step, connect, connect_at, read_bytes, read_head, send, send_how, serve, serve_at},
     servers,
     spantap::Setup,
@@ -47,55 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn world() -> Result<Observed> {
-    Observed::start(|collector| {
-        let scripts = format!("cmd_args: \"*{}/*\"", compiled::subjects().display());
-        Ok(Setup::observing(&[&observed::subjects()?, &scripts], collector))
-    })
-}
-
-/// A relay, and where it listens.
-struct Relay {
-    process: Process,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-fn relay(service: &str, other: u16, pause: &str) -> Result<Relay> {
-    let (folder, port) = (host::folder()?, host::free_port()?);
-    let mut command = Command::new(servers::python()?);
-    command.arg(compiled::subjects().join("relay.py")).args([&port.to_string(), &other.to_string(), pause]);
-    command.env("OTEL_SERVICE_NAME", service);
-    let mut process = Process::start(service, folder.path(), command)?;
-    process.wait_ready(TRAFFIC, |_| http::get(port, "/ready").is_ok())?;
-    Ok(Relay { process, port, _folder: folder })
-}
-
-/// Spans of one kind by path.
-fn by_path(spans: &[std::sync::Arc<Span>], kind: Kind) -> HashMap<&str, &Span> {
-    spans.iter().filter(|span| span.kind == kind).map(|span| (span.path(), &**span)).collect()
-}
-
-fn method(span: &Span) -> Option<&str> {
-    span.attributes.text("spantap.link.method")
-}
-
-/// Right, wrong, without a link.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Score(u64, u64, u64);
-
-impl Score {
-    fn judge(&mut self, child: &Span, parent: &Span, by: &str) {
-        if child.parent_span_id.is_empty() {
-            self.2 += 1;
-        } else if child.parent_span_id == parent.span_id
-            && child.trace_id == parent.trace_id
-            && method(child) == Some(by)
-        {
-            self.0 += 1;
-        } else {
-            self.1 += 1;
-        }
-    }
+    Observed::start(|collector| Ok(Setup::observing(&[&observed::subjects()?, &relays::scripts()], collector)))
 }
 
 /// Two programs in a row, each with a thread for each connection.
@@ -103,8 +57,8 @@ fn threads(world: &mut Observed, connections: u64) -> Result<()> {
     let requests = 2000;
     let name = format!("threads-{connections}");
     let [near, far] = ["near", "far"].map(|end| format!("{name}-{end}"));
-    let last = relay(&far, 0, "0.002")?;
-    let first = relay(&near, last.port, if connections == 1 { "0" } else { "0.001" })?;
+    let last = Relay::threads(&far, 0, "0.002")?;
+    let first = Relay::threads(&near, last.port, if connections == 1 { "0" } else { "0.001" })?;
     world.wait_observing()?;
     load::make(first.port, &format!("/{name}/in/{{n}}"), requests, connections)?;
     let (inside, between) = world.collector.wait_until(ARRIVAL, |telemetry| {
@@ -116,8 +70,8 @@ fn threads(world: &mut Observed, connections: u64) -> Result<()> {
             let (asked, asks) = (format!("/{name}/in/{number}"), format!("/{name}/out/{number}"));
             let (server, client) = (received.get(&*asked), sent.get(&*asks));
             let (server, client) = (server.context("not received")?, client.context("not sent")?);
-            inside.judge(client, server, "thread");
-            between.judge(arrived.get(&*asks).context("did not arrive")?, client, "connection");
+            inside.judge(client, server, &["thread"]);
+            between.judge(arrived.get(&*asks).context("did not arrive")?, client, &["connection"]);
         }
         Ok((inside, between))
     })?;
@@ -134,15 +88,15 @@ fn threads(world: &mut Observed, connections: u64) -> Result<()> {
 /// be seen (`links_python.rs`); what it is asked for is.
 fn event_loop(world: &mut Observed) -> Result<()> {
     let name = "event-loop";
-    let (folder, port) = (host::folder()?, host::free_port()?);
-    let far = relay("event-loop-far", 0, "0.005")?;
-    let mut command = Command::new(servers::python()?);
-    command.arg(compiled::subjects().join("async_server.py")).arg(port.to_string()).env("OTEL_SERVICE_NAME", name);
-    let mut process = Process::start(name, folder.path(), command)?;
-    process.wait_ready(TRAFFIC, |_| http::get(port, "/ready").is_ok())?;
+    let far = Relay::threads("event-loop-far", 0, "0.005")?;
+    let near = Relay::start(name, |port| {
+        let mut command = Command::new(servers::python()?);
+        command.arg(compiled::subjects().join("async_server.py")).arg(port.to_string());
+        Ok(command)
+    })?;
     world.wait_observing()?;
     let requests = 300;
-    load::make(port, &format!("/call?port={}", far.port), requests, 20)?;
+    load::make(near.port, &format!("/call?port={}", far.port), requests, 20)?;
     world.collector.wait_until(ARRIVAL, |telemetry| {
         let (near, far) = (telemetry.spans_of(name), telemetry.spans_of("event-loop-far"));
         let sent: Vec<_> = near.iter().filter(|span| span.kind == Kind::Client).collect();
@@ -184,7 +138,7 @@ fn between_namespaces(world: &mut Observed) -> Result<()> {
         for number in 1..=50 {
             let path = format!("/namespace/out/{number}");
             let (client, server) = (sent.get(&*path).context("not sent")?, arrived.get(&*path).context("not arrived")?);
-            score.judge(server, client, "connection");
+            score.judge(server, client, &["connection"]);
         }
         ensure!(score == Score(50, 0, 0), "{score:?}");
         Ok(())

@@ -11,12 +11,12 @@ use std::{
 
 use anyhow::{Result, ensure};
 use spantap_tests::{
-    collector, compiled, host, http,
+    admin, collector, compiled, host,
     https::succeeds,
     load,
     loops::{self, Score},
     observed::{self, Observed},
-    process::Process,
+    relays::Relay,
     spantap::Setup,
     suite::{Suite, World},
 };
@@ -76,14 +76,13 @@ fn world() -> Result<Go> {
     Ok(Go { observed, folder })
 }
 
-/// A running program, and where it listens.
-fn start(world: &Go, program: &str, service: &str, other: u16) -> Result<(Process, u16)> {
-    let port = host::free_port()?;
-    let mut command = Command::new(world.folder.path().join("links-go").join(program));
-    command.args([&port.to_string(), &other.to_string()]).env("OTEL_SERVICE_NAME", service);
-    let mut process = Process::start(service, world.folder.path(), command)?;
-    process.wait_ready(READY, |_| http::get(port, "/ready").is_ok())?;
-    Ok((process, port))
+/// Starts one of them.
+fn start(world: &Go, program: &str, service: &str, other: u16) -> Result<Relay> {
+    Relay::start(service, |port| {
+        let mut command = Command::new(world.folder.path().join("links-go").join(program));
+        command.args([&port.to_string(), &other.to_string()]);
+        Ok(command)
+    })
 }
 
 /// Asks for numbers, and tells how the links are.
@@ -95,8 +94,8 @@ fn run(
     by: &[&str],
 ) -> Result<Score> {
     let requests = 2000;
-    let (far, far_port) = start(world, program, &format!("{service}-far"), 1)?;
-    let (near, port) = start(world, program, service, far_port)?;
+    let far = start(world, program, &format!("{service}-far"), 1)?;
+    let near = start(world, program, service, far.port)?;
     let world = &mut world.observed;
     world.wait_observing()?;
     let spantap = world.spantap()?;
@@ -104,11 +103,14 @@ fn run(
         let is_said = |line: &str| line.contains("linking requests of Go") && line.contains(&format!("/{program}\""));
         spantap.forwarder().log().lines().any(is_said).then_some(())
     })?;
+    host::wait_for("the metrics to name the program", READY, || {
+        admin::linked(&spantap.own_metrics().ok()?, &format!("/{program}"), "Go", "linked")
+    })?;
     if mode == "context" {
         // Contexts of requests that are over: others stand in their places then.
-        load::make(port, "/three/in/before-{n}", 2 * requests, connections)?;
+        load::make(near.port, "/three/in/before-{n}", 2 * requests, connections)?;
     }
-    load::make(port, &format!("/{mode}/in/{{n}}"), requests, connections)?;
+    load::make(near.port, &format!("/{mode}/in/{{n}}"), requests, connections)?;
     let several = mode == "three";
     let asks = |number: u64| {
         let path = format!("/{mode}/out/{number}");

@@ -3,17 +3,14 @@
 //! The truth is in the path: the number in the path that nginx is asked for is in the path that it asks for.
 #![allow(missing_docs)]
 
-use std::{
-    process::{Command, ExitCode},
-    time::Duration,
-};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use spantap_tests::{
-    collector, compiled, host, http, load,
+    collector, host, load,
     loops::{self, Score, by_path},
     observed::{self, Observed},
-    process::Process,
+    relays::{self, Relay},
     servers,
     spantap::Setup,
     suite::Suite,
@@ -21,7 +18,8 @@ use spantap_tests::{
 };
 
 const ARRIVAL: Duration = Duration::from_secs(60);
-const READY: Duration = Duration::from_secs(20);
+/// Before a program asks, in seconds.
+const PAUSE: &str = "0.002";
 const FLOW: &[&str] = &["event-loop-flow"];
 
 fn main() -> ExitCode {
@@ -45,70 +43,15 @@ fn main() -> ExitCode {
 
 fn world() -> Result<Observed> {
     Observed::start(|collector| {
-        let scripts = format!("cmd_args: \"*{}/*\"", compiled::subjects().display());
-        // This test's own nginx, not that of another one.
-        Ok(Setup::observing(&[&observed::subjects()?, &scripts, "cmd_args: \"*/links-nginx/*\""], collector))
+        Ok(Setup::observing(&[&observed::subjects()?, &relays::scripts(), relays::NGINX], collector))
     })
-}
-
-struct Subject {
-    process: Process,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-/// Answers what is asked without `/in/`, and asks `other` for the rest.
-fn relay(service: &str, other: u16) -> Result<Subject> {
-    let (folder, port) = (host::folder()?, host::free_port()?);
-    let mut command = Command::new(servers::python()?);
-    command.arg(compiled::subjects().join("relay.py")).args([&port.to_string(), &other.to_string(), "0.002"]);
-    command.env("OTEL_SERVICE_NAME", service);
-    let mut process = Process::start(service, folder.path(), command)?;
-    process.wait_ready(READY, |_| http::get(port, "/ready").is_ok())?;
-    Ok(Subject { process, port, _folder: folder })
-}
-
-/// nginx with two workers: `/kept/in/` and `/new/in/` ask `upstream` for `out/`, over connections that are kept and over new
-/// ones; `/delayed/in/` does so after a while, when there is much to do; `/whole/` asks for the same path.
-fn nginx(service: &str, upstream: u16) -> Result<Subject> {
-    let (folder, port) = (host::folder()?, host::free_port()?);
-    let at = folder.path().join("links-nginx");
-    std::fs::create_dir(&at)?;
-    let text = format!(
-        "worker_processes 2; pid {at}/pid; error_log {at}/error.log; events {{ worker_connections 1024; }}
-http {{
-  access_log off; keepalive_requests 1000000;
-  client_body_temp_path {at}/t1; proxy_temp_path {at}/t2; fastcgi_temp_path {at}/t3;
-  uwsgi_temp_path {at}/t4; scgi_temp_path {at}/t5;
-  upstream behind {{ server 127.0.0.1:{upstream}; keepalive 64; }}
-  limit_req_zone $binary_remote_addr zone=few:1m rate=200r/s;
-  server {{
-    listen 127.0.0.1:{port} reuseport backlog=1024;
-    proxy_http_version 1.1; proxy_set_header Connection \"\";
-    location / {{ return 200 hello; }}
-    location /kept/in/ {{ proxy_pass http://behind/kept/out/; }}
-    location /new/in/ {{ proxy_set_header Connection close; proxy_pass http://127.0.0.1:{upstream}/new/out/; }}
-    location /delayed/in/ {{ limit_req zone=few burst=1000; proxy_pass http://behind/delayed/out/; }}
-    location /whole/ {{ proxy_pass http://behind; }}
-  }}
-}}
-",
-        at = at.display()
-    );
-    let path = at.join("nginx.conf");
-    std::fs::write(&path, text)?;
-    let mut command = Command::new(host::find("nginx").context("no nginx")?);
-    command.arg("-p").arg(&at).arg("-c").arg(path).args(["-g", "daemon off;"]).env("OTEL_SERVICE_NAME", service);
-    let mut process = Process::start(service, folder.path(), command)?;
-    process.wait_ready(READY, |_| http::get(port, "/").is_ok())?;
-    Ok(Subject { process, port, _folder: folder })
 }
 
 /// Asks nginx for numbers, and tells how its links are.
 fn run(world: &mut Observed, kind: &'static str, connections: u64, requests: u64) -> Result<Score> {
     let name = format!("nginx-{kind}-{connections}");
-    let far = relay(&format!("{name}-far"), 0)?;
-    let near = nginx(&name, far.port)?;
+    let far = Relay::threads(&format!("{name}-far"), 0, PAUSE)?;
+    let near = Relay::nginx(&name, far.port)?;
     world.wait_observing()?;
     load::make(near.port, &format!("/{kind}/in/{{n}}"), requests, connections)?;
     let paths = |way: &'static str| move |number| format!("/{kind}/{way}/{number}");
@@ -136,9 +79,9 @@ fn delayed(world: &mut Observed) -> Result<()> {
 /// nginx asks a program, which asks another one: each trace has all five spans, one below the other.
 fn chain(world: &mut Observed) -> Result<()> {
     let requests = 1000;
-    let last = relay("tree-last", 0)?;
-    let middle = relay("tree-middle", last.port)?;
-    let first = nginx("tree-first", middle.port)?;
+    let last = Relay::threads("tree-last", 0, PAUSE)?;
+    let middle = Relay::threads("tree-middle", last.port, PAUSE)?;
+    let first = Relay::nginx("tree-first", middle.port)?;
     world.wait_observing()?;
     load::make(first.port, "/whole/in/{n}", requests, 20)?;
     let whole = world.collector.wait_until(ARRIVAL, |telemetry| {

@@ -13,12 +13,12 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use spantap_tests::{
-    collector, compiled, host, http,
+    admin, collector, compiled, host,
     https::succeeds,
     load,
     loops::{self, Score},
     observed::{self, Observed},
-    process::Process,
+    relays::Relay,
     spantap::Setup,
     suite::{Suite, World},
 };
@@ -112,20 +112,18 @@ fn world() -> Result<Nodes> {
     Ok(Nodes { observed, folder })
 }
 
-fn start(world: &Nodes, node: &Path, service: &str, other: u16) -> Result<(Process, u16)> {
-    let port = host::free_port()?;
-    let mut command = Command::new(node);
-    command.arg(world.folder.path().join("links-node/relay.js")).args([port.to_string(), other.to_string()]);
-    command.env("OTEL_SERVICE_NAME", service);
-    let mut process = Process::start(service, world.folder.path(), command)?;
-    process.wait_ready(READY, |_| http::get(port, "/ready").is_ok())?;
-    Ok((process, port))
+fn start(world: &Nodes, node: &Path, service: &str, other: u16) -> Result<Relay> {
+    Relay::start(service, |port| {
+        let mut command = Command::new(node);
+        command.arg(world.folder.path().join("links-node/relay.js")).args([port.to_string(), other.to_string()]);
+        Ok(command)
+    })
 }
 
 /// A program that asks another one, both observed. `said`: what the log says of it first.
-fn pair(world: &mut Nodes, (node, service): (&Path, &str), said: &str) -> Result<([Process; 2], u16)> {
-    let (far, far_port) = start(world, node, &format!("{service}-far"), 1)?;
-    let (near, port) = start(world, node, service, far_port)?;
+fn pair(world: &mut Nodes, (node, service): (&Path, &str), said: &str) -> Result<[Relay; 2]> {
+    let far = start(world, node, &format!("{service}-far"), 1)?;
+    let near = start(world, node, service, far.port)?;
     let file = node.canonicalize()?;
     world.observed.wait_observing()?;
     let spantap = world.observed.spantap()?;
@@ -133,7 +131,13 @@ fn pair(world: &mut Nodes, (node, service): (&Path, &str), said: &str) -> Result
     host::wait_for("the log to name the program", READY, || {
         spantap.forwarder().log().lines().any(|line| line.contains(said) && line.contains(file)).then_some(())
     })?;
-    Ok(([near, far], port))
+    // The same in its own metrics.
+    let state = if said.contains("not linked") { "not_linked" } else { "linked" };
+    let reason = host::wait_for("the metrics to name the program", READY, || {
+        admin::linked(&spantap.own_metrics().ok()?, file, "Node", state)
+    })?;
+    ensure!(reason.contains("no symbol") == (state == "not_linked"), "{reason:?}");
+    Ok([near, far])
 }
 
 /// How the links of requests are that `load::make` has asked for.
@@ -154,15 +158,15 @@ fn score(world: &mut Nodes, service: &str, mode: &str, requests: u64) -> Result<
 
 fn every_mode(world: &mut Nodes, node: &Path, service: &str, connections: u64) -> Result<()> {
     let requests = asked().unwrap_or(FEW);
-    let (processes, port) = pair(world, (node, service), "linking requests of Node")?;
+    let [near, far] = pair(world, (node, service), "linking requests of Node")?;
     let wanted = std::env::var("MODES").ok();
     let modes =
         MODES.into_iter().filter(|mode| wanted.as_ref().is_none_or(|wanted| wanted.split(',').any(|w| w == *mode)));
     for mode in modes.clone() {
-        load::make(port, &format!("/{mode}/in/{{n}}"), requests, connections)?;
+        load::make(near.port, &format!("/{mode}/in/{{n}}"), requests, connections)?;
     }
     let scores: Vec<_> = modes.map(|mode| (mode, score(world, service, mode, requests))).collect();
-    drop(processes);
+    drop((near, far));
     let mut sum = Score::default();
     for (mode, score) in scores {
         let score = score?;
@@ -178,10 +182,10 @@ fn stripped(world: &mut Nodes) -> Result<()> {
     let node = world.folder.path().join("links-node/node");
     let original = fetched("22").map_err(anyhow::Error::msg)?;
     succeeds(Command::new("strip").arg("-o").arg(&node).arg(original))?;
-    let (processes, port) = pair(world, (&node, "stripped"), "requests of this program are not linked")?;
-    load::make(port, "/base/in/{n}", FEW, 20)?;
+    let [near, far] = pair(world, (&node, "stripped"), "requests of this program are not linked")?;
+    load::make(near.port, "/base/in/{n}", FEW, 20)?;
     let score = score(world, "stripped", "base", FEW)?;
-    drop(processes);
+    drop((near, far));
     ensure!(score == Score(0, 0, FEW), "{score:?}");
     Ok(())
 }

@@ -13,11 +13,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use spantap_tests::{
-    collector, compiled, host, http, load,
+    collector, compiled, host, load,
     loops::{self, Score},
     observed::{self, Observed},
-    process::Process,
     python_environment::Python,
+    relays::Relay,
     servers,
     spantap::Setup,
     suite::{Suite, World},
@@ -121,12 +121,11 @@ impl Subject {
     }
 }
 
-/// A server that runs, and where it listens.
+/// A server that runs.
 struct Running {
     name: String,
     service: String,
-    port: u16,
-    process: Process,
+    relay: Relay,
 }
 
 /// The usual world, the script in a folder by which it is selected, and servers.
@@ -157,13 +156,13 @@ impl Asyncio {
     fn start(&mut self, subject: &Subject, script: &Path, other: u16) -> Result<Running> {
         self.runs += 1;
         let service = format!("python-{}", self.runs);
-        let port = host::free_port()?;
-        let mut command = Command::new(&subject.python.program);
-        command.arg(script).args([subject.server, subject.events, &port.to_string(), &other.to_string()]);
-        command.env("OTEL_SERVICE_NAME", &service).env("PYTHONPATH", &subject.python.packages);
-        let mut process = Process::start(&service, self.folder.path(), command)?;
-        process.wait_ready(READY, |_| http::get(port, "/ready").is_ok())?;
-        Ok(Running { name: subject.name(), service, port, process })
+        let relay = Relay::start(&service, |port| {
+            let mut command = Command::new(&subject.python.program);
+            command.arg(script).args([subject.server, subject.events, &port.to_string(), &other.to_string()]);
+            command.env("PYTHONPATH", &subject.python.packages);
+            Ok(command)
+        })?;
+        Ok(Running { name: subject.name(), service, relay })
     }
 
     /// The server that is wanted is running, and linked; others of its kind are not.
@@ -176,10 +175,10 @@ impl Asyncio {
             let plain = Subject { server: "streams", events: "asyncio", ..subject.clone() };
             self.far = Some(self.start(&plain, &compiled::subjects().join(SCRIPT), 1)?);
         }
-        let far = self.far.as_ref().context("no far end")?.port;
+        let far = self.far.as_ref().context("no far end")?.relay.port;
         let near = self.start(subject, &self.folder.path().join(SCRIPT), far)?;
         self.observed.wait_observing()?;
-        let pid = format!("pid={} ", near.process.pid());
+        let pid = format!("pid={} ", near.relay.process.pid());
         let spantap = self.observed.spantap()?;
         host::wait_for("the program to be linked", READY, || {
             let events = format!("uvloop={}", subject.events == "uvloop");
@@ -204,7 +203,7 @@ fn run(
     let near = world.near.as_ref().context("no server")?;
     // Of other connections the same paths are other ones.
     let within = format!("/{mode}/in/{connections}-");
-    load::make(near.port, &format!("{within}{{n}}"), requests, connections)?;
+    load::make(near.relay.port, &format!("{within}{{n}}"), requests, connections)?;
     let asks = |number: u64| {
         let path = format!("/{mode}/out/{connections}-{number}");
         let several = |count| (0..count).map(|n| format!("{path}/{n}")).collect();

@@ -4,17 +4,14 @@
 //! The truth is in the path: `/own/` is asked for without any request, `/out/N` for `/in/N`.
 #![allow(missing_docs)]
 
-use std::{
-    process::{Command, ExitCode},
-    time::Duration,
-};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use spantap_tests::{
-    collector, compiled, host, http, load,
+    collector, host, load,
     loops::{self, Score, by_path},
     observed::{self, Observed},
-    process::Process,
+    relays::{self, Relay},
     servers,
     spantap::Setup,
     suite::Suite,
@@ -22,7 +19,6 @@ use spantap_tests::{
 };
 
 const ARRIVAL: Duration = Duration::from_secs(60);
-const READY: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     let lacks = [host::lacks_root_and_btf(), collector::lacks_collector()];
@@ -40,32 +36,13 @@ fn main() -> ExitCode {
 }
 
 fn world() -> Result<Observed> {
-    Observed::start(|collector| {
-        let scripts = format!("cmd_args: \"*{}/*\"", compiled::subjects().display());
-        Ok(Setup::observing(&[&observed::subjects()?, &scripts], collector))
-    })
-}
-
-struct Subject {
-    _process: Process,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-fn start(service: &str, script: &str, other: u16, pause: &str) -> Result<Subject> {
-    let (folder, port) = (host::folder()?, host::free_port()?);
-    let mut command = Command::new(servers::python()?);
-    command.arg(compiled::subjects().join(script)).args([&port.to_string(), &other.to_string(), pause]);
-    command.env("OTEL_SERVICE_NAME", service);
-    let mut process = Process::start(service, folder.path(), command)?;
-    process.wait_ready(READY, |_| http::get(port, "/ready").is_ok())?;
-    Ok(Subject { _process: process, port, _folder: folder })
+    Observed::start(|collector| Ok(Setup::observing(&[&observed::subjects()?, &relays::scripts()], collector)))
 }
 
 /// The program, and the one that it asks.
-fn program(world: &mut Observed, service: &str, pause: &str) -> Result<(Subject, Subject)> {
-    let far = start(&format!("{service}-far"), "relay.py", 0, "0.001")?;
-    let near = start(service, "hand_over.py", far.port, pause)?;
+fn program(world: &mut Observed, service: &str, pause: &str) -> Result<(Relay, Relay)> {
+    let far = Relay::threads(&format!("{service}-far"), 0, "0.001")?;
+    let near = Relay::script(service, "hand_over.py", far.port, pause)?;
     world.wait_observing()?;
     Ok((near, far))
 }

@@ -20,7 +20,7 @@ use crate::{
     model::{ClockAnchor, MonotonicNs},
     pipeline::Pipeline,
     resource::HostFacts,
-    telemetry::{Propagation, TlsProgram},
+    telemetry::{LinkedProgram, Propagation, TlsProgram},
 };
 
 /// State between the agent and the pipeline.
@@ -191,7 +191,8 @@ impl Intake {
             if let Some(propagation) = status.propagation {
                 agent.set_propagation(propagation_of(&propagation));
             }
-            agent.set_tls(status.tls.into_iter().take(TLS_PROGRAMS).map(tls_program).collect());
+            agent.set_tls(status.tls.into_iter().take(PROGRAMS).map(tls_program).collect());
+            agent.set_linked(status.linked.into_iter().take(PROGRAMS).filter_map(linked_program).collect());
         }
     }
 
@@ -240,8 +241,8 @@ impl Intake {
     }
 }
 
-/// Most programs with a library of TLS that an agent tells of.
-const TLS_PROGRAMS: usize = 64;
+/// Most programs of which an agent tells whether their TLS is read, and whether their requests are linked.
+const PROGRAMS: usize = 64;
 
 fn propagation_of(wire: &v1::Propagation) -> Propagation {
     let mut counts: Vec<_> =
@@ -276,8 +277,27 @@ fn outcome(wire: v1::PropagationOutcome) -> Option<&'static str> {
     })
 }
 
+/// A text of the agent, which bounds series.
+fn cut(text: String) -> String {
+    text.chars().take(256).collect()
+}
+
+fn linked_program(wire: v1::LinkedProgram) -> Option<LinkedProgram> {
+    let state = match wire.state() {
+        v1::LinkedState::Linked => "linked",
+        v1::LinkedState::Partly => "partly",
+        v1::LinkedState::Not => "not_linked",
+        v1::LinkedState::Unspecified => return None,
+    };
+    Some(LinkedProgram {
+        executable: cut(wire.executable),
+        runtime: cut(wire.runtime),
+        state,
+        reason: cut(wire.reason),
+    })
+}
+
 fn tls_program(wire: v1::TlsProgram) -> TlsProgram {
-    let cut = |text: String| text.chars().take(256).collect();
     TlsProgram {
         executable: cut(wire.executable),
         library: cut(wire.library),

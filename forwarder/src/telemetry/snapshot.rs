@@ -245,11 +245,11 @@ pub fn measures(t: &Telemetry) -> Vec<Measure> {
             propagation.counts.into_iter().map(|(outcome, n)| (vec![("outcome", text(outcome))], n)).collect(),
         ));
     }
+    let owned = |value: String| Value::Str(value.into());
     let programs = t.agent.tls();
     if !programs.is_empty() {
         let points = programs.into_iter().map(|program| {
             let state = if program.reason.is_empty() { "read" } else { "not_read" };
-            let owned = |value: String| Value::Str(value.into());
             let attributes = vec![
                 ("state", text(state)),
                 ("executable", owned(program.executable)),
@@ -262,6 +262,24 @@ pub fn measures(t: &Telemetry) -> Vec<Measure> {
             "spantap.agent.tls.connections",
             "TLS connections that were not read, by program, library and reason; state read: its library is read.",
             "{connection}",
+            points.collect(),
+        ));
+    }
+    let programs = t.agent.linked();
+    if !programs.is_empty() {
+        let points = programs.into_iter().map(|program| {
+            let attributes = vec![
+                ("state", text(program.state)),
+                ("executable", owned(program.executable)),
+                ("runtime", owned(program.runtime)),
+                ("reason", owned(program.reason)),
+            ];
+            (attributes, 1)
+        });
+        all.push(gauge(
+            "spantap.agent.links.programs",
+            "1 for each program with a runtime whose requests may be linked: whether they are, and why not.",
+            "{program}",
             points.collect(),
         ));
     }

@@ -1,7 +1,7 @@
 //! What would be observed right now.
 //!
 //! In: `/proc`, the `discovery` section. Out: which processes it selects, by name; if none, who listens where, so that a
-//! user sees what to write; and which of the selected may speak TLS.
+//! user sees what to write; which of the selected may speak TLS, and of which requests are linked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use caps::{Capability, CapsHashSet};
 use spantap_config::{Config, Discovery, PortRange};
 use spantap_doctor::{Check, Group};
 
-use super::tls;
+use super::{links, tls};
 use crate::discovery::{Change, Counts, Limits, Listeners, PortSet, ProcFs, Process, Processes, ReadError, Walk};
 
 /// Names of programs that are shown.
@@ -60,6 +60,7 @@ pub(super) fn look(procfs: &ProcFs, config: &Config, exclude: &[u32], effective:
             (true, true) => tls::Reading::On,
         };
         checks.push(tls::look(procfs, &selected, reading));
+        checks.push(links::look(procfs, &selected, config.links, reading));
     }
     checks
 }

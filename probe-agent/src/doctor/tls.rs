@@ -7,21 +7,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io::Read,
-    sync::mpsc,
-    thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use memchr::memmem;
 use spantap_doctor::{Check, Group};
 
-use super::processes::{bounded, name_of};
+use super::{executables, processes::bounded};
 use crate::discovery::{ProcFs, Process};
 
-/// All of it may take this long.
-const PATIENCE: Duration = Duration::from_millis(2500);
-/// Programs that are looked at.
-const MAX_PROGRAMS: usize = 64;
 /// Bytes of a memory map that are read.
 const MAX_MAPS: u64 = 1 << 20;
 /// Bytes of an executable that are looked through: Node's has 120 MB.
@@ -70,36 +64,13 @@ const OTHER_GO: &str = "Go crypto/tls, older than 1.17 or otherwise unknown";
 
 /// Looks at what `selected` runs.
 pub(in crate::doctor) fn look(procfs: &ProcFs, selected: &[Process], reading: Reading) -> Check {
-    // One process of each program: what one maps, the others do.
-    let mut programs: BTreeMap<(String, Option<String>), (String, u32)> = BTreeMap::new();
-    for process in selected {
-        let container = process.program.container_id.as_ref().map(|id| id.as_str().to_owned());
-        let key = (process.program.executable.clone(), container);
-        programs.entry(key).or_insert_with(|| (name_of(procfs, process), process.pid));
-    }
-    let total = programs.len();
-    let jobs: Vec<(String, u32)> = programs.into_values().take(MAX_PROGRAMS).collect();
-    let (answer, answers) = mpsc::channel();
-    let deadline = Instant::now() + PATIENCE;
-    let of = procfs.clone();
-    // In a thread of its own: a file may lie on a file system that never answers. It ends with this process.
-    let reader = thread::Builder::new().name("executables".to_owned()).spawn(move || {
-        for (name, pid) in jobs {
-            if answer.send((name, libraries_of(&of, pid, deadline))).is_err() {
-                return;
-            }
-        }
-    });
+    let (looked, missing) = executables::each(procfs, selected, libraries_of);
     let mut found: BTreeMap<String, BTreeSet<&'static str>> = BTreeMap::new();
-    let mut looked = 0;
-    if reader.is_ok() {
-        while let Ok((name, libraries)) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            looked += usize::from(libraries.is_some());
-            found.entry(name).or_default().extend(libraries.into_iter().flatten());
-        }
+    for (name, libraries) in looked {
+        found.entry(name).or_default().extend(libraries);
     }
     found.retain(|_, libraries| !libraries.is_empty());
-    judge(&found, total - looked, reading)
+    judge(&found, missing, reading)
 }
 
 /// Whether what [`libraries_of`] calls so may be read; what is linked into a program only if its symbols are there.
@@ -208,6 +179,8 @@ fn judge(found: &BTreeMap<String, BTreeSet<&'static str>>, not_looked_at: usize,
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::time::Duration;
+
     use spantap_doctor::State;
 
     use super::*;

@@ -39,7 +39,7 @@ pub(super) fn take_best(setup: Setup<'_>) -> Result<Taken, ProbeError> {
         // Sets that share an object share its maps as well.
         if !opened.iter().any(|(object, _)| *object == set.object()) {
             opened.clear();
-            opened.push((set.object(), open(set.object(), setup.ring_buffer_bytes, &btf)));
+            opened.push((set.object(), open(set.object(), setup.ring_buffer_bytes, setup.links, &btf)));
         }
         let attempt = match opened.first_mut() {
             Some((_, Ok(programs))) => take_set(*set, programs, &btf),
@@ -64,9 +64,28 @@ pub(super) fn take_best(setup: Setup<'_>) -> Result<Taken, ProbeError> {
     Err(none_taken(refusals))
 }
 
-/// The object with its maps in the kernel, its programs not yet.
-pub(crate) fn open(object: Object, ring_buffer_bytes: u32, btf: &Btf) -> Result<Ebpf, ProbeError> {
-    EbpfLoader::new()
+/// Maps that only links inside of programs fill: of Go, CPython and Node (ARCHITECTURE.md, bounds). Their places exist whether used or not.
+const MAPS_OF_LINKS: [&str; 9] = [
+    "go_goroutines",
+    "go_contexts",
+    "python_contexts",
+    "python_streams",
+    "python_threads",
+    "node_ids",
+    "node_threads",
+    "node_sockets",
+    "node_reactions",
+];
+
+/// The object with its maps in the kernel, its programs not yet. Without `links` those of links have one place, which nobody takes.
+pub(crate) fn open(object: Object, ring_buffer_bytes: u32, links: bool, btf: &Btf) -> Result<Ebpf, ProbeError> {
+    let mut loader = EbpfLoader::new();
+    if !links {
+        for name in MAPS_OF_LINKS {
+            loader.map_max_entries(name, 1);
+        }
+    }
+    loader
         .btf(Some(btf))
         // Only programs use the storage of tasks; this side has no type for it.
         .allow_unsupported_maps()

@@ -36,6 +36,7 @@ fn verify(hooks: Hooks) {
         head_bytes: 4096,
         provisional_exec: false,
         ports: &[0; 1024],
+        links: true,
     };
     let mut probes = match Probes::start(setup) {
         Ok(probes) => probes,

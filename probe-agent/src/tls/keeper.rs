@@ -25,6 +25,7 @@ use super::{
     go::{self, Results},
     helper::{Helper, Refusal},
     library::{self, Readable, Unreadable},
+    linked::Linked,
     mapped::{self, Key},
     order::Function,
     python::Table,
@@ -74,7 +75,7 @@ impl Keeper {
         procfs: ProcFs,
         (helper, results, python): (Helper, Option<Results>, Option<Table>),
         told: Told,
-        links_on: bool,
+        linked: Option<Linked>,
     ) -> Self {
         Self {
             procfs,
@@ -85,7 +86,7 @@ impl Keeper {
             libraries: HashMap::new(),
             plain: HashSet::new(),
             ciphers: Ciphers::default(),
-            links: Links::new(links_on, python),
+            links: Links::new(linked, python),
             later: VecDeque::new(),
             next: 0,
         }

@@ -17,18 +17,25 @@ use self::{
 use super::{
     helper::Helper,
     library,
+    linked::{Linked, State},
     mapped::{self, Key, Mapped},
     order::{Function, Stop, When},
     stops, symbols,
     users::Users,
 };
-use crate::discovery::ProcFs;
+use crate::discovery::{ProcFs, ReadError};
 
 /// Files that are known at once, and of one process.
 const MAX_FILES: usize = 256;
 const FILES_OF_PROCESS: usize = 8;
 /// Attachments are numbered apart from those of libraries and of single processes.
 const FIRST: u32 = 1 << 30;
+/// As the forwarder is told.
+pub(super) const RUNTIME: &str = "CPython";
+const STRIPPED: &str =
+    "its _asyncio has no symbol call_soon: servers with a task for each connection (aiohttp) are not linked";
+/// Bytes of a memory map that are read.
+const MAX_MAPS: u64 = 1 << 20;
 const BUFFERS: &str = "__pyx_f_6uvloop_4loop_8UVStream__buffer_write";
 const WRITES: &str = "__pyx_f_6uvloop_4loop_8UVStream__exec_write";
 
@@ -48,14 +55,30 @@ struct Attached {
     users: Users,
 }
 
-fn say_stripped(pid: u32, executable: &str) {
-    let but = "its _asyncio has no symbol call_soon";
-    tracing::info!(pid, executable, but, "servers with a task for each connection (aiohttp) are not linked");
+/// Whether requests of this process are linked, or why not; `None`: it has no CPython with asyncio.
+pub(super) fn linkable(procfs: &ProcFs, pid: u32) -> Result<Option<Result<(), String>>, ReadError> {
+    let maps = procfs.read(pid, "maps", MAX_MAPS)?;
+    let mapped = mapped::python(&maps, FILES_OF_PROCESS);
+    let is = |begin: &'static [u8]| mapped.iter().filter(move |mapped| mapped.name().starts_with(begin));
+    let open = |mapped: &Mapped| library::open_mapped(procfs, pid, mapped).ok();
+    let found = is(b"libpython3").chain(is(b"python")).find_map(|mapped| core::find(&open(mapped)?));
+    let module = is(b"_asyncio.").next();
+    let has_calls = |file: &File| symbols::find(file, &[CALL_SOON]).is_some_and(|found| found.contains_key(CALL_SOON));
+    Ok(match (found, module) {
+        (Some(Ok(core)), None) if core.has_asyncio && core.has_calls => Some(Ok(())),
+        (Some(Ok(core)), None) if core.has_asyncio => Some(Err(STRIPPED.to_owned())),
+        (Some(Ok(_)), Some(module)) => {
+            Some(open(module).filter(has_calls).map(drop).ok_or_else(|| STRIPPED.to_owned()))
+        }
+        (Some(Err(why)), Some(_)) => Some(Err(why.to_string())),
+        _ => None,
+    })
 }
 
 /// All programs of CPython.
 pub(super) struct Pythons {
     table: Table,
+    noted: Linked,
     /// Files that are stopped in; `None`: there is nothing to stop at.
     files: HashMap<Key, Option<Attached>>,
     /// What each program was told with; `None`: it is not linked, which was said.
@@ -64,8 +87,8 @@ pub(super) struct Pythons {
 }
 
 impl Pythons {
-    pub(super) fn new(table: Table) -> Self {
-        Self { table, files: HashMap::new(), programs: HashMap::new(), next: 0 }
+    pub(super) fn new(table: Table, noted: Linked) -> Self {
+        Self { table, noted, files: HashMap::new(), programs: HashMap::new(), next: 0 }
     }
 
     /// Looks at a process: what it did not map before may be mapped now.
@@ -105,13 +128,19 @@ impl Pythons {
         if self.programs.insert(pid, Some(entry)).flatten().is_none_or(|before| before.uvloop != uvloop) {
             let version = format!("3.{}", core.minor);
             tracing::info!(pid, executable, version, uvloop, "linking requests of CPython's asyncio");
+            self.noted.note(executable, RUNTIME, State::Linked);
         }
     }
 
     fn refuse(&mut self, pid: u32, executable: &str, reason: &str) {
-        tracing::info!(pid, executable, reason, "requests of this program are not linked");
+        self.noted.refuse(pid, executable, RUNTIME, reason);
         self.table.clear(pid);
         self.programs.insert(pid, None);
+    }
+
+    fn say_stripped(&self, pid: u32, executable: &str) {
+        tracing::info!(pid, executable, but = STRIPPED, "requests of CPython are linked in part");
+        self.noted.note(executable, RUNTIME, State::Partly(STRIPPED));
     }
 
     /// CPython in this file, and whether it has `_asyncio` in itself. Stopped in only if its program uses that.
@@ -149,7 +178,7 @@ impl Pythons {
         let made = |offset: &u64| Stop { function: Function::PyCopied, when: When::Return, offset: *offset };
         stops.extend(core.makers.iter().map(made));
         if core.has_asyncio && !core.has_calls {
-            say_stripped(pid, executable);
+            self.say_stripped(pid, executable);
         }
         let is_attached = self.attach(helper, (pid, executable), mapped, &file, (Kind::Core(core.clone()), stops));
         is_attached.then(|| (core.clone(), core.has_asyncio))
@@ -179,7 +208,7 @@ impl Pythons {
         let places: Vec<_> = wanted.iter().filter_map(|(name, of)| Some((*of, *found.get(name)?))).collect();
         if places.len() < wanted.len() {
             if matches!(kind, Kind::Asyncio) {
-                say_stripped(pid, executable);
+                self.say_stripped(pid, executable);
             }
             self.remember(mapped, None);
             return false;
@@ -206,7 +235,7 @@ impl Pythons {
                 self.remember(mapped, Some(Attached { kind, number, users }))
             }
             Err(refusal) => {
-                tracing::warn!(pid, executable, %refusal, "requests of this program are not linked");
+                self.noted.refuse(pid, executable, RUNTIME, &refusal.to_string());
                 self.remember(mapped, None);
                 false
             }

@@ -11,6 +11,7 @@ use super::{Helper, Key, go};
 use crate::{
     discovery::ProcFs,
     tls::{
+        linked::{Linked, State},
         node,
         order::Stop,
         python::{Pythons, Table},
@@ -36,8 +37,8 @@ impl Later {
 
 /// All of them.
 pub(super) struct Links {
-    /// Whether any are to be.
-    on: bool,
+    /// Where it is noted what becomes of programs; `None`: none are to be linked.
+    noted: Option<Linked>,
     /// Numbers of the attachments to programs of Go.
     attached: HashMap<Key, u32>,
     /// Programs of CPython; `None`: they are not to be linked, or cannot be.
@@ -45,13 +46,14 @@ pub(super) struct Links {
 }
 
 impl Links {
-    pub(super) fn new(on: bool, python: Option<Table>) -> Self {
-        Self { on, attached: HashMap::new(), pythons: python.filter(|_| on).map(Pythons::new) }
+    pub(super) fn new(noted: Option<Linked>, python: Option<Table>) -> Self {
+        let pythons = noted.clone().zip(python).map(|(noted, table)| Pythons::new(table, noted));
+        Self { noted, attached: HashMap::new(), pythons }
     }
 
     /// Whether programs of Go and Node are to be linked.
     pub(super) fn are_on(&self) -> bool {
-        self.on
+        self.noted.is_some()
     }
 
     /// Whether processes are to be looked at, for CPython.
@@ -61,16 +63,16 @@ impl Links {
 
     /// Sees to which request of this program others are made for, if it is one of Go or Node. `number`: of the attachment.
     pub(super) fn attach(&mut self, helper: &Helper, number: u32, (pid, name): (u32, &str), key: &Key, file: &File) {
+        let Some(noted) = &self.noted else { return };
         let Some((runtime, stops)) = find(helper, file) else { return };
         match stops.map(|stops| helper.attach(number, stops, file)) {
             Ok(Ok(())) => {
                 tracing::info!(pid, executable = name, "linking requests of {runtime}");
+                noted.note(name, runtime, State::Linked);
                 self.attached.insert(key.clone(), number);
             }
-            Ok(Err(refusal)) => {
-                tracing::warn!(pid, executable = name, %refusal, "requests of this program are not linked");
-            }
-            Err(reason) => tracing::info!(pid, executable = name, reason, "requests of this program are not linked"),
+            Ok(Err(refusal)) => noted.refuse(pid, name, runtime, &refusal.to_string()),
+            Err(reason) => noted.refuse(pid, name, runtime, &reason),
         }
     }
 
