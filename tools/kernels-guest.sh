@@ -42,4 +42,6 @@ for set in $(echo "$sets" | tr , ' '); do
     echo "== end $set $code after $(($(cut -d. -f1 /proc/uptime) - start)) s"
 done
 sync
+# Closing the port waits until its last bytes are out.
+exec >/dev/null 2>&1
 poweroff -f
