@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # The end-to-end tests on stock kernels of Debian, each booted under QEMU; a table of kernels, hook sets and cases.
-#   tools/kernels.sh [KERNEL[:HOOKS] …]      such as 6.1, 6.12:tracepoint, 7.2:fentry,kprobe; without any: all
-# Environment: CASES (names of cases, with commas), FILTER (part of their names), BIN_DIR (programs; target/debug),
-# TESTS (the compiled tests/hard_traffic), CPUS (of each machine, 2), LIMIT (seconds for a kernel with one hook set, 900),
+#   tools/kernels.sh [KERNEL[:HOOKS[:PARAMETER]] …]   such as 6.1, 6.12:tracepoint, 7.2:fentry,kprobe, 6.12:fentry:preempt=full (of
+#                                                      the kernel's command line); without any: all
+# Environment: CASES (names of cases, with commas), FILTER (part of their names), SUITES (hard_traffic; differential, which takes all
+# sets by itself; both with a comma), REQUESTS (of each load there), BIN_DIR (programs; target/debug),
+# TESTS (folder with the compiled suites; without they are built), CPUS (of each machine, 2), MEMORY (2G), LIMIT (seconds for a kernel with one hook set, 900),
 # TOTAL (seconds for all of them, no bound without), APPEND (added to the kernels' command lines), KEEP=1 (leaves the logs),
 # SPANTAP_SKIPS (file for what is skipped).
 # Exit code: 0 all passed · 1 a case failed, or a kernel did not boot · 3 cannot be had here (said on standard error) ·
@@ -15,6 +17,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/spantap/kernels
 PATH=$PATH:$HOME/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 # Longest time for a kernel with one hook set, seconds: everything is emulated, 10 to 50 times slower than a machine.
 limit=${LIMIT:-900}
+suites=${SUITES:-hard_traffic}
 
 say() { echo "kernels: $*" >&2; }
 skip() {
@@ -98,19 +101,28 @@ put() { # program, place in the guest
     done
 }
 
+# The compiled file of tests/tests of that name.
+compiled() {
+    (cd "$root" && cargo test -q -p spantap-tests --test "$1" --no-run --message-format=json |
+        grep -o "\"executable\":\"[^\"]*$1[^\"]*\"" | cut -d'"' -f4)
+}
+
 make_guest() {
-    local tests collector
-    tests=${TESTS:-$(cd "$root" && cargo test -q -p spantap-tests --test hard_traffic --no-run --message-format=json |
-        grep -o '"executable":"[^"]*hard_traffic[^"]*"' | cut -d'"' -f4)}
-    [[ -n $tests ]] || { say "the tests could not be built"; exit 1; }
-    collector=$("$root/tools/collector.sh") || lacking "the Collector cannot be built: needs Go"
+    local tests suite collector=
+    [[ ,$suites, != *,hard_traffic,* ]] || collector=$("$root/tools/collector.sh") || lacking "the Collector cannot be built: needs Go"
     mkdir -p "$guest"/{bin,proc,sys,dev,tmp,run,etc,root}
     cp "$(command -v busybox)" "$guest/bin/busybox"
     put "$bin/spantap" /spantap/spantap
     put "$bin/spantap-agent" /spantap/spantap-agent
     put "$bin/subject" /spantap/subject
-    put "$tests" /spantap/hard_traffic
-    put "$collector" /spantap/otelcol
+    for suite in ${suites//,/ }; do
+        tests=${TESTS:+$TESTS/$suite}
+        [[ $tests ]] || tests=$(compiled "$suite")
+        [[ -x $tests ]] || { say "the tests could not be built: $suite"; exit 1; }
+        put "$tests" "/spantap/$suite"
+    done
+    [[ ! $collector ]] || put "$collector" /spantap/otelcol
+    ! command -v setpriv >/dev/null || put "$(command -v setpriv)" /bin/setpriv
     ! command -v bpftool >/dev/null || put "$(command -v bpftool)" /bin/bpftool
     # Where the tests look for the repository.
     mkdir -p "$guest$root/tools"
@@ -125,7 +137,8 @@ make_guest() {
 
 # Code 124: it was stopped, because its time was over.
 boot() { # kernel, hook sets, file for the results
-    local options="console=ttyS0 no_timer_check mitigations=off panic=-1 oops=panic quiet spantap.hooks=$2 spantap.filter=${FILTER:-} spantap.cases=${CASES:-} ${APPEND:-}"
+    local options="console=ttyS0 no_timer_check mitigations=off panic=-1 oops=panic quiet spantap.hooks=$2 spantap.filter=${FILTER:-} spantap.cases=${CASES:-} spantap.suites=$suites"
+    options+=" spantap.requests=${REQUESTS:-} $parameter ${APPEND:-}"
     local seconds=$((limit * ($(tr -cd , <<<"$2" | wc -c) + 1)))
     [[ -z ${TOTAL:-} ]] || seconds=$((TOTAL - SECONDS < seconds ? TOTAL - SECONDS : seconds))
     (( seconds > 0 )) || return 124
@@ -134,8 +147,16 @@ boot() { # kernel, hook sets, file for the results
     local processor=max,-cx16
     [[ $1 != 7.* ]] || processor=max
     timeout --kill-after 10 "$seconds" qemu-system-x86_64 -accel tcg,thread=multi \
-        -cpu "$processor" -smp "${CPUS:-2}" -m 2G -nodefaults -display none -no-reboot -serial "file:$work/console-$1" -serial "file:$3" \
+        -cpu "$processor" -smp "${CPUS:-2}" -m "${MEMORY:-2G}" -nodefaults -display none -no-reboot -serial "file:$work/console-$1" -serial "file:$3" \
         -kernel "$cache/vmlinuz-$1" -initrd "$work/initramfs" -append "$options" </dev/null >"$work/qemu-$1" 2>&1
+}
+
+# What a case prints comes between its name and its verdict: the two in one line again, behind it.
+join_verdicts() {
+    awk '/^test .* \.\.\. / && !/ \.\.\. (ok|FAILED|ignored)$/ { at = index($0, " ... "); name = substr($0, 1, at + 4); $0 = substr($0, at + 5) }
+        name != "" && /^(ok|FAILED|ignored)$/ { $0 = name $0; name = "" }
+        { print }
+        END { if (name != "") print name }'
 }
 
 # What the kernel said first when it died.
@@ -159,10 +180,10 @@ make_guest
 status=0 rows=() columns=() SECONDS=0
 declare -A outcome=()
 for entry in "${wanted[@]}"; do
-    kernel=${entry%%:*} hooks=${sets[${entry%%:*}]}
-    [[ $entry == *:* ]] && hooks=${entry#*:}
+    IFS=: read -r kernel hooks parameter <<<"$entry"
+    hooks=${hooks:-${sets[$kernel]}}
     result=$work/result-$kernel
-    say "booting $kernel with $hooks"
+    say "booting $kernel with $hooks${parameter:+, $parameter}"
     : >"$result" >"$work/console-$kernel"
     began=$SECONDS ended=0
     boot "$kernel" "$hooks" "$result" || ended=$?
@@ -177,7 +198,7 @@ for entry in "${wanted[@]}"; do
         boot "$kernel" "$hooks" "$result" || ended=$?
     done
     seconds=$((SECONDS - began))
-    tr -d '\r' <"$result" >"$result.text"
+    tr -d '\r' <"$result" | join_verdicts >"$result.text"
     release=$(sed -n 's/^== kernel //p' "$result.text")
     for set in ${hooks//,/ }; do
         part=$(sed -n "/^== begin $set\$/,/^== end $set /p" "$result.text")
@@ -185,7 +206,7 @@ for entry in "${wanted[@]}"; do
         failed=$(grep '^test .* FAILED$' <<<"$part" | sed -E 's/^test +(.*[^ ]) +\.\.\. FAILED$/\1/' | sort -u | tr '\n' ' ' || true)
         # Which of the hook sets a name stands for was taken.
         taken=$(sed -nE 's/.* ([a-z-]+): [0-9]+ of [0-9]+ programs were loaded.*/\1/p' <<<"$part" | head -n 1)
-        column=$kernel:${taken:-$set}
+        column=$kernel:${taken:-$set}${parameter:+:$parameter}
         columns+=("$column")
         while read -r name how; do
             outcome["$name|$column"]=$how
@@ -215,7 +236,7 @@ for entry in "${wanted[@]}"; do
             status=1
             [[ ${KEEP:-} ]] || tail -n 60 "$result.text" "$work/console-$kernel" >&2
         fi
-        rows+=("$kernel|${release:--}|${taken:-$set}|$passed|$instructions|$seconds|$verdict")
+        rows+=("$kernel|${release:--}|${taken:-$set}${parameter:+:$parameter}|$passed|$instructions|$seconds|$verdict")
     done
 done
 printf '%-34s' case
