@@ -17,14 +17,18 @@ mkdir -p /dev/shm /dev/pts
 chmod 1777 /tmp /dev/shm
 ip link set lo up
 hostname guest
+of() { sed -n "s/.*spantap\.$1=\([^ ]*\).*/\1/p" /proc/cmdline; }
+sets=$(of hooks) cases=$(of cases) filter=$(of filter) suites=$(of suites) requests=$(of requests)
 # A program that another thread interrupts on the same processor is skipped there. Here it runs many times as long as on a machine: turns
-# of threads are made as much longer, or that would happen all the time.
+# of threads are made as much longer, or that would happen all the time. The suite that counts what is skipped does without.
 scheduler=/sys/kernel/debug/sched
-[ ! -e $scheduler/base_slice_ns ] || { echo 100000000 >$scheduler/base_slice_ns && echo NO_WAKEUP_PREEMPTION >$scheduler/features; }
+case $suites in
+*hard_traffic*)
+    [ ! -e $scheduler/base_slice_ns ] || { echo 100000000 >$scheduler/base_slice_ns && echo NO_WAKEUP_PREEMPTION >$scheduler/features; }
+    ;;
+esac
 echo "== kernel $(uname -r)"
-sets=$(sed -n 's/.*spantap.hooks=\([^ ]*\).*/\1/p' /proc/cmdline)
-cases=$(sed -n 's/.*spantap.cases=\([^ ]*\).*/\1/p' /proc/cmdline)
-filter=$(sed -n 's/.*spantap.filter=\([^ ]*\).*/\1/p' /proc/cmdline)
+echo "preemption: $(cat $scheduler/preempt 2>/dev/null), kernel.unprivileged_bpf_disabled: $(cat /proc/sys/kernel/unprivileged_bpf_disabled)"
 # Without bpftool what the kernel has compiled of them is counted, which is more than one for some.
 echo 1 >/proc/sys/net/core/bpf_jit_kallsyms
 programs() {
@@ -35,8 +39,10 @@ for set in $(echo "$sets" | tr , ' '); do
     echo "== begin $set"
     SPANTAP_HOOKS=$set /spantap/spantap-agent doctor 2>&1
     start=$(cut -d. -f1 /proc/uptime)
-    SPANTAP_CASES=$cases SPANTAP_PATIENCE=5 SPANTAP_HOOKS=$set /spantap/hard_traffic --color=never $filter 2>&1
-    code=$?
+    code=0
+    for suite in $(echo "$suites" | tr , ' '); do
+        SPANTAP_CASES=$cases REQUESTS=$requests SPANTAP_PATIENCE=5 SPANTAP_HOOKS=$set /spantap/$suite --color=never $filter 2>&1 || code=$?
+    done
     sleep 1
     echo "== left $(($(programs) - before))"
     echo "== end $set $code after $(($(cut -d. -f1 /proc/uptime) - start)) s"

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # The end-to-end tests on stock kernels of Debian, each booted under QEMU; a table of kernels, hook sets and cases.
-#   tools/kernels.sh [KERNEL[:HOOKS] …]      such as 6.1, 6.12:tracepoint, 7.2:fentry,kprobe, 6.12-arm64; without any: all of x86-64
-# Environment: CASES (names of cases, with commas), FILTER (part of their names), BIN_DIR (programs; target/debug),
-# TESTS (the compiled tests/hard_traffic), CPUS (of each machine, 2), LIMIT (seconds for a kernel with one hook set, 900),
+#   tools/kernels.sh [KERNEL[:HOOKS[:PARAMETER]] …]   such as 6.1, 6.12:tracepoint, 7.2:fentry,kprobe, 6.12-arm64, 6.12:fentry:preempt=full
+#                                                      (of the kernel's command line); without any: all of x86-64
+# Environment: CASES (names of cases, with commas), FILTER (part of their names), SUITES (hard_traffic; differential, which takes all
+# sets by itself; both with a comma), REQUESTS (of each load there), BIN_DIR (programs; target/debug),
+# TESTS (folder with the compiled suites; without they are built), CPUS (of each machine, 2), MEMORY (2G), LIMIT (seconds for a kernel with one hook set, 900),
 # TOTAL (seconds for all of them, no bound without), APPEND (added to the kernels' command lines), KEEP=1 (leaves the logs),
 # SPANTAP_SKIPS (file for what is skipped).
 # What runs on kernels for arm64 is built here, by tools/arm64.sh: BIN_DIR and TESTS are those of x86-64.
@@ -16,6 +18,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/spantap/kernels
 PATH=$PATH:$HOME/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 # Longest time for a kernel with one hook set, seconds: everything is emulated, 10 to 50 times slower than a machine.
 limit=${LIMIT:-900}
+suites=${SUITES:-hard_traffic}
 
 say() { echo "kernels: $*" >&2; }
 skip() {
@@ -116,8 +119,14 @@ put() { # program, place in the guest
     done
 }
 
+# The compiled file of tests/tests of that name.
+compiled() { # cargo, name
+    (cd "$root" && "$1" test -q -p spantap-tests --test "$2" --no-run --message-format=json |
+        grep -o "\"executable\":\"[^\"]*$2[^\"]*\"" | cut -d'"' -f4)
+}
+
 make_guest() { # processor
-    local tests= collector cargo=cargo bin=$bin strip=strip busybox guest=$work/guest-$1
+    local tests suite collector= cargo=cargo bin=$bin strip=strip busybox guest=$work/guest-$1
     busybox=$(command -v busybox)
     if [[ $1 == arm64 ]]; then
         cargo=$root/tools/arm64.sh strip=aarch64-linux-gnu-strip busybox=$cache/busybox-arm64
@@ -129,19 +138,26 @@ make_guest() { # processor
             take busybox-static '*/busybox' "$busybox"
         fi
     fi
-    [[ $1 != amd64 ]] || tests=${TESTS:-}
-    tests=${tests:-$(cd "$root" && "$cargo" test -q -p spantap-tests --test hard_traffic --no-run --message-format=json |
-        grep -o '"executable":"[^"]*hard_traffic[^"]*"' | cut -d'"' -f4)}
-    [[ -n $tests ]] || { say "the tests could not be built"; exit 1; }
-    collector=$(COLLECTOR_ARCH=$([[ $1 == amd64 ]] || echo "$1") "$root/tools/collector.sh") || lacking "the Collector cannot be built: needs Go"
+    if [[ ,$suites, == *,hard_traffic,* ]]; then
+        collector=$(COLLECTOR_ARCH=$([[ $1 == amd64 ]] || echo "$1") "$root/tools/collector.sh") || lacking "the Collector cannot be built: needs Go"
+    fi
     mkdir -p "$guest"/{bin,proc,sys,dev,tmp,run,etc,root}
     install -m 755 "$busybox" "$guest/bin/busybox"
     put "$bin/spantap" /spantap/spantap
     put "$bin/spantap-agent" /spantap/spantap-agent
     put "$bin/subject" /spantap/subject
-    put "$tests" /spantap/hard_traffic
-    put "$collector" /spantap/otelcol
-    [[ $1 != amd64 ]] || ! command -v bpftool >/dev/null || put "$(command -v bpftool)" /bin/bpftool
+    for suite in ${suites//,/ }; do
+        tests=
+        [[ $1 != amd64 ]] || tests=${TESTS:+$TESTS/$suite}
+        [[ $tests ]] || tests=$(compiled "$cargo" "$suite")
+        [[ -x $tests ]] || { say "the tests could not be built: $suite"; exit 1; }
+        put "$tests" "/spantap/$suite"
+    done
+    [[ ! $collector ]] || put "$collector" /spantap/otelcol
+    if [[ $1 == amd64 ]]; then
+        ! command -v setpriv >/dev/null || put "$(command -v setpriv)" /bin/setpriv
+        ! command -v bpftool >/dev/null || put "$(command -v bpftool)" /bin/bpftool
+    fi
     # Where the tests look for the repository.
     mkdir -p "$guest$root/tools"
     printf '#!/bin/sh\necho /spantap/otelcol\n' >"$guest$root/tools/collector.sh"
@@ -156,7 +172,8 @@ make_guest() { # processor
 # Code 124: it was stopped, because its time was over.
 boot() { # kernel, hook sets, file for the results
     local console=ttyS0 machine=()
-    local options="no_timer_check mitigations=off panic=-1 oops=panic quiet spantap.hooks=$2 spantap.filter=${FILTER:-} spantap.cases=${CASES:-} ${APPEND:-}"
+    local options="no_timer_check mitigations=off panic=-1 oops=panic quiet spantap.hooks=$2 spantap.filter=${FILTER:-} spantap.cases=${CASES:-} spantap.suites=$suites"
+    options+=" spantap.requests=${REQUESTS:-} $parameter ${APPEND:-}"
     local seconds=$((limit * ($(tr -cd , <<<"$2" | wc -c) + 1)))
     [[ -z ${TOTAL:-} ]] || seconds=$((TOTAL - SECONDS < seconds ? TOTAL - SECONDS : seconds))
     (( seconds > 0 )) || return 124
@@ -172,8 +189,16 @@ boot() { # kernel, hook sets, file for the results
             -chardev "file,id=results,path=$3" -device pci-serial,chardev=results)
     fi
     timeout --kill-after 10 "$seconds" "${machine[@]}" -accel tcg,thread=multi \
-        -smp "${CPUS:-2}" -m 2G -nodefaults -display none -no-reboot \
+        -smp "${CPUS:-2}" -m "${MEMORY:-2G}" -nodefaults -display none -no-reboot \
         -kernel "$cache/vmlinuz-$1" -initrd "$work/initramfs-$(processor_of "$1")" -append "console=$console $options" </dev/null >"$work/qemu-$1" 2>&1
+}
+
+# What a case prints comes between its name and its verdict: the two in one line again, behind it.
+join_verdicts() {
+    awk '/^test .* \.\.\. / && !/ \.\.\. (ok|FAILED|ignored)$/ { at = index($0, " ... "); name = substr($0, 1, at + 4); $0 = substr($0, at + 5) }
+        name != "" && /^(ok|FAILED|ignored)$/ { $0 = name $0; name = "" }
+        { print }
+        END { if (name != "") print name }'
 }
 
 # What the kernel said first when it died.
@@ -196,10 +221,10 @@ for processor in $processors; do make_guest "$processor"; done
 status=0 rows=() columns=() SECONDS=0
 declare -A outcome=()
 for entry in "${wanted[@]}"; do
-    kernel=${entry%%:*} hooks=${sets[${entry%%:*}]}
-    [[ $entry == *:* ]] && hooks=${entry#*:}
+    IFS=: read -r kernel hooks parameter <<<"$entry"
+    hooks=${hooks:-${sets[$kernel]}}
     result=$work/result-$kernel
-    say "booting $kernel with $hooks"
+    say "booting $kernel with $hooks${parameter:+, $parameter}"
     : >"$result" >"$work/console-$kernel"
     began=$SECONDS ended=0
     boot "$kernel" "$hooks" "$result" || ended=$?
@@ -214,7 +239,7 @@ for entry in "${wanted[@]}"; do
         boot "$kernel" "$hooks" "$result" || ended=$?
     done
     seconds=$((SECONDS - began))
-    tr -d '\r' <"$result" >"$result.text"
+    tr -d '\r' <"$result" | join_verdicts >"$result.text"
     release=$(sed -n 's/^== kernel //p' "$result.text")
     for set in ${hooks//,/ }; do
         part=$(sed -n "/^== begin $set\$/,/^== end $set /p" "$result.text")
@@ -222,7 +247,7 @@ for entry in "${wanted[@]}"; do
         failed=$(grep '^test .* FAILED$' <<<"$part" | sed -E 's/^test +(.*[^ ]) +\.\.\. FAILED$/\1/' | sort -u | tr '\n' ' ' || true)
         # Which of the hook sets a name stands for was taken.
         taken=$(sed -nE 's/.* ([a-z-]+): [0-9]+ of [0-9]+ programs were loaded.*/\1/p' <<<"$part" | head -n 1)
-        column=$kernel:${taken:-$set}
+        column=$kernel:${taken:-$set}${parameter:+:$parameter}
         columns+=("$column")
         while read -r name how; do
             outcome["$name|$column"]=$how
@@ -252,7 +277,7 @@ for entry in "${wanted[@]}"; do
             status=1
             [[ ${KEEP:-} ]] || tail -n 60 "$result.text" "$work/console-$kernel" >&2
         fi
-        rows+=("$kernel|${release:--}|${taken:-$set}|$passed|$instructions|$seconds|$verdict")
+        rows+=("$kernel|${release:--}|${taken:-$set}${parameter:+:$parameter}|$passed|$instructions|$seconds|$verdict")
     done
 done
 printf '%-34s' case

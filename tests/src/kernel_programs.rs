@@ -1,8 +1,13 @@
 //! BPF programs in the kernel.
 //!
-//! In: a process, or a number of a program. Out: which programs it holds, whether they are still there. Needs bpftool.
+//! In: a process, or a number of a program. Out: which programs it holds, how long they ran, whether they are still there (needs bpftool).
 
-use std::{collections::BTreeSet, fs, process::Command, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -21,6 +26,23 @@ pub fn of(pid: u32) -> Result<BTreeSet<u32>> {
     let texts = fs::read_dir(&folder).context(folder)?.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
     let id = |text: String| text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok());
     Ok(texts.filter_map(id).collect())
+}
+
+/// Time and runs of all programs that a process holds, nanoseconds; counted only while the kernel's statistics are on
+/// (`kernel.bpf_stats_enabled`). 0 for what cannot be read.
+pub fn time(pid: u32) -> (u64, u64) {
+    let mut programs: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten() {
+        let text = fs::read_to_string(entry.path()).unwrap_or_default();
+        let value = |name: &str| -> Option<u64> {
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
+        };
+        // A link's fdinfo names its program too, but has no times.
+        if let (Some(id), Some(time), Some(runs)) = (value("prog_id"), value("run_time_ns"), value("run_cnt")) {
+            programs.insert(id, (time, runs));
+        }
+    }
+    programs.values().fold((0, 0), |(time, runs), (t, r)| (time + t, runs + r))
 }
 
 /// Whether a program is in the kernel.

@@ -5,7 +5,8 @@
 //!
 //! `process` one guarded child · `collector`, `telemetry` the receiver and what it wrote, `certificates` for it · `spantap`, `admin` the programs under
 //! test · `place`, `credentials` the same under chosen users, and what the kernel says of them · `servers` subjects that know
-//! nothing of tracing, `certificate` for those that speak TLS · `namespaces` several hosts on one · `kernel_programs` what is loaded · `containers` an engine and a
+//! nothing of tracing, `certificate` for those that speak TLS · `namespaces` several hosts on one · `kernel_programs` what is loaded and what it takes, `sockmap` programs of others, `setting` of the kernel,
+//! `watcher` an agent and its forwarder with one hook set · `containers` an engine and a
 //! compose project · `script`, `play`,
 //! `pair` byte-exact exchanges between two subjects · `expect` what must come of them, `https` the same over TLS · `suite` cases as named tests,
 //! skipped loudly · `relays` programs that ask each other, `loops` their links, judged by paths · `bench`, `sink` what Spantap costs.
@@ -36,7 +37,10 @@ pub mod python_environment;
 pub mod relays;
 pub mod script;
 pub mod servers;
+pub mod setting;
 pub mod sink;
+pub mod sockmap;
 pub mod spantap;
 pub mod suite;
 pub mod telemetry;
+pub mod watcher;

@@ -59,8 +59,17 @@ impl Process {
         self.read("err")
     }
 
+    /// The file of what it prints on standard output.
+    pub fn output_file(&self) -> PathBuf {
+        self.file("out")
+    }
+
+    fn file(&self, end: &str) -> PathBuf {
+        self.folder.join(format!("{}.{end}", self.name))
+    }
+
     fn read(&self, end: &str) -> String {
-        let bytes = std::fs::read(self.folder.join(format!("{}.{end}", self.name))).unwrap_or_default();
+        let bytes = std::fs::read(self.file(end)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 

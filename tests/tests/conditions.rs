@@ -3,12 +3,13 @@
 
 use std::{fs, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use spantap_tests::{
     host,
     place::{Place, observed},
     process::Process,
     servers::Server,
+    setting::{self, Setting},
     suite::Suite,
 };
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let lacks = [host::lacks_root_and_btf()].into_iter().chain(programs);
     Suite::new("conditions", lacks, || Ok(()))
         .case("kernel_that_lets_few_measure_and_shows_no_addresses", |()| strict_settings())
+        .case("kernel_that_lets_only_the_privileged_use_bpf", |()| privileged_bpf())
         .case("nothing_mounted_that_tracing_tools_use", |()| works(&NO_MOUNTS, ""))
         .case("pid_namespace_of_its_own", |()| own_namespace())
         .case("types_from_a_file", |()| types_from_a_file())
@@ -41,29 +43,6 @@ fn main() -> ExitCode {
         .case("no_types_and_no_file", |()| no_types())
         .case("file_of_types_that_will_not_do", |()| bad_types())
         .run()
-}
-
-/// A setting of the kernel that is put back.
-struct Setting {
-    path: String,
-    before: String,
-}
-
-impl Setting {
-    fn set(name: &str, value: &str) -> Result<Self> {
-        let path = format!("/proc/sys/{}", name.replace('.', "/"));
-        let before = fs::read_to_string(&path).context(path.clone())?;
-        fs::write(&path, value).with_context(|| format!("{path} to {value}"))?;
-        Ok(Self { path, before })
-    }
-}
-
-impl Drop for Setting {
-    fn drop(&mut self) {
-        if let Err(error) = fs::write(&self.path, &self.before) {
-            eprintln!("{} cannot be put back to {}: {error}", self.path, self.before);
-        }
-    }
 }
 
 /// An agent that is started so observes.
@@ -83,6 +62,14 @@ fn start(place: &Place, before: &[&str]) -> Result<(Process, Process)> {
 fn strict_settings() -> Result<()> {
     let _paranoid = Setting::set("kernel.perf_event_paranoid", "3")?;
     let _addresses = Setting::set("kernel.kptr_restrict", "2")?;
+    works(&[], "")
+}
+
+/// 1 means the same as 2 for who has the privilege, but can be changed by nobody until the next start: here it is tried only where it is set.
+fn privileged_bpf() -> Result<()> {
+    const UNPRIVILEGED: &str = "kernel.unprivileged_bpf_disabled";
+    let _disabled = if setting::read(UNPRIVILEGED)? == "1" { None } else { Some(Setting::set(UNPRIVILEGED, "2")?) };
+    ensure!(setting::read(UNPRIVILEGED)? != "0", "bpf(2) is for everybody");
     works(&[], "")
 }
 

@@ -3,33 +3,44 @@
 #![allow(missing_docs)]
 
 use std::{
-    collections::BTreeMap,
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     process::ExitCode,
     thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use spantap_tests::{
-    admin, host, load,
-    place::{LIMIT, Place, observed},
-    process::Process,
+    admin, host, kernel_programs, load,
+    place::LIMIT,
+    setting::Setting,
+    sockmap::{self, Sockmap},
     suite::{Suite, say_skip},
+    watcher::{Told, Watcher},
 };
 
-const FORWARDER: [&str; 7] = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--"];
-/// What differs from one agent to another: times, and numbers that are made up.
-const OWN: [&str; 5] = ["time", "duration_seconds", "queue_seconds", "trace_id", "span_id"];
+/// Requests of a load between two looks whether all of it was told.
+const PIECE: u64 = 1_000;
+/// Connections of a load.
+const CONNECTIONS: u64 = 16;
 /// Threads that wait in a receive.
 const WAITING: usize = 64;
 
 fn main() -> ExitCode {
     let lacks = [host::lacks_root_and_btf(), host::lacks("setpriv")];
+    let groups = sockmap::lacks_groups();
     Suite::new("differential", lacks, World::start)
         .case("each_set_tells_the_same_of_a_load", |world| world.compare(load_of(requests())))
         .case("each_set_tells_the_same_of_64_threads_that_wait", |world| world.compare((WAITING as u64, waiting)))
+        .case_unless(groups.clone(), "each_set_tells_the_same_with_a_program_on_the_sockets", |world| {
+            world.compare_with_sockmap(load_of(requests()))
+        })
+        .case_unless(groups, "each_set_tells_the_same_of_64_threads_with_a_program_on_the_sockets", |world| {
+            world.compare_with_sockmap((WAITING as u64, waiting))
+        })
+        .case("cost_of_sets_that_tell_all", World::cost)
         .run()
 }
 
@@ -37,16 +48,31 @@ fn requests() -> u64 {
     std::env::var("REQUESTS").ok().and_then(|number| number.parse().ok()).unwrap_or(5_000)
 }
 
-/// A line of the console.
-type Fields = serde_json::Map<String, serde_json::Value>;
-type Traffic = (u64, fn(u16, u64) -> Result<()>);
+type Traffic = (u64, fn(u16, u64, &mut [Watcher]) -> Result<()>);
 
 fn load_of(requests: u64) -> Traffic {
-    (requests, |port, requests| load::make(port, "/d/{n}", requests, 16))
+    (requests, in_pieces)
+}
+
+/// As fast as they can be made, in pieces that are told before the next one.
+fn in_pieces(port: u16, requests: u64, watchers: &mut [Watcher]) -> Result<()> {
+    timed(port, requests, watchers).map(drop)
+}
+
+/// The same; how many requests a second were made, without the time in between.
+fn timed(port: u16, requests: u64, watchers: &mut [Watcher]) -> Result<f64> {
+    let mut took = Duration::ZERO;
+    for piece in 0..requests.div_ceil(PIECE) {
+        let begun = Instant::now();
+        load::make(port, &format!("/d/{piece}/{{n}}"), PIECE.min(requests - piece * PIECE), CONNECTIONS)?;
+        took += begun.elapsed();
+        watchers.iter_mut().try_for_each(|watcher| watcher.catch_up(port))?;
+    }
+    Ok(requests as f64 / took.as_secs_f64())
 }
 
 /// Every connection is open, and the thread at its other end waits in a receive, before the first request is made.
-fn waiting(port: u16, connections: u64) -> Result<()> {
+fn waiting(port: u16, connections: u64, watchers: &mut [Watcher]) -> Result<()> {
     let open = (0..connections).map(|_| TcpStream::connect(("127.0.0.1", port)));
     let open = open.collect::<std::io::Result<Vec<_>>>()?;
     host::wait_for("the threads that wait", LIMIT, || (receiving().ok()? >= open.len()).then_some(()))?;
@@ -61,7 +87,8 @@ fn waiting(port: u16, connections: u64) -> Result<()> {
         })
     });
     let threads: Vec<_> = threads.collect();
-    threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| bail!("a thread panicked")))
+    threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| bail!("a thread panicked")))?;
+    watchers.iter_mut().try_for_each(|watcher| watcher.catch_up(port))
 }
 
 /// How many threads of this process are in recvfrom(2), by `/proc/self/task/ID/syscall` (proc(5)): 45 on x86-64.
@@ -73,6 +100,8 @@ fn receiving() -> Result<usize> {
 
 /// Answers each request with a body as long as its number says, until the other end closes.
 fn answer(mut stream: TcpStream) -> std::io::Result<()> {
+    // A body is not to wait for the acknowledgement of its head, 40 ms.
+    stream.set_nodelay(true)?;
     let mut head = Vec::new();
     let mut piece = [0; 4096];
     loop {
@@ -111,21 +140,6 @@ impl spantap_tests::suite::World for World {
     }
 }
 
-/// An agent and its forwarder.
-struct Watcher {
-    set: &'static str,
-    forwarder: Process,
-    agent: Process,
-    _place: Place,
-}
-
-/// What a watcher told.
-struct Told {
-    set: &'static str,
-    exchanges: BTreeMap<String, u64>,
-    lost: admin::Losses,
-}
-
 impl World {
     fn start() -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", host::free_port()?))?;
@@ -159,25 +173,79 @@ impl World {
             for set in pair {
                 watchers.push(Watcher::start(self.port, set)?.map_err(anyhow::Error::msg)?);
             }
-            traffic(self.port, requests)?;
+            traffic(self.port, requests, &mut watchers)?;
             let told: Result<Vec<Told>> = watchers.into_iter().map(Watcher::told).collect();
             judge(requests, &told?)?;
         }
         Ok(())
     }
+
+    /// The same, while both ends of each connection are in a table of somebody else's, whose program sees all that is sent.
+    fn compare_with_sockmap(&mut self, traffic: Traffic) -> Result<()> {
+        let sockmap = Sockmap::start(self.port)?;
+        self.compare(traffic)?;
+        let (seen, pairs) = (sockmap.seen()?, self.sets.windows(2).count() as u64);
+        eprintln!("in the table: {} sockets, {} sends", seen.sockets, seen.sends);
+        // Each request and each answer is a send, most answers are two.
+        ensure!(seen.sockets > 0 && seen.sends >= 2 * traffic.0 * pairs, "it was not on all sockets: {seen:?}");
+        Ok(())
+    }
+
+    /// Prints what each set takes: requests without and with it in turns, then the time of its programs by the kernel's statistics.
+    fn cost(&mut self) -> Result<()> {
+        const ROUNDS: u64 = 3;
+        let (requests, port) = (requests(), self.port);
+        let mut sets = self.sets.clone();
+        sets.dedup();
+        for set in sets {
+            let mut ratios = Vec::new();
+            for _ in 0..ROUNDS {
+                let without = timed(port, requests, &mut [])?;
+                let mut watchers = [Watcher::start(port, set)?.map_err(anyhow::Error::msg)?];
+                let with = timed(port, requests, &mut watchers)?;
+                watchers.into_iter().try_for_each(|watcher| all_told(requests, &watcher.told()?))?;
+                eprintln!("{set}: {without:.0} requests a second without, {with:.0} with");
+                ratios.push(with / without);
+            }
+            ratios.sort_by(f64::total_cmp);
+            let _counted = Setting::set("kernel.bpf_stats_enabled", "1")?;
+            let mut watchers = [Watcher::start(port, set)?.map_err(anyhow::Error::msg)?];
+            let agent = watchers.first().map_or(0, Watcher::agent);
+            let (time_before, runs_before) = kernel_programs::time(agent);
+            in_pieces(port, requests, &mut watchers)?;
+            let (time, runs) = kernel_programs::time(agent);
+            let each = |now: u64, before: u64| now.saturating_sub(before) as f64 / requests as f64;
+            eprintln!(
+                "{set}: ratio {:.2} ({:.2} to {:.2}), {:.0} ns of programs a request in {:.1} runs",
+                ratios.get(ratios.len() / 2).copied().unwrap_or_default(),
+                ratios.first().copied().unwrap_or_default(),
+                ratios.last().copied().unwrap_or_default(),
+                each(time, time_before),
+                each(runs, runs_before)
+            );
+            // Two sends, two receives.
+            ensure!(runs - runs_before >= 4 * requests, "{set}: {} runs for {requests} requests", runs - runs_before);
+            watchers.into_iter().try_for_each(|watcher| all_told(requests, &watcher.told()?))?;
+        }
+        Ok(())
+    }
 }
 
+/// Every exchange of these requests was told once, or counted as lost.
+fn all_told(requests: u64, Told { set, exchanges, orphans, lost }: &Told) -> Result<()> {
+    let (all, counted) = (exchanges.values().map(|exchange| exchange.times).sum::<u64>(), admin::exchanges(lost));
+    eprintln!("{set}: {requests} requests, {all} exchanges of both sides, {counted} counted as lost: {lost:?}");
+    // Nothing descends from what is nowhere to be found, but from what was lost.
+    ensure!(*orphans <= counted, "{set}: {orphans} exchanges whose parent was not told, {counted} lost: {lost:?}");
+    ensure!(all + counted == 2 * requests, "{set}: {all} exchanges of {requests} requests, {counted} lost: {lost:?}");
+    let twice = exchanges.iter().find(|(_, exchange)| exchange.times > 1);
+    ensure!(twice.is_none(), "{set}: told twice: {twice:?}");
+    Ok(())
+}
+
+/// Each told all, and what they told differs in no more than what was lost, and in links that are missing.
 fn judge(requests: u64, told: &[Told]) -> Result<()> {
-    for Told { set, exchanges, lost } in told {
-        let (all, counted) = (exchanges.values().sum::<u64>(), admin::exchanges(lost));
-        eprintln!("{set}: {requests} requests, {all} exchanges of both sides, {counted} counted as lost: {lost:?}");
-        ensure!(
-            all + counted == 2 * requests,
-            "{set}: {all} exchanges of {requests} requests, {counted} lost: {lost:?}"
-        );
-        let twice = exchanges.iter().find(|(_, times)| **times > 1);
-        ensure!(twice.is_none(), "{set}: told twice: {twice:?}");
-    }
+    told.iter().try_for_each(|told| all_told(requests, told))?;
     let [one, other] = told else { bail!("{} watchers", told.len()) };
     let may_differ = admin::exchanges(&one.lost) + admin::exchanges(&other.lost);
     let only = |here: &Told, there: &Told| {
@@ -192,60 +260,19 @@ fn judge(requests: u64, told: &[Told]) -> Result<()> {
         other.set,
         there.get(..there.len().min(3))
     );
-    Ok(())
-}
-
-impl Watcher {
-    /// The inner error: this hook set cannot be had here.
-    fn start(port: u16, set: &'static str) -> Result<Result<Self, String>> {
-        let place = Place::new(port, &format!("  hooks: {set}\n  tls: \"off\"\n"))?;
-        let forwarder = place.start_until(&FORWARDER, "spantap", &["forward"], "waiting for the agent")?;
-        let mut agent = place.start(&[], "spantap-agent", &[])?;
-        host::wait_for("the agent's start", LIMIT, || {
-            (agent.log().contains("streaming to the forwarder") || !agent.is_running()).then_some(())
-        })?;
-        if !agent.is_running() {
-            let log = agent.log();
-            return Ok(Err(log.lines().last().unwrap_or("it ended").to_owned()));
-        }
-        let mut watcher = Self { set, forwarder, agent, _place: place };
-        observed(&mut watcher.forwarder, port, "/ready").with_context(|| watcher.agent.tail())?;
-        Ok(Ok(watcher))
-    }
-
-    fn stop(&mut self) -> Result<()> {
-        for process in [&mut self.agent, &mut self.forwarder] {
-            let ended = process.stop(LIMIT)?;
-            ensure!(ended.code() == Some(0), "ended with {ended}\n{}", process.tail());
-        }
-        Ok(())
-    }
-
-    fn told(mut self) -> Result<Told> {
-        // What was observed last is printed within its tick.
-        self.stop()?;
-        let books = admin::summary(&self.forwarder.log()).context("no summary")?;
-        ensure!(books.adds_up, "{}: the books do not add up: {books:?}", self.set);
-        let lines = self.forwarder.output().lines().map(serde_json::from_str).collect::<Result<Vec<Fields>, _>>()?;
-        let text = |fields: &Fields, name: &str| Some(fields.get(name)?.as_str()?.to_owned());
-        // A parent's number is made up as well: who it is counts.
-        let names: BTreeMap<String, String> = lines
-            .iter()
-            .filter_map(|line| {
-                Some((text(line, "span_id")?, format!("{} {}", text(line, "side")?, text(line, "path")?)))
-            })
-            .collect();
-        let mut exchanges = BTreeMap::new();
-        for mut fields in lines {
-            if text(&fields, "path").is_some_and(|path| path.starts_with("/d/")) {
-                if let Some(parent) = text(&fields, "parent_span_id") {
-                    let name = names.get(&parent).with_context(|| format!("a parent that was not told: {fields:?}"))?;
-                    fields.insert("parent_span_id".to_owned(), name.clone().into());
-                }
-                OWN.iter().for_each(|own| drop(fields.remove(*own)));
-                *exchanges.entry(serde_json::to_string(&fields)?).or_default() += 1;
+    // A link may be missing: whoever sent the request was held up before that was recorded, for longer than is waited. None is wrong.
+    let (mut both, mut missing) = (0, 0);
+    for (told, exchange) in &one.exchanges {
+        match (&exchange.parent, other.exchanges.get(told).map(|other| &other.parent)) {
+            (Some(here), Some(Some(there))) => {
+                ensure!(here == there, "{told}: {here} for {}, {there} for {}", one.set, other.set);
+                both += 1;
             }
+            (Some(_), Some(None)) | (None, Some(Some(_))) => missing += 1,
+            _ => {}
         }
-        Ok(Told { set: self.set, exchanges, lost: books.losses })
     }
+    eprintln!("{both} exchanges descend from the same for both, {missing} for one of them alone");
+    ensure!(both > 0, "nothing descends from anything");
+    Ok(())
 }

@@ -1,8 +1,6 @@
-//! Readings from `/proc`: CPU time, memory, time of BPF programs.
+//! Readings from `/proc`: CPU time, memory.
 //!
 //! In: process ids. Out: numbers; 0 for what cannot be read.
-
-use std::collections::HashMap;
 
 /// Kernel and user time of a process so far, microseconds. The clock ticks at 100 Hz on every Linux that people see.
 pub(super) fn cpu_us(pid: u32) -> u64 {
@@ -56,39 +54,4 @@ pub(super) fn memory(pid: u32) -> Memory {
         }
     }
     Memory { peak, ring }
-}
-
-/// Time and runs of all BPF programs that a process holds, nanoseconds; counted only while the kernel's statistics are on.
-pub(super) fn bpf(pid: u32) -> (u64, u64) {
-    let mut programs: HashMap<u64, (u64, u64)> = HashMap::new();
-    for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten() {
-        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
-        let value = |name: &str| -> Option<u64> {
-            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
-        };
-        // A link's fdinfo names its program too, but has no times.
-        if let (Some(id), Some(time), Some(runs)) = (value("prog_id"), value("run_time_ns"), value("run_cnt")) {
-            programs.insert(id, (time, runs));
-        }
-    }
-    programs.values().fold((0, 0), |(time, runs), (t, r)| (time + t, runs + r))
-}
-
-/// Turns the kernel's BPF statistics on until dropped.
-#[derive(Debug)]
-pub(super) struct BpfStatistics;
-
-const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
-
-impl BpfStatistics {
-    /// `None` where the kernel does not allow it.
-    pub(super) fn on() -> Option<Self> {
-        std::fs::write(STATISTICS, "1").ok().map(|()| Self)
-    }
-}
-
-impl Drop for BpfStatistics {
-    fn drop(&mut self) {
-        let _ = std::fs::write(STATISTICS, "0");
-    }
 }

@@ -10,10 +10,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::measure::{self, BpfStatistics, Memory};
+use super::measure::{self, Memory};
 use crate::{
     admin::{self, Losses},
-    host, http,
+    host, http, kernel_programs,
+    setting::Setting,
     sink::Counts,
     spantap::{Setup, Spantap},
 };
@@ -105,14 +106,14 @@ impl Scene {
         let sink = Sink::start()?;
         let spantap = self.observe(&sink, signals)?;
         self.wait_observed(&spantap)?;
-        let statistics = if bpf { BpfStatistics::on() } else { None };
+        let statistics = if bpf { Setting::set("kernel.bpf_stats_enabled", "1").ok() } else { None };
         sink.ask("/reset")?;
         let (agent, forwarder) = (spantap.agent_pid()?, spantap.forwarder_pid());
         let cpu = || [agent, forwarder, sink.child.id()].map(measure::cpu_us);
         let (first, losses, exchanges) = (self.requests()?, spantap.losses()?, server_exchanges(&spantap)?);
         let at_start = measure::memory(agent);
         [agent, forwarder].into_iter().for_each(measure::forget_peak);
-        let (cpu_before, bpf_before) = (cpu(), measure::bpf(agent));
+        let (cpu_before, bpf_before) = (cpu(), kernel_programs::time(agent));
         let load = self.load(seconds)?;
         let requests = self.made(first, &load)?;
         // Both questions for nginx's count lie after the reset.
@@ -132,7 +133,7 @@ impl Scene {
             last = now;
             (now >= due || unchanged == 5).then_some(())
         });
-        let (cpu_after, bpf_after) = (cpu(), measure::bpf(agent));
+        let (cpu_after, bpf_after) = (cpu(), kernel_programs::time(agent));
         let per_request = |at: usize| -> f64 {
             let of = |readings: &[u64; 3]| readings.get(at).copied().unwrap_or_default();
             of(&cpu_after).saturating_sub(of(&cpu_before)) as f64 / requests as f64
