@@ -13,6 +13,8 @@ use std::{
 const INITIAL_PID_NAMESPACE: &[u8] = b"pid:[4026531836]";
 
 const PAGE: usize = 4096;
+/// Bytes of a memory map that are read: some 10,000 mappings.
+const MAX_MAPS: u64 = 1 << 20;
 
 /// Why something below `/proc` could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +76,11 @@ impl ProcFs {
         let mut bytes = Vec::with_capacity(usize::try_from(limit).unwrap_or(PAGE).min(PAGE));
         self.open(pid, name)?.take(limit).read_to_end(&mut bytes)?;
         Ok(bytes)
+    }
+
+    /// What the process `pid` maps, as far as it is read.
+    pub(crate) fn maps(&self, pid: u32) -> Result<Vec<u8>, ReadError> {
+        self.read(pid, "maps", MAX_MAPS)
     }
 
     /// What one read of `name` of the process `pid` gives, at most `limit` bytes: of a file that the kernel writes line by

@@ -16,8 +16,6 @@ use spantap_doctor::{Check, Group};
 use super::{executables, processes::bounded};
 use crate::discovery::{ProcFs, Process};
 
-/// Bytes of a memory map that are read.
-const MAX_MAPS: u64 = 1 << 20;
 /// Bytes of an executable that are looked through: Node's has 120 MB.
 const MAX_EXECUTABLE: u64 = 192 << 20;
 const CHUNK: usize = 1 << 20;
@@ -80,7 +78,7 @@ pub(crate) fn may_be_read(library: &str) -> bool {
 
 /// `None` if it could not be looked at.
 pub(crate) fn libraries_of(procfs: &ProcFs, pid: u32, deadline: Instant) -> Option<BTreeSet<&'static str>> {
-    let maps = procfs.read(pid, "maps", MAX_MAPS).ok()?;
+    let maps = procfs.maps(pid).ok()?;
     let mapped = mapped(&maps);
     if !mapped.is_empty() {
         return Some(mapped);

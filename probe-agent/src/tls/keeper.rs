@@ -37,7 +37,6 @@ use crate::discovery::ProcFs;
 
 /// What is known of an unread process's libraries is looked up again after so long.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-const MAX_MAPS: u64 = 1 << 20;
 const MAX_LIBRARIES: usize = 256;
 const LIBRARIES_OF_PROCESS: usize = 8;
 const MAX_EXECUTABLES: usize = 4096;
@@ -161,7 +160,7 @@ impl Keeper {
             }
             (Later::Process { pid }, Some(helper)) => {
                 if let Some(watched) = self.processes.get(pid)
-                    && let Ok(maps) = self.procfs.read(pid, "maps", MAX_MAPS)
+                    && let Ok(maps) = self.procfs.maps(pid)
                 {
                     self.links.look((&self.procfs, helper), pid, &watched.executable, &maps);
                 }
@@ -176,7 +175,7 @@ impl Keeper {
             return;
         }
         // A process that ends meanwhile is no news.
-        let Ok(maps) = self.procfs.read(pid, "maps", MAX_MAPS) else { return };
+        let Ok(maps) = self.procfs.maps(pid) else { return };
         for mapped in mapped::libraries(&maps, LIBRARIES_OF_PROCESS) {
             let name = String::from_utf8_lossy(&mapped.path).into_owned();
             let procfs = self.procfs.clone();

@@ -34,8 +34,6 @@ const FIRST: u32 = 1 << 30;
 pub(super) const RUNTIME: &str = "CPython";
 const STRIPPED: &str =
     "its _asyncio has no symbol call_soon: servers with a task for each connection (aiohttp) are not linked";
-/// Bytes of a memory map that are read.
-const MAX_MAPS: u64 = 1 << 20;
 const BUFFERS: &str = "__pyx_f_6uvloop_4loop_8UVStream__buffer_write";
 const WRITES: &str = "__pyx_f_6uvloop_4loop_8UVStream__exec_write";
 
@@ -57,7 +55,7 @@ struct Attached {
 
 /// Whether requests of this process are linked, or why not; `None`: it has no CPython with asyncio.
 pub(super) fn linkable(procfs: &ProcFs, pid: u32) -> Result<Option<Result<(), String>>, ReadError> {
-    let maps = procfs.read(pid, "maps", MAX_MAPS)?;
+    let maps = procfs.maps(pid)?;
     let mapped = mapped::python(&maps, FILES_OF_PROCESS);
     let is = |begin: &'static [u8]| mapped.iter().filter(move |mapped| mapped.name().starts_with(begin));
     let open = |mapped: &Mapped| library::open_mapped(procfs, pid, mapped).ok();
