@@ -27,6 +27,8 @@ def ask(path):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # The body is not to wait for the acknowledgement of its head, 40 ms.
+    disable_nagle_algorithm = True
 
     def do_GET(self):
         if pause:
