@@ -175,7 +175,7 @@ static __always_inline void node_serves(const struct node_thread *thread, __u32 
 					struct node_request *serves)
 {
 	bool is_older = fields->executed <= thread->flow_counter, known;
-	struct node_id id, trigger;
+	struct node_id id = {}, trigger = {};
 
 	serves->socket = 0;
 	serves->began = 0;
