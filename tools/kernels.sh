@@ -219,7 +219,7 @@ done
 for processor in $processors; do make_guest "$processor"; done
 
 status=0 rows=() columns=() SECONDS=0
-declare -A outcome=()
+declare -A outcome=() verified=()
 for entry in "${wanted[@]}"; do
     IFS=: read -r kernel hooks parameter <<<"$entry"
     hooks=${hooks:-${sets[$kernel]}}
@@ -252,7 +252,11 @@ for entry in "${wanted[@]}"; do
         while read -r name how; do
             outcome["$name|$column"]=$how
         done < <(sed -nE 's/^test +([^ ]+) +\.\.\. (ok|FAILED|ignored)$/\1 \2/p' <<<"$part")
-        instructions=$(sed -n 's/.*; \([0-9]*\) instructions verified.*/\1/p' <<<"$part" | awk '{s += $1} END {print s ? s : "-"}')
+        sum=0
+        while read -r name instructions; do
+            verified["$name|$column"]=$instructions
+            sum=$((sum + instructions))
+        done < <(sed -nE 's/.* programs\.([a-z0-9_]+) .*; ([0-9]+) instructions verified.*/\1 \2/p' <<<"$part")
         left=$(sed -n 's/^== left //p' <<<"$part")
         code=$(sed -nE "s/^== end $set ([0-9]+) after .*/\1/p" <<<"$part")
         repeated=$(grep -ac '^again: ' <<<"$part" || true)
@@ -277,20 +281,26 @@ for entry in "${wanted[@]}"; do
             status=1
             [[ ${KEEP:-} ]] || tail -n 60 "$result.text" "$work/console-$kernel" >&2
         fi
-        rows+=("$kernel|${release:--}|${taken:-$set}${parameter:+:$parameter}|$passed|$instructions|$seconds|$verdict")
+        rows+=("$kernel|${release:--}|${taken:-$set}${parameter:+:$parameter}|$passed|${sum/#0/-}|$seconds|$verdict")
     done
 done
-printf '%-34s' case
-printf ' %-20s' "${columns[@]}"
-echo
-for name in $(printf '%s\n' "${!outcome[@]}" | cut -d'|' -f1 | sort -u); do
-    printf '%-34s' "$name"
-    for column in "${columns[@]}"; do
-        printf ' %-20s' "${outcome["$name|$column"]:--}"
+# A line for each name, a column for each kernel and hook set.
+table() { # title, name of an array by name and column
+    local -n cells=$2
+    printf '%-34s' "$1"
+    printf ' %-20s' "${columns[@]}"
+    echo
+    for name in $(printf '%s\n' "${!cells[@]}" | cut -d'|' -f1 | sort -u); do
+        printf '%-34s' "$name"
+        for column in "${columns[@]}"; do
+            printf ' %-20s' "${cells["$name|$column"]:--}"
+        done
+        echo
     done
     echo
-done
-echo
+}
+table case outcome
+table 'instructions verified' verified
 printf '%-6s %-28s %-15s %6s %13s %8s  %s\n' kernel release hooks passed instructions seconds verdict
 for row in "${rows[@]}"; do
     IFS='|' read -r a b c d e f g <<<"$row"

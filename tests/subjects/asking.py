@@ -1,8 +1,9 @@
 """Requests of all shapes, byte by byte, and who receives them: to see what is changed on the way.
 
-As `target FOLDER PORT`: writes down what arrives on each connection, FOLDER/PEERPORT.got, and answers what looks like a request.
-As `asking PORT FOLDER ROUNDS [wait]`: writes down what it sends, FOLDER/OWNPORT.sent, after a line with the shape's name and the numbers of
+As `target FOLDER PORT`: writes down what arrives on each connection, FOLDER/PEERPORT-N.got, and answers what looks like a request.
+As `asking PORT FOLDER ROUNDS [wait]`: writes down what it sends, FOLDER/OWNPORT-N.sent, after a line with the shape's name and the numbers of
 targets of its requests that have to be given a field. With `wait` it begins when there is a file FOLDER/begin.
+N counts connections from that port: the kernel gives ports again.
 """
 import os
 import random
@@ -14,6 +15,15 @@ import time
 
 HEAD = b"GET /body HTTP/1.1\r\nHost: inside\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+uses = {}
+uses_lock = threading.Lock()
+
+
+def name_of(port):
+    """PORT-N of another connection from this port."""
+    with uses_lock:
+        uses[port] = uses.get(port, 0) + 1
+        return f"{port}-{uses[port]}"
 
 
 def target(folder, port):
@@ -24,7 +34,7 @@ def target(folder, port):
     print("listening", flush=True)
     while True:
         connection, (_, peer) = listener.accept()
-        threading.Thread(target=record, args=(folder, connection, peer), daemon=True).start()
+        threading.Thread(target=record, args=(folder, connection, name_of(peer)), daemon=True).start()
 
 
 def record(folder, connection, peer):
@@ -48,7 +58,8 @@ class Asking:
         self.folder, self.name, self.added, self.sent, self.count = folder, name, [], b"", 0
         # With a limit of time Python's sockets do not block.
         self.socket = socket.create_connection(("127.0.0.1", port), timeout)
-        self.own = self.socket.getsockname()[1]
+        self.port = self.socket.getsockname()[1]
+        self.own = name_of(self.port)
 
     def write(self, data):
         """One call."""
@@ -62,7 +73,7 @@ class Asking:
 
     def request(self, added, fields=b"", body=b"", method=b"GET", version=b"HTTP/1.1", pieces=None, extra=b""):
         self.count += 1
-        target = b"/%s/ask/%d/%d" % (self.name.encode(), self.own, self.count)
+        target = b"/%s/ask/%s/%d" % (self.name.encode(), self.own.encode(), self.count)
         if added:
             self.added.append(target.decode())
         data = method + b" " + target + b" " + version + b"\r\nHost: asking\r\n" + fields + b"\r\n" + body + extra
@@ -199,12 +210,12 @@ def doubtful(a):
         b"Content-Length: 3\r\nContent-Length: 3\r\n", b"Content-Length : 3\r\n", b"Content-Length: 3, 3\r\n", b"Content-Length: +3\r\n",
         b"X: a\r\n folded\r\n", b"X: a\nY: b\r\n", b"no colon\r\n", b"X: \0\r\n", b": a\r\n", b"Content-Length:\r\n", b"X: a\rY: b\r\n",
     ]
-    a.request(False, shapes[a.own % len(shapes)])
+    a.request(False, shapes[a.port % len(shapes)])
     a.write(HEAD)
 
 
 def versions(a):
-    a.request(False, version=[b"HTTP/1.0", b"HTTP/2.0", b"HTTP/1.2", b"http/1.1", b"RTSP/1.0", b"HTTP/1.1 "][a.own % 6])
+    a.request(False, version=[b"HTTP/1.0", b"HTTP/2.0", b"HTTP/1.2", b"http/1.1", b"RTSP/1.0", b"HTTP/1.1 "][a.port % 6])
     a.write(HEAD)
 
 
@@ -243,7 +254,7 @@ def hurried(a):
     a.socket.setblocking(False)
     for _ in range(3):
         body = HEAD * 10000
-        data = b"POST /hurried/%d HTTP/1.1\r\n" % a.own + length(body) + b"\r\n" + body
+        data = b"POST /hurried/%d HTTP/1.1\r\n" % a.port + length(body) + b"\r\n" + body
         a.sent += data
         while data:
             try:

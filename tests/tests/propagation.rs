@@ -1,6 +1,7 @@
 //! `traceparent` put into requests: only when asked, only into what is surely the head of one, once, and nothing else changed.
 //!
 //! A program that is observed asks in all shapes and writes down what it sent; one that is not writes down what arrived.
+//! `ROUNDS=2200 cargo test -p spantap-tests --test propagation only_the -- --nocapture` for more of them, and how many there were.
 #![allow(missing_docs)]
 
 use std::{
@@ -151,9 +152,41 @@ fn is_field(bytes: &[u8]) -> bool {
     field.starts_with(b"traceparent: 00-") && field.ends_with(b"\r\n")
 }
 
+/// Rounds of all shapes between two looks at what became of them.
+const PIECE: u32 = 50;
+
 fn all_shapes(world: &mut Observed) -> Result<()> {
-    let service = "propagation-on";
-    let played = play(world, service, 3)?;
+    let rounds: u32 = std::env::var("ROUNDS").ok().and_then(|number| number.parse().ok()).unwrap_or(3);
+    let (mut connections, mut requests, mut added) = (0, 0, 0);
+    for piece in 0..rounds.div_ceil(PIECE) {
+        let rounds = PIECE.min(rounds - piece * PIECE);
+        let (played, given) = shapes(world, &format!("propagation-on-{piece}"), rounds)?;
+        connections += played.len();
+        requests += played.iter().map(|connection| count_of(b"\r\nHost: asking\r\n", &connection.sent)).sum::<usize>();
+        added += given;
+    }
+    println!("{connections} connections compared byte by byte; {added} of {requests} requests were given a field");
+    let own = world.spantap()?.own_metrics()?;
+    let counted: HashMap<String, f64> = admin::samples(&own)
+        .into_iter()
+        .filter(|sample| sample.name == "spantap_agent_propagation")
+        .filter_map(|sample| Some((sample.labels.get("outcome")?.clone(), sample.value)))
+        .collect();
+    println!("{counted:?}");
+    for outcome in ["added", "present", "split", "pipelined", "too_large", "tunnel", "not_http", "endless"] {
+        ensure!(counted.get(outcome).is_some_and(|count| *count > 0.0), "{outcome} is not counted: {counted:?}");
+    }
+    ensure!(!counted.contains_key("failed") && !counted.contains_key("untold"), "{counted:?}");
+    Ok(())
+}
+
+fn count_of(what: &[u8], bytes: &[u8]) -> usize {
+    bytes.windows(what.len()).filter(|window| *window == what).count()
+}
+
+/// Plays, compares, and looks for the spans; the connections, and how many requests were given a field.
+fn shapes(world: &mut Observed, service: &str, rounds: u32) -> Result<(Vec<Connection>, usize)> {
+    let played = play(world, service, rounds)?;
     let (mut ids, mut shapes) = (HashMap::new(), BTreeMap::new());
     for connection in &played {
         let shape = &connection.shape;
@@ -168,8 +201,9 @@ fn all_shapes(world: &mut Observed) -> Result<()> {
             ensure!(ids.insert(span, (target, trace)).is_none(), "{shape}: one span id for two requests");
         }
     }
-    ensure!(played.len() >= 60, "{} connections", played.len());
-    ensure!(shapes.values().sum::<usize>() > 100 && shapes.get("plain") == Some(&30), "{shapes:?}");
+    let (all, times) = (shapes.values().sum::<usize>(), rounds as usize);
+    ensure!(played.len() >= 20 * times, "{} connections", played.len());
+    ensure!(all > 30 * times && shapes.get("plain") == Some(&(10 * times)), "{shapes:?}");
     let wanted: HashMap<&str, (&str, &str)> = ids
         .iter()
         .filter(|(_, (target, _))| target.starts_with("/plain/") || target.starts_with("/bodies/"))
@@ -192,17 +226,7 @@ fn all_shapes(world: &mut Observed) -> Result<()> {
         }
         Ok(())
     })?;
-    let own = world.spantap()?.own_metrics()?;
-    let counted: HashMap<String, f64> = admin::samples(&own)
-        .into_iter()
-        .filter(|sample| sample.name == "spantap_agent_propagation")
-        .filter_map(|sample| Some((sample.labels.get("outcome")?.clone(), sample.value)))
-        .collect();
-    for outcome in ["added", "present", "split", "pipelined", "too_large", "tunnel", "not_http", "endless"] {
-        ensure!(counted.get(outcome).is_some_and(|count| *count > 0.0), "{outcome} is not counted: {counted:?}");
-    }
-    ensure!(!counted.contains_key("failed") && !counted.contains_key("untold"), "{counted:?}");
-    Ok(())
+    Ok((played, all))
 }
 
 /// A program serves requests and makes one for each: those that came without a header are one tree with what goes on elsewhere; those
