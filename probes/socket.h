@@ -294,6 +294,7 @@ static __always_inline __u64 queued_for(struct tcp_sock *tp, __u64 now, struct c
 static __always_inline void describe_here(struct socket_event *event, struct task_struct *task, __u64 pid_tgid,
 					  struct socket_state *state, __u8 kind, __u64 time)
 {
+	COMPARE_HERE(event);
 	__builtin_memset(event, 0, sizeof(*event));
 	event->kind = kind;
 	event->pid = pid_tgid >> 32;
@@ -317,66 +318,75 @@ static __always_inline void describe(struct socket_event *event, struct task_str
 	describe_event(event, state, pid_tgid, kind, time);
 }
 
+/* Where the direction stood that has ended, and the other one. */
+static __always_inline void set_ended(struct scratch *scratch, const struct socket_state *state)
+{
+	if (scratch->event.kind == RECORD_LOCAL_CLOSED) {
+		scratch->event.offset = state->sent;
+		scratch->event.opposite_offset = state->received;
+	} else {
+		scratch->event.offset = state->received;
+		scratch->event.opposite_offset = state->sent;
+	}
+}
+
 /* A TLS record: change_cipher_spec to application_data, version 3.0 to 3.4, its length (RFC 8446 section 5.1). */
 static __always_inline bool begins_like_tls(const __u8 *head, __u32 length)
 {
 	return length >= 5 && head[0] >= 0x14 && head[0] <= 0x17 && head[1] == 3 && head[2] <= 4 && head[3] <= 0x41;
 }
 
-/* What capture() has to know of a call. */
-enum capturing {
-	CAPTURING_TURN = 1,   /* it begins a turn */
-	CAPTURING_SOCKET = 2, /* its bytes are a socket's, not plaintext of TLS */
-};
-
 /*
- * Copies what is due of the call's data and judges the socket at the start of a turn. Returns 1 if the socket turns out to speak
- * TLS: then the record is not for anybody.
+ * Copies what is due of the call's data and judges the socket at the start of a turn, which scratch->begins_turn says. Returns 1 if
+ * the socket turns out to speak TLS: then the record is not for anybody. `is_socket`: its bytes are a socket's, not plaintext of TLS.
  */
 static __always_inline int capture_here(struct socket_state *state, struct scratch *scratch, struct control *control,
-					const struct data *data, int capturing)
+					const struct data *data, __u8 kind, bool is_socket)
 {
-	bool begins_turn = capturing & CAPTURING_TURN;
 	struct socket_event *event = &scratch->event;
-	__u32 *captured = event->kind == RECORD_SEND ? &state->captured_sent : &state->captured_received;
+	__u32 *captured = kind == RECORD_SEND ? &state->captured_sent : &state->captured_received;
 	__u32 budget = control->head_bytes > *captured ? control->head_bytes - *captured : 0;
 	__u32 want;
 
+	if (!data->segments) {
+		event->flags |= FLAG_UNREADABLE;
+		return 0;
+	}
 	if (budget < GLANCE_BYTES)
 		budget = GLANCE_BYTES;
 	want = event->length < budget ? event->length : budget;
-	if (data->segments) {
-		if (copy_data_here(scratch, data, event->length, want)) {
-			event->flags |= FLAG_UNREADABLE;
-			count_loss(LOSS_HEAD_UNREADABLE);
-		} else if (begins_turn) {
-			if (capturing & CAPTURING_SOCKET && control->tls && state->mode == MODE_UNDECIDED &&
-			    begins_like_tls(scratch->head, event->head_length)) {
-				state->mode = MODE_TLS;
-				return 1;
-			}
-			*captured = event->head_length;
-			judge(state, scratch);
-		} else if (want < event->length && want < control->head_bytes &&
-			   begins_like_http(scratch->head, event->head_length)) {
-			/* Another message of the same turn: it is due its own head. */
-			want = event->length < control->head_bytes ? event->length : control->head_bytes;
-			event->tail_length = 0;
-			if (!copy_data(scratch, data, event->length, want))
-				*captured = event->head_length;
-		} else {
-			*captured += event->head_length;
-		}
-	} else {
+	if (copy_data_here(scratch, data, event->length, want)) {
 		event->flags |= FLAG_UNREADABLE;
+		count_loss(LOSS_HEAD_UNREADABLE);
+		return 0;
+	}
+	COMPARE_HERE(scratch);
+	want = scratch->walk.want;
+	if (scratch->begins_turn) {
+		if (is_socket && control->tls && state->mode == MODE_UNDECIDED &&
+		    begins_like_tls(scratch->head, event->head_length)) {
+			state->mode = MODE_TLS;
+			return 1;
+		}
+		*captured = event->head_length;
+		judge(state, scratch);
+	} else if (want < event->length && want < control->head_bytes &&
+		   begins_like_http(scratch->head, event->head_length)) {
+		/* Another message of the same turn: it is due its own head. */
+		want = event->length < control->head_bytes ? event->length : control->head_bytes;
+		event->tail_length = 0;
+		if (!copy_data(scratch, data, event->length, want))
+			*captured = event->head_length;
+	} else {
+		*captured += event->head_length;
 	}
 	return 0;
 }
 
 SHARED int capture(struct socket_state *state, struct scratch *scratch, struct control *control, const struct data *data,
-		   int capturing)
+		   int is_socket)
 {
-	return state && scratch && control && data ? capture_here(state, scratch, control, data, capturing) : 0;
+	return state && scratch && control && data ? capture_here(state, scratch, control, data, scratch->event.kind, is_socket) : 0;
 }
 
 #if defined(SPANTAP_TABLE) || !defined(LINKS_OF_RUNTIMES)
@@ -390,22 +400,26 @@ SHARED int capture(struct socket_state *state, struct scratch *scratch, struct c
 static __always_inline void capture_and_submit(struct sock *sk, struct socket_state *state, struct scratch *scratch,
 					       struct control *control, const struct data *data, bool begins_turn)
 {
-	if (!capture(state, scratch, control, data, (begins_turn ? CAPTURING_TURN : 0) | (sk ? CAPTURING_SOCKET : 0)))
+	scratch->begins_turn = begins_turn;
+	if (!capture(state, scratch, control, data, sk != NULL))
 		submit(sk, state, scratch, control, begins_turn);
 }
 
-/* The same of a socket, on the usual way. */
+/* The same of a socket, on the usual way; scratch->begins_turn says whether it begins a turn. */
 static __always_inline void capture_and_submit_here(struct sock *sk, struct socket_state *state, struct scratch *scratch,
-						    struct control *control, const struct data *data, bool begins_turn)
+						    struct control *control, const struct data *data, __u8 kind)
 {
-	if (capture_here(state, scratch, control, data, (begins_turn ? CAPTURING_TURN : 0) | CAPTURING_SOCKET))
+	COMPARE_HERE(scratch);
+	if (capture_here(state, scratch, control, data, kind, true))
 		return;
-	if (begins_turn && python_may_be(scratch->event.pid))
+	COMPARE_HERE(scratch);
+	if (scratch->begins_turn && python_may_be(scratch->event.pid))
 		python_turn(state, scratch);
-	if (scratch->event.flags & FLAG_PROPAGATED)
+	if (kind == RECORD_SEND && scratch->event.flags & FLAG_PROPAGATED)
 		append_propagated(sk, scratch);
 	announce_if_due(sk, state, scratch, control);
-	hand_over_here(scratch, control, begins_turn);
+	COMPARE_HERE(scratch);
+	hand_over_here(scratch, control, scratch->begins_turn);
 }
 
 #endif

@@ -202,7 +202,8 @@ static __always_inline int tls_returned(struct pt_regs *regs)
 	data.address = call->buffer;
 	/* No address of a buffer: none is given anew for a call that goes on, and SSL_sendfile has a descriptor there. */
 	data.segments = call->buffer >= LOWEST_BUFFER;
-	if (capture(state, &call->scratch, control, &data, begins_turn ? CAPTURING_TURN : 0))
+	call->scratch.begins_turn = begins_turn;
+	if (capture(state, &call->scratch, control, &data, false))
 		return 0;
 	if (begins_turn && python_may_be(session.pid))
 		python_turn(state, &call->scratch);

@@ -8,9 +8,6 @@
 #ifndef SPANTAP_TRANSFER_H
 #define SPANTAP_TRANSFER_H
 
-/* Puts a value where neither compiler nor verifier knows it any more. */
-#define FORGET(place, value) ({ (place) = (value); asm volatile("" : : : "memory"); })
-
 #ifdef SPANTAP_TABLE
 #include "without_tls.h"
 #include "without_node.h"
@@ -93,7 +90,7 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 	now = bpf_ktime_get_ns();
 	task = current_task();
 	offset = state->received;
-	if (tcp) {
+	if (state->tcp) {
 		tp = tcp_of(sk);
 		if (!tp)
 			return 0;
@@ -155,7 +152,7 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 	if (scratch->io_uring)
 		defer(sk, state, scratch, control);
 	else
-		capture_and_submit_here(sk, state, scratch, control, data, scratch->begins_turn);
+		capture_and_submit_here(sk, state, scratch, control, data, RECORD_RECEIVE);
 	if (state->mode == MODE_TLS)
 		tls_begins(sk, state, scratch, control, task);
 	return 0;
@@ -228,7 +225,7 @@ static __always_inline int sent(struct sock *sk, int ret)
 	describe_here(&scratch->event, task, pid_tgid, state, RECORD_SEND, time);
 	scratch->event.turn = state->send_turn;
 	scratch->event.opposite_offset = state->received;
-	if (tcp) {
+	if (state->tcp) {
 		struct tcp_sock *tp = tcp_of(sk);
 		__u32 moved;
 
@@ -262,7 +259,7 @@ static __always_inline int sent(struct sock *sk, int ret)
 	if (scratch->io_uring)
 		defer(sk, state, scratch, control);
 	else
-		capture_and_submit_here(sk, state, scratch, control, data, scratch->begins_turn);
+		capture_and_submit_here(sk, state, scratch, control, data, RECORD_SEND);
 	if (state->mode == MODE_TLS) {
 		tls_cipher_begins(sk, state, scratch, control);
 		tls_begins(sk, state, scratch, control, task);
