@@ -111,7 +111,7 @@ static __always_inline int state_changed(struct sock *sk, int old, int new)
 		return 0;
 	}
 	set_ended(scratch, state);
-	submit(sk, state, scratch, control, false);
+	note_record(state, scratch, submit(sk, state, scratch, control, false), false);
 	SET_BUSY(scratch, 0);
 	return 0;
 }

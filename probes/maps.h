@@ -113,7 +113,7 @@ struct socket_state {
 	__u32 receive_segments;
 	__u32 receive_from;      /* TCP sequence number where it began */
 	__u32 send_from;
-	__u32 pad2;
+	__u32 told;              /* turn up to which records were handed over; 0: none was */
 	union {
 		__u64 tls_plain; /* cookie that its plaintext is told with, if its ciphertext tied it; 0: its own */
 		__u64 written;   /* plaintext of Go: `sent` with the bytes of the write under way */

@@ -207,7 +207,7 @@ static __always_inline int tls_returned(struct pt_regs *regs)
 		return 0;
 	if (begins_turn && python_may_be(session.pid))
 		python_turn(state, &call->scratch);
-	submit(NULL, state, &call->scratch, control, begins_turn);
+	note_record(state, &call->scratch, submit(NULL, state, &call->scratch, control, begins_turn), false);
 	return 0;
 }
 
@@ -237,7 +237,7 @@ static __always_inline int tls_session_over(__u64 address)
 		call->scratch.event.flags = FLAG_TLS;
 		call->scratch.event.offset = state->received;
 		call->scratch.event.opposite_offset = state->sent;
-		submit(NULL, state, &call->scratch, control, false);
+		note_record(state, &call->scratch, submit(NULL, state, &call->scratch, control, false), false);
 	}
 	bpf_map_delete_elem(&tls_untied, &session);
 	return 0;

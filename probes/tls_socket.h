@@ -139,7 +139,7 @@ static __always_inline void tls_state_changed(struct sock *sk, struct socket_sta
 		if (plain->send_began && plain->send_begins_turn)
 			scratch->event.turn = plain->send_turn - 1;
 		set_ended(scratch, plain);
-		submit(sk, state, scratch, control, false);
+		note_record(plain, scratch, submit(sk, state, scratch, control, false), false);
 	} else if (over && !state->tls_tied && !state->tls_told && state->turn >= TLS_TURNS_AT_END) {
 		tls_unread(sk, state, scratch, control);
 	}

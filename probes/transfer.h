@@ -114,13 +114,13 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 			scratch->event.flags = FLAG_TLS;
 			scratch->event.offset = plain->received;
 			scratch->event.opposite_offset = plain->sent;
-			submit(sk, state, scratch, control, false);
+			note_record(plain, scratch, submit(sk, state, scratch, control, false), false);
 			return 0;
 		}
 		describe(&scratch->event, task, pid_tgid, state, RECORD_END_OF_STREAM, now);
 		scratch->event.offset = offset;
 		scratch->event.opposite_offset = state->sent;
-		submit(sk, state, scratch, control, false);
+		note_record(state, scratch, submit(sk, state, scratch, control, false), false);
 		return 0;
 	}
 	state->received = offset + ret;
