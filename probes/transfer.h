@@ -49,6 +49,9 @@ static __always_inline void defer(struct sock *sk, struct socket_state *state, s
 }
 #endif
 
+/* No send takes so long but one that waits, ns. */
+#define SEND_WAITED 10000000ULL
+
 /* A receive has completed with `ret` bytes. */
 static __always_inline int received(struct sock *sk, int ret, int flags)
 {
@@ -203,6 +206,13 @@ static __always_inline int sent(struct sock *sk, int ret)
 	if (began) {
 		/* Began its turn if no other send of this turn was told before. */
 		time = state->send_last;
+		if (state->send_whole) {
+			/* One that took so long has waited for room, and its last byte with it. */
+			__u64 now = bpf_ktime_get_ns();
+
+			if (now - time > SEND_WAITED)
+				time = now;
+		}
 		begins_turn = state->captured_sent == 0;
 		data->address = state->send_data;
 		data->skip = state->send_skip;
