@@ -54,6 +54,7 @@ static __always_inline int sending(struct sock *sk, const struct msghdr *msg, en
 		state->send_last = now;
 		state->send_thread = pid_tgid;
 		state->send_begins_turn = false;
+		state->send_whole = true;
 		note_send(state, msg);
 		return 0;
 	}
@@ -68,6 +69,7 @@ static __always_inline int sending(struct sock *sk, const struct msghdr *msg, en
 	state->send_thread = pid_tgid;
 	state->send_begins_turn = turn_to(state, RECORD_SEND);
 	state->send_turn = state->turn;
+	state->send_whole = how != SENDING_PIECE;
 	note_send(state, msg);
 	return 0;
 }

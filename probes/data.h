@@ -13,6 +13,15 @@
 
 #define PF_IO_WORKER 0x10
 
+/*
+ * A place where the verifier compares what it knows with what it knew when it came by before: it does so only at jumps. `pointer`
+ * is known to be none of 0, so that nothing branches.
+ */
+#define COMPARE_HERE(pointer) asm volatile("if %0 == 0 goto +0" : : "r"(pointer) : "memory")
+
+/* Puts a value where neither compiler nor verifier knows it any more. */
+#define FORGET(place, value) ({ (place) = (value); asm volatile("" : : : "memory"); })
+
 /* Where the data of a message lies, from the iterator that the kernel made for it; segments stay 0 for pages. */
 static __always_inline void data_of_iterator(struct data *data, const struct msghdr *msg)
 {
@@ -197,6 +206,10 @@ static __always_inline int copy_data_here(struct scratch *scratch, const struct 
 		want = HEAD_MAX;
 	if (want < length)
 		tail = length - want < TAIL_BYTES ? length - want : TAIL_BYTES;
+	FORGET(walk->want, want);
+	FORGET(walk->tail, tail);
+	want = walk->want;
+	tail = walk->tail;
 
 	if (data->segments == 1) {
 		const void *place = (const void *)(data->address + data->skip);
@@ -215,8 +228,6 @@ static __always_inline int copy_data_here(struct scratch *scratch, const struct 
 	walk->position = 0;
 	walk->skip = data->skip;
 	walk->length = length;
-	walk->want = want;
-	walk->tail = tail;
 	walk->got = 0;
 	walk->next = 0;
 	copy_segments(scratch);

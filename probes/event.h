@@ -130,7 +130,8 @@ enum loss {
 	LOSS_HEAD_UNREADABLE = 3,
 	LOSS_NO_SOCKET_STATE = 4,
 	LOSS_TLS_CALL = 5,           /* calls of a TLS library that ended without having been seen to begin */
-	LOSS_MAX = 6,
+	LOSS_EXCHANGE = 6,           /* exchanges that no record tells of: see note_record() */
+	LOSS_MAX = 7,
 };
 
 /* Written by the agent, read by every program: the one entry of the map `control`. */

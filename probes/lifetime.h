@@ -95,8 +95,10 @@ static __always_inline int state_changed(struct sock *sk, int old, int new)
 	if (!scratch)
 		return 0;
 	/* The caller may be anybody, an interrupt too: the forwarder knows whose socket it is. */
+	COMPARE_HERE(scratch);
 	__builtin_memset(&scratch->event, 0, sizeof(scratch->event));
-	scratch->event.kind = kind;
+	FORGET(scratch->event.kind, kind);
+	COMPARE_HERE(scratch);
 	scratch->event.socket = state->cookie;
 	scratch->event.time = bpf_ktime_get_ns();
 	scratch->event.turn = state->turn;
@@ -104,14 +106,12 @@ static __always_inline int state_changed(struct sock *sk, int old, int new)
 	if (state->send_began && state->send_begins_turn && state->turn == state->send_turn)
 		scratch->event.turn--;
 	if (state->mode == MODE_TLS) {
-		tls_state_changed(sk, state, scratch, control, new == TCP_CLOSE);
+		tls_state_changed(sk, state, scratch, control);
 		SET_BUSY(scratch, 0);
 		return 0;
 	}
-	/* Of the direction that has ended. */
-	scratch->event.offset = kind == RECORD_LOCAL_CLOSED ? state->sent : state->received;
-	scratch->event.opposite_offset = kind == RECORD_LOCAL_CLOSED ? state->received : state->sent;
-	submit(sk, state, scratch, control, false);
+	set_ended(scratch, state);
+	note_record(state, scratch, submit(sk, state, scratch, control, false), false);
 	SET_BUSY(scratch, 0);
 	return 0;
 }

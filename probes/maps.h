@@ -103,7 +103,7 @@ struct socket_state {
 	__u8 send_begins_turn;   /* the send under way began its turn */
 	__u8 tls_tied;           /* enum tied: a call of a TLS library has moved bytes of this socket */
 	__u8 tls_told;           /* told as encrypted */
-	__u8 pad;
+	__u8 send_whole;         /* of the send under way only the beginning was seen, not its pieces */
 	__u32 tls_pid;           /* process that spoke TLS on it first */
 	/* Receive that was seen to begin. */
 	__u32 receive_flags;
@@ -113,7 +113,7 @@ struct socket_state {
 	__u32 receive_segments;
 	__u32 receive_from;      /* TCP sequence number where it began */
 	__u32 send_from;
-	__u32 pad2;
+	__u32 told;              /* turn up to which records were handed over; 0: none was */
 	union {
 		__u64 tls_plain; /* cookie that its plaintext is told with, if its ciphertext tied it; 0: its own */
 		__u64 written;   /* plaintext of Go: `sent` with the bytes of the write under way */

@@ -71,21 +71,35 @@ static __always_inline __u32 propagated_bytes(struct sock *sk, __u32 first)
 	return 0;
 }
 
-static __always_inline void append_propagated(struct sock *sk, struct scratch *scratch)
+SHARED int append_field(struct scratch *scratch)
 {
-	__u64 key = (__u64)sk;
-	struct propagated *found = bpf_map_lookup_elem(&propagated, &key);
-	struct socket_event *event = &scratch->event;
+	struct socket_event *event;
+	struct propagated *found;
+	__u64 key;
 
+	if (!scratch)
+		return 0;
+	key = scratch->socket;
+	found = bpf_map_lookup_elem(&propagated, &key);
+	event = &scratch->event;
 	event->flags &= ~FLAG_PROPAGATED;
 	if (!found)
-		return;
-	__builtin_memcpy(&scratch->head[BOUND(event->head_length, HEAD_MAX)], found->text, FIELD_BYTES);
+		return 0;
+	/* In one call: a copy of its own goes byte by byte, to a place that is aligned to none. */
+	if (bpf_probe_read_kernel(&scratch->head[BOUND(event->head_length, HEAD_MAX)], FIELD_BYTES, found->text))
+		return 0;
 	event->pad = found->at;
 	event->flags |= FLAG_PROPAGATED;
 	event->head_length += FIELD_BYTES;
 	event->length += FIELD_BYTES;
 	bpf_map_delete_elem(&propagated, &key);
+	return 0;
+}
+
+static __always_inline void append_propagated(struct sock *sk, struct scratch *scratch)
+{
+	scratch->socket = (__u64)sk;
+	append_field(scratch);
 }
 
 #endif

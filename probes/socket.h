@@ -34,11 +34,16 @@ static __always_inline struct control *the_control(void)
 	return bpf_map_lookup_elem(&control, &zero);
 }
 
-static __always_inline void count_loss(__u32 which)
+static __always_inline void count_losses(__u32 which, __u32 number)
 {
 	__u64 *count = bpf_map_lookup_elem(&losses, &which);
 	if (count)
-		__sync_fetch_and_add(count, 1);
+		__sync_fetch_and_add(count, number);
+}
+
+static __always_inline void count_loss(__u32 which)
+{
+	count_losses(which, 1);
 }
 
 static __always_inline bool is_selected(__u32 pid)
@@ -46,22 +51,6 @@ static __always_inline bool is_selected(__u32 pid)
 	__u32 word = pid >> 6;
 	__u64 *bits = bpf_map_lookup_elem(&selected, &word);
 	return bits && (*bits >> (pid & 63)) & 1;
-}
-
-/*
- * Wake-ups cost a hundred times what a record costs, and each takes a processor from what is watched: the agent is woken
- * when wake_bytes wait for it; its own timer covers what stays below. Each program looks at the fill level once in
- * ask_bytes of its own records.
- */
-static __always_inline __u64 wake_flags(struct scratch *scratch, struct control *control, __u32 size)
-{
-	scratch->unasked += size;
-	if (scratch->unasked < control->ask_bytes)
-		return BPF_RB_NO_WAKEUP;
-	scratch->unasked = 0;
-	if (bpf_ringbuf_query(&socket_events, BPF_RB_AVAIL_DATA) < control->wake_bytes)
-		return BPF_RB_NO_WAKEUP;
-	return BPF_RB_FORCE_WAKEUP;
 }
 
 static __always_inline bool is_stream(struct sock *sk, bool *tcp)
@@ -80,119 +69,7 @@ static __always_inline __u32 fin_was_read(struct sock *sk, struct tcp_sock *tp)
 	return FIELD(sk, sk_shutdown) & RCV_SHUTDOWN && FIELD(tp, copied_seq) == FIELD(tp, rcv_nxt);
 }
 
-/*
- * What is called in several places is not inlined there: the verifier looks at it once for each program. Such functions take no
- * typed pointers, so the socket's address stands in `scratch`, and fields are read by helper. But each call costs 20 to 40 ns where
- * the kernel guards its returns (retbleed, SRSO): on the usual way of a send and a receive everything is inlined, by the functions
- * whose names end in `_here`.
- */
-
-/* The path of a Unix socket: a server's carries the path it listens on, a client's only its peer's. */
-static __always_inline void tell_path(const struct unix_sock *end, struct connection_event *event)
-{
-	struct unix_sock *peer = (struct unix_sock *)BPF_CORE_READ(end, peer);
-	struct unix_address *address = BPF_CORE_READ(end, addr);
-	int length;
-
-	if (!address)
-		address = peer ? BPF_CORE_READ(peer, addr) : NULL;
-	event->peer_socket = peer ? cookie_of_peer((struct sock *)peer) : 0;
-	length = address ? BPF_CORE_READ(address, len) - 2 : 0;
-	if (length > 0) {
-		const void *path = (const void *)address + bpf_core_field_offset(struct unix_address, name) + 2;
-
-		if (length > PATH_BYTES)
-			length = PATH_BYTES;
-		if (!bpf_probe_read_kernel(event->path, BOUND(length, PATH_BYTES), path))
-			event->path_length = length;
-	}
-}
-
-/* Tells the addresses of the socket at scratch->socket. Returns 0, or not if there was no room. */
-SHARED int tell_connection(struct socket_state *state, struct scratch *scratch, struct control *control)
-{
-	__u32 size = offsetof(struct connection_event, path);
-	struct connection_event *event;
-	struct tcp_sock *tp;
-	struct sock *sk;
-
-	if (!state || !scratch || !control)
-		return -1;
-	event = &scratch->connection;
-	sk = (struct sock *)scratch->socket;
-	__builtin_memset(event, 0, offsetof(struct connection_event, path));
-	event->kind = RECORD_CONNECTION;
-	event->family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	event->socket = state->tls_plain ? state->tls_plain : state->cookie;
-	event->network_namespace = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
-	event->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
-	event->peer_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
-	if (state->tcp) {
-		/* 1 if the peer's FIN has been read: see fin_was_read(). */
-		__u32 fin;
-
-		tp = (struct tcp_sock *)sk;
-		fin = BPF_CORE_READ(sk, sk_shutdown) & RCV_SHUTDOWN &&
-		      BPF_CORE_READ(tp, copied_seq) == BPF_CORE_READ(tp, rcv_nxt);
-		event->received_base = state->received_seq - (__u32)state->received - fin;
-		event->sent_base = state->sent_seq - (__u32)state->sent;
-	}
-	if (event->family == AF_INET) {
-		__be32 local = BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr), peer = BPF_CORE_READ(sk, __sk_common.skc_daddr);
-
-		__builtin_memcpy(event->local_address, &local, 4);
-		__builtin_memcpy(event->peer_address, &peer, 4);
-	} else if (event->family == AF_INET6) {
-		BPF_CORE_READ_INTO(&event->local_address, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr8);
-		BPF_CORE_READ_INTO(&event->peer_address, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
-	} else {
-		tell_path((struct unix_sock *)sk, event);
-		size = sizeof(*event);
-	}
-	return bpf_ringbuf_output(&socket_events, event, size, wake_flags(scratch, control, size));
-}
-
-/* Tells the addresses of a socket. Returns false if there was no room. */
-static __always_inline bool announce(struct sock *sk, struct socket_state *state, struct scratch *scratch,
-				     struct control *control)
-{
-	scratch->socket = (__u64)sk;
-	return !tell_connection(state, scratch, control);
-}
-
-/* Hands the record in `scratch` over. */
-static __always_inline void hand_over_here(struct scratch *scratch, struct control *control, bool begins_turn)
-{
-	__u32 size = sizeof(scratch->event) + scratch->event.head_length;
-	__u64 flags = wake_flags(scratch, control, size);
-
-	if (bpf_ringbuf_output(&socket_events, scratch, BOUND(size, sizeof(scratch->event) + HEAD_MAX + FIELD_BYTES), flags))
-		count_loss(begins_turn ? LOSS_RING_FULL_TURN : LOSS_RING_FULL_OTHER);
-}
-
-SHARED int hand_over(struct scratch *scratch, struct control *control, int begins_turn)
-{
-	if (scratch && control)
-		hand_over_here(scratch, control, begins_turn);
-	return 0;
-}
-
-/* Announces if that is due. */
-static __always_inline void announce_if_due(struct sock *sk, struct socket_state *state, struct scratch *scratch,
-					    struct control *control)
-{
-	/* Plaintext of TLS comes without a socket: that was announced when its bytes moved. */
-	if (sk && state->announced != control->announce && announce(sk, state, scratch, control))
-		state->announced = control->announce;
-}
-
-/* The same, then hands the record in `scratch` over. */
-static __always_inline void submit(struct sock *sk, struct socket_state *state, struct scratch *scratch,
-				   struct control *control, bool begins_turn)
-{
-	announce_if_due(sk, state, scratch, control);
-	hand_over(scratch, control, begins_turn);
-}
+#include "hand_over.h"
 
 /* State of a socket, made on first use: `already` bytes of this direction have just been moved. */
 static __always_inline struct socket_state *the_state(struct sock *sk, bool tcp, __u8 direction, __u32 already)
@@ -294,6 +171,7 @@ static __always_inline __u64 queued_for(struct tcp_sock *tp, __u64 now, struct c
 static __always_inline void describe_here(struct socket_event *event, struct task_struct *task, __u64 pid_tgid,
 					  struct socket_state *state, __u8 kind, __u64 time)
 {
+	COMPARE_HERE(event);
 	__builtin_memset(event, 0, sizeof(*event));
 	event->kind = kind;
 	event->pid = pid_tgid >> 32;
@@ -317,66 +195,75 @@ static __always_inline void describe(struct socket_event *event, struct task_str
 	describe_event(event, state, pid_tgid, kind, time);
 }
 
+/* Where the direction stood that has ended, and the other one. */
+static __always_inline void set_ended(struct scratch *scratch, const struct socket_state *state)
+{
+	if (scratch->event.kind == RECORD_LOCAL_CLOSED) {
+		scratch->event.offset = state->sent;
+		scratch->event.opposite_offset = state->received;
+	} else {
+		scratch->event.offset = state->received;
+		scratch->event.opposite_offset = state->sent;
+	}
+}
+
 /* A TLS record: change_cipher_spec to application_data, version 3.0 to 3.4, its length (RFC 8446 section 5.1). */
 static __always_inline bool begins_like_tls(const __u8 *head, __u32 length)
 {
 	return length >= 5 && head[0] >= 0x14 && head[0] <= 0x17 && head[1] == 3 && head[2] <= 4 && head[3] <= 0x41;
 }
 
-/* What capture() has to know of a call. */
-enum capturing {
-	CAPTURING_TURN = 1,   /* it begins a turn */
-	CAPTURING_SOCKET = 2, /* its bytes are a socket's, not plaintext of TLS */
-};
-
 /*
- * Copies what is due of the call's data and judges the socket at the start of a turn. Returns 1 if the socket turns out to speak
- * TLS: then the record is not for anybody.
+ * Copies what is due of the call's data and judges the socket at the start of a turn, which scratch->begins_turn says. Returns 1 if
+ * the socket turns out to speak TLS: then the record is not for anybody. `is_socket`: its bytes are a socket's, not plaintext of TLS.
  */
 static __always_inline int capture_here(struct socket_state *state, struct scratch *scratch, struct control *control,
-					const struct data *data, int capturing)
+					const struct data *data, __u8 kind, bool is_socket)
 {
-	bool begins_turn = capturing & CAPTURING_TURN;
 	struct socket_event *event = &scratch->event;
-	__u32 *captured = event->kind == RECORD_SEND ? &state->captured_sent : &state->captured_received;
+	__u32 *captured = kind == RECORD_SEND ? &state->captured_sent : &state->captured_received;
 	__u32 budget = control->head_bytes > *captured ? control->head_bytes - *captured : 0;
 	__u32 want;
 
+	if (!data->segments) {
+		event->flags |= FLAG_UNREADABLE;
+		return 0;
+	}
 	if (budget < GLANCE_BYTES)
 		budget = GLANCE_BYTES;
 	want = event->length < budget ? event->length : budget;
-	if (data->segments) {
-		if (copy_data_here(scratch, data, event->length, want)) {
-			event->flags |= FLAG_UNREADABLE;
-			count_loss(LOSS_HEAD_UNREADABLE);
-		} else if (begins_turn) {
-			if (capturing & CAPTURING_SOCKET && control->tls && state->mode == MODE_UNDECIDED &&
-			    begins_like_tls(scratch->head, event->head_length)) {
-				state->mode = MODE_TLS;
-				return 1;
-			}
-			*captured = event->head_length;
-			judge(state, scratch);
-		} else if (want < event->length && want < control->head_bytes &&
-			   begins_like_http(scratch->head, event->head_length)) {
-			/* Another message of the same turn: it is due its own head. */
-			want = event->length < control->head_bytes ? event->length : control->head_bytes;
-			event->tail_length = 0;
-			if (!copy_data(scratch, data, event->length, want))
-				*captured = event->head_length;
-		} else {
-			*captured += event->head_length;
-		}
-	} else {
+	if (copy_data_here(scratch, data, event->length, want)) {
 		event->flags |= FLAG_UNREADABLE;
+		count_loss(LOSS_HEAD_UNREADABLE);
+		return 0;
+	}
+	COMPARE_HERE(scratch);
+	want = scratch->walk.want;
+	if (scratch->begins_turn) {
+		if (is_socket && control->tls && state->mode == MODE_UNDECIDED &&
+		    begins_like_tls(scratch->head, event->head_length)) {
+			state->mode = MODE_TLS;
+			return 1;
+		}
+		*captured = event->head_length;
+		judge(state, scratch);
+	} else if (want < event->length && want < control->head_bytes &&
+		   begins_like_http(scratch->head, event->head_length)) {
+		/* Another message of the same turn: it is due its own head. */
+		want = event->length < control->head_bytes ? event->length : control->head_bytes;
+		event->tail_length = 0;
+		if (!copy_data(scratch, data, event->length, want))
+			*captured = event->head_length;
+	} else {
+		*captured += event->head_length;
 	}
 	return 0;
 }
 
 SHARED int capture(struct socket_state *state, struct scratch *scratch, struct control *control, const struct data *data,
-		   int capturing)
+		   int is_socket)
 {
-	return state && scratch && control && data ? capture_here(state, scratch, control, data, capturing) : 0;
+	return state && scratch && control && data ? capture_here(state, scratch, control, data, scratch->event.kind, is_socket) : 0;
 }
 
 #if defined(SPANTAP_TABLE) || !defined(LINKS_OF_RUNTIMES)
@@ -390,22 +277,32 @@ SHARED int capture(struct socket_state *state, struct scratch *scratch, struct c
 static __always_inline void capture_and_submit(struct sock *sk, struct socket_state *state, struct scratch *scratch,
 					       struct control *control, const struct data *data, bool begins_turn)
 {
-	if (!capture(state, scratch, control, data, (begins_turn ? CAPTURING_TURN : 0) | (sk ? CAPTURING_SOCKET : 0)))
-		submit(sk, state, scratch, control, begins_turn);
+	scratch->begins_turn = begins_turn;
+	if (!capture(state, scratch, control, data, sk != NULL))
+		note_record(state, scratch, submit(sk, state, scratch, control, begins_turn), false);
 }
 
-/* The same of a socket, on the usual way. */
+/* The same of a socket, on the usual way; scratch->begins_turn says whether it begins a turn. */
 static __always_inline void capture_and_submit_here(struct sock *sk, struct socket_state *state, struct scratch *scratch,
-						    struct control *control, const struct data *data, bool begins_turn)
+						    struct control *control, const struct data *data, __u8 kind)
 {
-	if (capture_here(state, scratch, control, data, (begins_turn ? CAPTURING_TURN : 0) | CAPTURING_SOCKET))
+	bool told;
+
+	COMPARE_HERE(scratch);
+	if (capture_here(state, scratch, control, data, kind, true))
 		return;
-	if (begins_turn && python_may_be(scratch->event.pid))
+	COMPARE_HERE(scratch);
+	if (scratch->begins_turn && python_may_be(scratch->event.pid))
 		python_turn(state, scratch);
-	if (scratch->event.flags & FLAG_PROPAGATED)
+	if (kind == RECORD_SEND && scratch->event.flags & FLAG_PROPAGATED)
 		append_propagated(sk, scratch);
 	announce_if_due(sk, state, scratch, control);
-	hand_over_here(scratch, control, begins_turn);
+	COMPARE_HERE(scratch);
+	told = hand_over_here(scratch, control);
+	if (told && state->told && state->told <= scratch->event.turn)
+		state->told = scratch->event.turn;
+	else
+		note_record(state, scratch, told, true);
 }
 
 #endif

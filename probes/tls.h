@@ -202,11 +202,12 @@ static __always_inline int tls_returned(struct pt_regs *regs)
 	data.address = call->buffer;
 	/* No address of a buffer: none is given anew for a call that goes on, and SSL_sendfile has a descriptor there. */
 	data.segments = call->buffer >= LOWEST_BUFFER;
-	if (capture(state, &call->scratch, control, &data, begins_turn ? CAPTURING_TURN : 0))
+	call->scratch.begins_turn = begins_turn;
+	if (capture(state, &call->scratch, control, &data, false))
 		return 0;
 	if (begins_turn && python_may_be(session.pid))
 		python_turn(state, &call->scratch);
-	submit(NULL, state, &call->scratch, control, begins_turn);
+	note_record(state, &call->scratch, submit(NULL, state, &call->scratch, control, begins_turn), false);
 	return 0;
 }
 
@@ -236,7 +237,7 @@ static __always_inline int tls_session_over(__u64 address)
 		call->scratch.event.flags = FLAG_TLS;
 		call->scratch.event.offset = state->received;
 		call->scratch.event.opposite_offset = state->sent;
-		submit(NULL, state, &call->scratch, control, false);
+		note_record(state, &call->scratch, submit(NULL, state, &call->scratch, control, false), false);
 	}
 	bpf_map_delete_elem(&tls_untied, &session);
 	return 0;

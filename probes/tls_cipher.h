@@ -126,12 +126,12 @@ __noinline int tls_match(struct scratch *scratch, struct socket_state *state)
 {
 	struct tls_cipher *cipher, found;
 	struct socket_state *plain;
-	__u8 bytes[CIPHER_BYTES];
+	__u64 bytes[CIPHER_BYTES / 8];
 	__u64 *tie, tied;
 
 	if (!scratch || !state)
 		return 0;
-	__builtin_memcpy(bytes, scratch->head, sizeof(bytes));
+	__builtin_memcpy(bytes, __builtin_assume_aligned(scratch->head, 8), sizeof(bytes));
 	cipher = bpf_map_lookup_elem(&tls_ciphers, bytes);
 	if (!cipher)
 		return 0;

@@ -118,14 +118,15 @@ static __always_inline void tls_begins(struct sock *sk, struct socket_state *sta
 
 /* scratch->event describes the change of state, but for its offsets. */
 static __always_inline void tls_state_changed(struct sock *sk, struct socket_state *state, struct scratch *scratch,
-					      struct control *control, bool over)
+					      struct control *control)
 {
-	bool local = scratch->event.kind == RECORD_LOCAL_CLOSED;
 	__u64 cookie = state->cookie;
 	struct socket_state *plain;
+	bool over;
 
 	tls_go_tie(state);
 	plain = tls_plain(state);
+	over = scratch->event.kind == RECORD_CLOSED || scratch->event.kind == RECORD_RESET;
 	if (plain) {
 		cookie = plain->cookie;
 		scratch->event.socket = cookie;
@@ -137,9 +138,8 @@ static __always_inline void tls_state_changed(struct sock *sk, struct socket_sta
 		 */
 		if (plain->send_began && plain->send_begins_turn)
 			scratch->event.turn = plain->send_turn - 1;
-		scratch->event.offset = local ? plain->sent : plain->received;
-		scratch->event.opposite_offset = local ? plain->received : plain->sent;
-		submit(sk, state, scratch, control, false);
+		set_ended(scratch, plain);
+		note_record(plain, scratch, submit(sk, state, scratch, control, false), false);
 	} else if (over && !state->tls_tied && !state->tls_told && state->turn >= TLS_TURNS_AT_END) {
 		tls_unread(sk, state, scratch, control);
 	}

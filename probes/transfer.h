@@ -8,9 +8,6 @@
 #ifndef SPANTAP_TRANSFER_H
 #define SPANTAP_TRANSFER_H
 
-/* Puts a value where neither compiler nor verifier knows it any more. */
-#define FORGET(place, value) ({ (place) = (value); asm volatile("" : : : "memory"); })
-
 #ifdef SPANTAP_TABLE
 #include "without_tls.h"
 #include "without_node.h"
@@ -51,6 +48,9 @@ static __always_inline void defer(struct sock *sk, struct socket_state *state, s
 	bpf_map_update_elem(&io_uring_pending, &key, &scratch->event, BPF_ANY);
 }
 #endif
+
+/* No send takes so long but one that waits, ns. */
+#define SEND_WAITED 10000000ULL
 
 /* A receive has completed with `ret` bytes. */
 static __always_inline int received(struct sock *sk, int ret, int flags)
@@ -93,7 +93,7 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 	now = bpf_ktime_get_ns();
 	task = current_task();
 	offset = state->received;
-	if (tcp) {
+	if (state->tcp) {
 		tp = tcp_of(sk);
 		if (!tp)
 			return 0;
@@ -117,13 +117,13 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 			scratch->event.flags = FLAG_TLS;
 			scratch->event.offset = plain->received;
 			scratch->event.opposite_offset = plain->sent;
-			submit(sk, state, scratch, control, false);
+			note_record(plain, scratch, submit(sk, state, scratch, control, false), false);
 			return 0;
 		}
 		describe(&scratch->event, task, pid_tgid, state, RECORD_END_OF_STREAM, now);
 		scratch->event.offset = offset;
 		scratch->event.opposite_offset = state->sent;
-		submit(sk, state, scratch, control, false);
+		note_record(state, scratch, submit(sk, state, scratch, control, false), false);
 		return 0;
 	}
 	state->received = offset + ret;
@@ -155,7 +155,7 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 	if (scratch->io_uring)
 		defer(sk, state, scratch, control);
 	else
-		capture_and_submit_here(sk, state, scratch, control, data, scratch->begins_turn);
+		capture_and_submit_here(sk, state, scratch, control, data, RECORD_RECEIVE);
 	if (state->mode == MODE_TLS)
 		tls_begins(sk, state, scratch, control, task);
 	return 0;
@@ -206,6 +206,13 @@ static __always_inline int sent(struct sock *sk, int ret)
 	if (began) {
 		/* Began its turn if no other send of this turn was told before. */
 		time = state->send_last;
+		if (state->send_whole) {
+			/* One that took so long has waited for room, and its last byte with it. */
+			__u64 now = bpf_ktime_get_ns();
+
+			if (now - time > SEND_WAITED)
+				time = now;
+		}
 		begins_turn = state->captured_sent == 0;
 		data->address = state->send_data;
 		data->skip = state->send_skip;
@@ -228,7 +235,7 @@ static __always_inline int sent(struct sock *sk, int ret)
 	describe_here(&scratch->event, task, pid_tgid, state, RECORD_SEND, time);
 	scratch->event.turn = state->send_turn;
 	scratch->event.opposite_offset = state->received;
-	if (tcp) {
+	if (state->tcp) {
 		struct tcp_sock *tp = tcp_of(sk);
 		__u32 moved;
 
@@ -262,7 +269,7 @@ static __always_inline int sent(struct sock *sk, int ret)
 	if (scratch->io_uring)
 		defer(sk, state, scratch, control);
 	else
-		capture_and_submit_here(sk, state, scratch, control, data, scratch->begins_turn);
+		capture_and_submit_here(sk, state, scratch, control, data, RECORD_SEND);
 	if (state->mode == MODE_TLS) {
 		tls_cipher_begins(sk, state, scratch, control);
 		tls_begins(sk, state, scratch, control, task);

@@ -32,7 +32,7 @@ static __always_inline void tls_begins(struct sock *sk, struct socket_state *sta
 }
 
 static __always_inline void tls_state_changed(struct sock *sk, struct socket_state *state, struct scratch *scratch,
-					      struct control *control, bool over)
+					      struct control *control)
 {
 }
 

@@ -36,7 +36,8 @@ reasons! {
     ResponseNotObserved => "response_not_observed", "exchange";
     /// A response was seen; the events of its request are missing.
     RequestNotObserved => "request_not_observed", "exchange";
-    /// Both lie in a hole of the event stream; counted from the changes of direction that are missing.
+    /// Both lie in a hole of the event stream; counted from the changes of direction that are missing. Those before a connection's
+    /// first event and behind its last are told by the agent.
     ExchangeNotObserved => "exchange_not_observed", "exchange";
     /// A message begins where an HTTP head should stand, and is none.
     ParseError => "parse_error", "exchange";

@@ -40,7 +40,7 @@ pub struct Drain {
     /// Changes of processes that no batch has told yet.
     untold: BatchWriter,
     events: u64,
-    told_losses: [u64; 6],
+    told_losses: [u64; 7],
     told_tls: Vec<v1::TlsProgram>,
     told_linked: Vec<v1::LinkedProgram>,
     told_propagation: Option<v1::Propagation>,
@@ -62,7 +62,7 @@ impl Drain {
             shared,
             untold: BatchWriter::new(0),
             events: 0,
-            told_losses: [0; 6],
+            told_losses: [0; 7],
             told_tls: Vec::new(),
             told_linked: Vec::new(),
             told_propagation: None,
@@ -189,8 +189,8 @@ impl Drain {
             self.scan(Walk::Thorough);
         }
         let kernel = self.probes.losses();
-        let [turn, other, process, unreadable, state, tls_call] = kernel;
-        let losses = [turn + other, process, unreadable, state, self.probes.skipped_runs(), tls_call];
+        let [turn, other, process, unreadable, state, tls_call, exchange] = kernel;
+        let losses = [turn + other, process, unreadable, state, self.probes.skipped_runs(), tls_call, exchange];
         if process != self.told_losses.get(1).copied().unwrap_or(0) {
             self.rescan = true;
         }
@@ -220,6 +220,7 @@ impl Drain {
             v1::LossReason::NoSocketState,
             v1::LossReason::ProbeSkipped,
             v1::LossReason::TlsCall,
+            v1::LossReason::Exchange,
         ];
         for (reason, count) in reasons.into_iter().zip(losses).filter(|(_, count)| *count > 0) {
             writer.loss(reason, count);

@@ -34,7 +34,7 @@ pub mod flag {
 }
 
 /// `LOSS_MAX`: counters in the map `losses`, in the order of `enum loss`.
-pub const LOSSES: usize = 6;
+pub const LOSSES: usize = 7;
 
 /// `struct socket_event`; `head_length` bytes follow.
 #[derive(Debug, Clone, Copy, FromBytes, KnownLayout, Immutable)]

@@ -10,7 +10,7 @@ use spantap_tests::{
     admin,
     collector::{self, Collector},
     host,
-    load::Steady,
+    load::{self, Steady},
     observed::{self, Observed},
     servers::Server,
     spantap::Setup,
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         .case("forwarder_restarts_under_load", |()| forwarder_restarts())
         .case("agent_is_killed_under_load", |()| agent_is_killed())
         .case("agent_stands_still_under_load", |()| agent_stands_still())
+        .case("agent_stands_still_until_connections_end", |()| agent_stands_still_until_the_end())
         .case("collector_restarts_under_load", |()| collector_restarts())
         .run()
 }
@@ -169,6 +170,35 @@ fn books(telemetry: &Telemetry, path: &str, made: u64, before: &str, own: &str) 
     let counted = admin::exchanges(&lost) + admin::spans_lost(own) - admin::spans_lost(before);
     ensure!(reported + counted == made, "{made} made, {reported} reported, {counted} counted as lost: {lost:?}");
     Ok(())
+}
+
+/// The same, until the connections are closed: of some the beginning is told and no end, of others nothing at all.
+fn agent_stands_still_until_the_end() -> Result<()> {
+    const EACH: u64 = 2_000;
+    let server = Server::nginx(1, None)?;
+    let mut world = split(&server, true)?;
+    world.wait_observing()?;
+    world.spantap()?.agent()?.signal(Signal::STOP)?;
+    for _ in 0..2 {
+        load::make(server.port, "/ends", EACH, 8)?;
+    }
+    world.spantap()?.agent()?.signal(Signal::CONT)?;
+    let after = Steady::start(server.port, "/after", 1, Duration::from_millis(5));
+    flows(&mut world, "/after", 0)?;
+    after.stop().context("the watched program noticed")?;
+
+    // What is open, because its response was lost with all that followed, is counted when the forwarder ends.
+    let log = world.spantap.take().context("stopped")?.stop()?;
+    let books = admin::summary(&log).context("no summary")?;
+    ensure!(books.adds_up, "the books do not add up: {books:?}");
+    let (made, counted) = (2 * EACH, admin::exchanges(&books.losses));
+    let lost = books.losses.get("ring_buffer_full").copied().unwrap_or_default();
+    ensure!(lost > EACH, "the ring buffer should have overflowed: {books:?}");
+    world.collector.wait_until(ARRIVAL, |telemetry| {
+        let reported = nginx(telemetry, "/ends");
+        ensure!(reported + counted == made, "{made} made, {reported} reported, {counted} counted as lost: {books:?}");
+        Ok(())
+    })
 }
 
 /// The receiver is away for two seconds: retries bring everything.

@@ -91,6 +91,8 @@ pub(super) struct Connection {
     pub(super) owed: u32,
     /// Requests that were not seen and whose responses were not seen either, so far.
     pub(super) unseen: u32,
+    /// The same before it was known in which direction requests go: if they are received, if they are sent.
+    pub(super) early: [u32; 2],
     /// Bytes of the other direction that had been seen before the event at hand.
     pub(super) floor: u64,
     /// Turn of the newest event, and its direction.
@@ -124,6 +126,7 @@ impl Connection {
             blind: None,
             owed: 0,
             unseen: 0,
+            early: [0; 2],
             floor: 0,
             turn: 0,
             turn_direction: Direction::Received,
@@ -216,6 +219,7 @@ impl Connection {
         self.turn = event.turn;
         self.turn_direction = direction;
         if event.offset > 0 {
+            self.note_headless(direction);
             *self.stream_mut(direction) =
                 Stream { turn: event.turn, boundary: Boundary::Elsewhere, ..Stream::new(event.offset) };
             *self.stream_mut(direction.other()) = Stream::new(event.opposite_offset);
@@ -224,13 +228,35 @@ impl Connection {
 
     /// Counts the requests of `missing` turns that are missing, the last of them in direction `last`.
     pub(super) fn note_missing<S>(&mut self, missing: u32, last: Direction, ctx: &Context<'_, S>) {
-        let Some(requests) = self.request_direction else { return };
-        let mut count = if last == requests { missing.div_ceil(2) } else { missing / 2 };
+        let count_of = |requests| if last == requests { missing.div_ceil(2) } else { missing / 2 };
+        let Some(requests) = self.request_direction else {
+            for (early, requests) in self.early.iter_mut().zip([Direction::Received, Direction::Sent]) {
+                *early = early.saturating_add(count_of(requests));
+            }
+            return;
+        };
+        let mut count = count_of(requests);
         // The first of them may be the body that waited for a 100.
         if self.awaits_body(ctx) {
             count = count.saturating_sub(1);
         }
         self.unseen = self.unseen.saturating_add(count);
+    }
+
+    /// A turn of `direction` is here without its beginning: if requests go there, one that was not seen.
+    pub(super) fn note_headless(&mut self, direction: Direction) {
+        let [received, sent] = &mut self.early;
+        let early = if direction == Direction::Received { received } else { sent };
+        *early = early.saturating_add(1);
+    }
+
+    /// A message shows that requests go in direction `requests`.
+    pub(super) fn requests_go(&mut self, requests: Direction) {
+        if self.request_direction.is_none() {
+            let [received, sent] = self.early;
+            self.unseen = self.unseen.saturating_add(if requests == Direction::Received { received } else { sent });
+        }
+        self.request_direction = Some(requests);
     }
 
     /// The kernel side sends no more bytes of this socket.

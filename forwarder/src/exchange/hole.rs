@@ -95,7 +95,12 @@ impl Connection {
         let new_turn = turn.is_some_and(|turn| turn != stream.turn);
         stream.mode = Mode::Lost;
         stream.lost_to = stream.lost_to.max(to);
-        let Some(requests) = self.request_direction else { return };
+        let Some(requests) = self.request_direction else {
+            if new_turn {
+                self.note_headless(direction);
+            }
+            return;
+        };
         if requests == direction {
             self.gap = true;
             // The turn that is here now holds a request of which the beginning is missing. (Not the rest of the one

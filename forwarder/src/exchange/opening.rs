@@ -30,7 +30,7 @@ impl Connection {
     ) {
         let (offset, origin) = (piece.offset, beginning.origin(piece));
         piece.advance(length.map_or(piece.left, |n| n as u64));
-        self.request_direction = Some(direction);
+        self.requests_go(direction);
         self.phase = Phase::Http;
         self.end_by_request(ctx);
         self.accept(direction, head, length.is_none(), offset, origin, ctx);

@@ -36,7 +36,7 @@ impl Connection {
             beginning.origin.as_ref().map_or((beginning.event.began, beginning.event.time), |o| (o.began, o.time));
         piece.advance(length.map_or(piece.left, |n| n as u64));
         let first = self.request_direction.is_none();
-        self.request_direction = Some(direction.other());
+        self.requests_go(direction.other());
         self.phase = Phase::Http;
         if (100..=199).contains(&head.status) && head.status != 101 {
             if head.status == 100 {

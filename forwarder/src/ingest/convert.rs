@@ -216,6 +216,7 @@ fn reason(wire: i32) -> Result<Reason, Invalid> {
         Ok(v1::LossReason::HeadUnreadable) => Ok(Reason::HeadUnreadable),
         Ok(v1::LossReason::NoSocketState) => Ok(Reason::NoSocketState),
         Ok(v1::LossReason::TlsCall) => Ok(Reason::TlsCall),
+        Ok(v1::LossReason::Exchange) => Ok(Reason::ExchangeNotObserved),
         Ok(v1::LossReason::Unspecified) | Err(_) => Err(Invalid::Loss(wire)),
     }
 }

@@ -45,8 +45,30 @@ fn missing_messages_are_counted_by_turns() {
         case(&[2, 3, 4], &[0, 3, 4], &["exchange_not_observed 2"]);
         case(&[2, 4, 6], &[0, 4], &["request_not_observed 3"]);
         case(&[1, 3, 5], &[3, 4], &["response_not_observed 3"]);
-        // At the beginning.
+        // At the beginning. What is before the first event counts the agent.
         case(&[0], &[1, 2, 3, 4], &["request_not_observed 1"]);
+        case(&[0, 1, 2, 3], &[3, 4], &["request_not_observed 1"]);
+        case(&[0, 1, 2, 3, 5], &[3, 4], &["exchange_not_observed 1"]);
+    }
+}
+
+#[test]
+fn turns_missing_before_the_direction_of_requests_is_known_are_counted() {
+    for (request, response) in [(In, Out), (Out, In)] {
+        let mut s = Socket::new();
+        for n in 0..4 {
+            s.moves(request, format!("GET /{n} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes());
+            s.moves(response, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").moves(response, b"ok");
+        }
+        // The first that is told is the rest of a response, which tells nothing; then an exchange is missing.
+        let mut at = 0;
+        s.events.retain(|_| {
+            at += 1;
+            at == 3 || at > 6
+        });
+        // Whether what comes then is the beginning of a request cannot be told.
+        let expected = ["GET /3 200 complete", "exchange_not_observed 1", "request_not_observed 1"];
+        assert_eq!(s.seen().lines(), expected);
     }
 }
 
