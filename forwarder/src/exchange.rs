@@ -158,6 +158,9 @@ pub struct Opened<'a> {
     pub time: MonotonicNs,
     /// Stream offset of its first byte.
     pub offset: u64,
+    /// Bytes of the direction of responses that had surely been moved by then: unless requests are sent ahead, its response
+    /// begins there.
+    pub opposite: u64,
     /// Its head.
     pub request: &'a Request,
 }

@@ -99,9 +99,9 @@ pub enum Unlinked {
     Interleaved,
     /// Client: what its process answered, or who answered, did not show that the link is right.
     Unconfirmed,
-    /// Server: whoever sent the request is on another host, is not observed, or comes through a proxy or address translation.
+    /// Server: whoever sent the request is on another host, is not observed, or comes through a proxy.
     PeerUnknown,
-    /// Server: what belongs together cannot be told behind TLS.
+    /// Server: it came through TLS, and its socket is not known.
     Tls,
     /// What it would descend from has no span: its program exports its own, or it is not reported.
     NoSpan,
@@ -155,16 +155,12 @@ pub enum Ancestor {
 /// An exchange that goes on.
 pub type Ready = (Exchange, ClockAnchor, NodeRef);
 
-/// What became of an exchange.
-#[allow(
-    clippy::large_enum_variant,
-    reason = "the large one is the usual one; a box would cost an allocation for each exchange"
-)]
-pub enum Taken {
+/// What becomes of an exchange.
+pub enum Ended {
     /// It goes on at once.
-    Ready(Exchange, Option<NodeRef>),
-    /// It waits, and another may have to give its place.
-    Waits(Option<Box<Ready>>),
+    Ready(Option<NodeRef>),
+    /// It has to wait ([`Links::wait`]).
+    Waits(NodeRef),
 }
 
 /// All requests that may be linked.
@@ -242,9 +238,9 @@ impl Links {
         }
     }
 
-    /// A request has ended.
-    pub fn ended(&mut self, exchange: Exchange, clock: &ClockAnchor) -> Taken {
-        let Some(node) = self.nodes.remove(&exchange.serial) else { return Taken::Ready(exchange, None) };
+    /// A request has ended. It is large, and stays where it is unless it has to wait.
+    pub fn ended(&mut self, exchange: &Exchange) -> Ended {
+        let Some(node) = self.nodes.remove(&exchange.serial) else { return Ended::Ready(None) };
         let answered = exchange.response_start.filter(|_| exchange.outcome == Outcome::Complete);
         self.threads.closed(&node, answered);
         self.flow.closed(&node);
@@ -253,10 +249,15 @@ impl Links {
             self.pairs.closed(&node);
         }
         if node::is_pending(&node) {
-            return Taken::Waits(self.waiting.push((exchange, *clock, node)).map(Box::new));
+            return Ended::Waits(node);
         }
         self.pairs.closed(&node);
-        Taken::Ready(exchange, Some(node))
+        Ended::Ready(Some(node))
+    }
+
+    /// An exchange waits; gives back another one that has to go on in its place.
+    pub fn wait(&mut self, exchange: Exchange, clock: &ClockAnchor, node: NodeRef) -> Option<Ready> {
+        self.waiting.push((exchange, *clock, node))
     }
 
     /// Exchanges that need not wait any longer; with `all`, every one.

@@ -13,10 +13,8 @@ use anyhow::{Context, Result, ensure};
 use spantap_tests::{
     collector, compiled, host, load,
     loops::{Score, by_path, method},
-    namespaces::Host,
     observed::{self, Observed},
     pair::Pair,
-    process::Process,
     relays::{self, Relay},
     script::{At, CONN, How, Step, connect, connect_at, read_bytes, read_head, send, send_how, serve, serve_at},
     servers,
@@ -31,7 +29,6 @@ const TRAFFIC: Duration = Duration::from_secs(20);
 fn main() -> ExitCode {
     let lacks = [host::lacks_root_and_btf(), collector::lacks_collector()];
     let python = servers::python().err().map(|_| "no python3".to_owned());
-    let nsenter = host::find("nsenter").and(host::find("curl")).is_none().then(|| "no nsenter or no curl".to_owned());
     let mut suite = Suite::new("links", lacks, world);
     for connections in [1, 20, 100] {
         suite = suite.case_unless(python.clone(), format!("python_threads_{connections}"), move |world| {
@@ -39,8 +36,7 @@ fn main() -> ExitCode {
         });
     }
     suite
-        .case_unless(python.clone(), "an_event_loop_has_none", event_loop)
-        .case_unless(python.or(nsenter), "between_network_namespaces", between_namespaces)
+        .case_unless(python, "an_event_loop_has_none", event_loop)
         .case("connections_of_all_kinds", kinds_of_connections)
         .case("pipelined_requests", pipelined)
         .case("a_header_wins", header)
@@ -109,38 +105,6 @@ fn event_loop(world: &mut Observed) -> Result<()> {
         let sent: HashMap<&str, &str> = sent.iter().map(|span| (&*span.span_id, &*span.trace_id)).collect();
         let joined = arrived.iter().filter(|span| sent.get(&*span.parent_span_id) == Some(&&*span.trace_id)).count();
         ensure!(joined as u64 == requests, "{joined} of {requests} were tied to the other end");
-        Ok(())
-    })
-}
-
-/// A program in one network namespace asks one in another, over a cable between the two.
-fn between_namespaces(world: &mut Observed) -> Result<()> {
-    let (near, far) = (Host::start("near", None)?, Host::start("far", None)?);
-    near.link(&far, 41)?;
-    let script = compiled::subjects().join("relay.py");
-    let start = |host: &Host, service: &str, arguments: &[&str]| -> Result<Process> {
-        let mut command = host.command(servers::python()?);
-        command.arg(&script).args(arguments).env("OTEL_SERVICE_NAME", service);
-        Process::start(service, host.folder(), command)
-    };
-    let mut last = start(&far, "namespace-far", &["8080", "0", "0", "10.99.41.2"])?;
-    let mut first = start(&near, "namespace-near", &["8080", "8080", "0", "10.99.41.1", "10.99.41.2"])?;
-    for (process, address) in [(&mut last, "10.99.41.2"), (&mut first, "10.99.41.1")] {
-        let url = format!("http://{address}:8080/ready");
-        process.wait_ready(TRAFFIC, |_| near.run("curl", &["-sf", "-m", "5", &url]).is_ok())?;
-    }
-    world.wait_observing()?;
-    near.run("curl", &["-sf", "-m", "30", "http://10.99.41.1:8080/namespace/in/[1-50]"])?;
-    world.collector.wait_until(ARRIVAL, |telemetry| {
-        let (near, far) = (telemetry.spans_of("namespace-near"), telemetry.spans_of("namespace-far"));
-        let (sent, arrived) = (by_path(&near, Kind::Client), by_path(&far, Kind::Server));
-        let mut score = Score::default();
-        for number in 1..=50 {
-            let path = format!("/namespace/out/{number}");
-            let (client, server) = (sent.get(&*path).context("not sent")?, arrived.get(&*path).context("not arrived")?);
-            score.judge(server, client, &["connection"]);
-        }
-        ensure!(score == Score(50, 0, 0), "{score:?}");
         Ok(())
     })
 }

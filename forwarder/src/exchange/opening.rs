@@ -115,6 +115,7 @@ impl Connection {
             began: open.call.0,
             time: open.call.1,
             offset: open.offset,
+            opposite: open.opposite,
             request: &open.request,
         });
     }

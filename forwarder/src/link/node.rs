@@ -7,7 +7,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Method, Unlinked, pair::Key};
+use super::{
+    Method, Unlinked,
+    pair::{Keys, Place},
+};
 use crate::{
     exchange::{Opened, Side},
     model::{MonotonicNs, ProcessRef, SocketId},
@@ -99,8 +102,10 @@ pub struct Node {
     pub(super) asks: bool,
     /// Its identity, once decided.
     pub lineage: Option<Lineage>,
-    /// Places where it is looked for.
-    pub(super) keys: Vec<Key>,
+    /// Where it lies on its connection, if that is TCP.
+    pub(super) place: Option<Place>,
+    /// By what it is looked for.
+    pub(super) keys: Keys,
 }
 
 impl Node {
@@ -133,7 +138,8 @@ impl Node {
             overtaken: None,
             asks: false,
             lineage: None,
-            keys: Vec::new(),
+            place: None,
+            keys: [None; 2],
         })))
     }
 }

@@ -5,8 +5,18 @@
 //! TCP: a byte has the same sequence number at both ends (RFC 9293 section 3.4), so addresses, ports and the number of the
 //! request's first byte name one request of one connection, whatever was missed before it and however many requests were
 //! sent ahead. Namespaces must agree for loopback addresses, which each namespace has; a connection between two
-//! namespaces has its ends in different ones. Where addresses are translated in between, the ends do not agree and stay
-//! apart. Unix: the kernel tells the socket at the other end; the place in the stream tells the request.
+//! namespaces has its ends in different ones.
+//!
+//! Address translation changes addresses and ports, and no numbers. Each direction begins at a random one, of its own: where the addresses
+//! differ, the number at which the response will begin must agree as well. That takes requests that are not sent ahead. What changes
+//! numbers as well (helpers of protocols with addresses in their payload, SYNPROXY), or makes another connection (a proxy), keeps
+//! the ends apart.
+//!
+//! TLS: plaintext has no numbers, but each of its bytes has its place, which is the same at both ends if they were read from the same
+//! byte on. So the place of the request and that of its response must agree, and the numbers at which each
+//! direction of the connection itself was picked up, mostly its first ones.
+//!
+//! Unix: the kernel tells the socket at the other end; the place in the stream tells the request.
 
 use std::net::IpAddr;
 
@@ -14,7 +24,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     MAX_DEPTH, Unlinked,
-    node::{self, NodeRef, Peer},
+    node::{self, Node, NodeRef, Peer},
 };
 use crate::{
     exchange::{Opened, Side},
@@ -27,13 +37,39 @@ const MAX_SOCKETS: usize = 65_536;
 /// What a client may descend from to be found late, after others may descend from its server already.
 const LATE_DEPTH: u16 = 8;
 
-/// Names a request at both ends of its connection.
+/// Where a request is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Key {
-    /// Client's and server's end, namespace of loopback addresses, sequence number of the first byte.
-    Tcp((IpAddr, u16), (IpAddr, u16), u32, u32),
+    /// Sequence number of its first byte; its mark. [`Place`] has the rest.
+    Tcp(u32, u64),
+    /// Sequence numbers at which its connection was picked up, of what the client sends and receives; place of its first byte.
+    Tls(u32, u32, u64),
     /// One of the two sockets, stream offset of the first byte.
     Unix(SocketId, u64),
+}
+
+/// At most two, as each end of a Unix socket may be known by either.
+pub(super) type Keys = [Option<Key>; 2];
+
+/// A request on its connection, as one end sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    client: (IpAddr, u16),
+    server: (IpAddr, u16),
+    /// Of loopback addresses; else 0.
+    namespace: u32,
+    /// Sequence number (TLS: stream offset) at which its response begins, unless requests are sent ahead.
+    answer: u32,
+    tls: bool,
+}
+
+impl Place {
+    /// Whether it is one request of one connection, if its [`Key`] and its mark agree. Two that were not sent in this order never are.
+    fn agrees(&self, other: &Self, in_order: bool) -> bool {
+        let (mine, others) = ((self.client, self.server), (other.client, other.server));
+        let same_numbers = in_order && self.answer == other.answer;
+        if mine == others { self.namespace == other.namespace && (!self.tls || same_numbers) } else { same_numbers }
+    }
 }
 
 /// Requests that wait for their other end.
@@ -41,8 +77,9 @@ pub(super) enum Key {
 pub(super) struct Pairs {
     clients: FxHashMap<Key, NodeRef>,
     servers: FxHashMap<Key, NodeRef>,
-    /// Addresses of this host.
+    /// Addresses of this host, and the one that was added last.
     local: FxHashSet<IpAddr>,
+    newest: Option<IpAddr>,
     /// Sockets of servers whose client was waited for and did not show.
     apart: FxHashSet<SocketId>,
     /// The other end of each Unix socket.
@@ -52,8 +89,9 @@ pub(super) struct Pairs {
 impl Pairs {
     /// A client has sent a request.
     pub(super) fn client(&mut self, node: &NodeRef, opened: &Opened<'_>) {
-        let keys = self.keys(opened);
-        for key in &keys {
+        let (keys, place) = self.keys(opened, node.borrow().mark);
+        node.borrow_mut().place = place;
+        for key in keys.iter().flatten() {
             if let Some(server) = self.servers.get(key).cloned()
                 && join(&server, node, true)
             {
@@ -61,20 +99,14 @@ impl Pairs {
                 return;
             }
         }
-        for key in &keys {
-            self.clients.insert(*key, node.clone());
-        }
-        node.borrow_mut().keys = keys;
+        put(&mut self.clients, node, keys);
     }
 
     /// A server has received a request.
     pub(super) fn server(&mut self, node: &NodeRef, opened: &Opened<'_>) {
-        if opened.tls {
-            node.borrow_mut().unlinked = Unlinked::Tls;
-            return;
-        }
-        let keys = self.keys(opened);
-        for key in &keys {
+        let (keys, place) = self.keys(opened, node.borrow().mark);
+        node.borrow_mut().place = place;
+        for key in keys.iter().flatten() {
             if let Some(client) = self.clients.get(key).cloned()
                 && join(node, &client, false)
             {
@@ -83,15 +115,16 @@ impl Pairs {
                 return;
             }
         }
-        let awaited = !keys.is_empty() && self.may_be_near(opened) && !self.apart.contains(&opened.connection.socket);
-        for key in &keys {
-            self.servers.insert(*key, node.clone());
+        if keys == [None; 2] {
+            if opened.tls {
+                node.borrow_mut().unlinked = Unlinked::Tls;
+            }
+            return;
         }
-        let mut node = node.borrow_mut();
-        node.keys = keys;
-        if awaited {
-            node.peer = Peer::Awaited;
+        if self.may_be_near(opened) && !self.apart.contains(&opened.connection.socket) {
+            node.borrow_mut().peer = Peer::Awaited;
         }
+        put(&mut self.servers, node, keys);
     }
 
     /// It is not looked for any more.
@@ -101,9 +134,9 @@ impl Pairs {
             (std::mem::take(&mut node.keys), node.side)
         };
         let places = if side == Side::Client { &mut self.clients } else { &mut self.servers };
-        for key in keys {
-            if places.get(&key).is_some_and(|known| known.is(node)) {
-                places.remove(&key);
+        for key in keys.iter().flatten() {
+            if places.get(key).is_some_and(|known| known.is(node)) {
+                places.remove(key);
             }
         }
     }
@@ -131,28 +164,28 @@ impl Pairs {
         }
     }
 
-    /// Names of the request, the best first; none if its connection is not described well enough.
-    fn keys(&mut self, opened: &Opened<'_>) -> Vec<Key> {
+    /// Where the request is looked for, the best first; nowhere if its connection is not described well enough.
+    fn keys(&mut self, opened: &Opened<'_>, mark: u64) -> (Keys, Option<Place>) {
         let connection = opened.connection;
-        if opened.tls {
-            return Vec::new();
-        }
         match (&connection.endpoints, connection.tie) {
             (Endpoints::Tcp { local, peer }, Tie::Sequence { received, sent }) => {
-                if self.local.len() >= MAX_ADDRESSES {
-                    self.local.clear();
-                }
-                self.local.insert(local.0);
+                self.is_local(local.0);
                 // Sequence numbers wrap, and so does the sum.
-                let (client, server, base) = match opened.side {
-                    Side::Client => (*local, *peer, sent),
-                    Side::Server => (*peer, *local, received),
+                let (offset, opposite) = (opened.offset as u32, opened.opposite as u32);
+                let (client, server, asked, answered) = match opened.side {
+                    Side::Client => (*local, *peer, sent, received),
+                    Side::Server => (*peer, *local, received, sent),
                 };
                 let loopback = client.0.is_loopback() || server.0.is_loopback();
                 let namespace = if loopback { connection.network_namespace } else { 0 };
-                vec![Key::Tcp(client, server, namespace, base.wrapping_add(opened.offset as u32))]
+                let (key, answer) = if opened.tls {
+                    (Key::Tls(asked, answered, opened.offset), opposite)
+                } else {
+                    (Key::Tcp(asked.wrapping_add(offset), mark), answered.wrapping_add(opposite))
+                };
+                ([Some(key), None], Some(Place { client, server, namespace, answer, tls: opened.tls }))
             }
-            (Endpoints::Unix { .. }, tie) => {
+            (Endpoints::Unix { .. }, tie) if !opened.tls => {
                 let own = connection.socket;
                 if let Tie::Socket(other) = tie {
                     if self.ends.len() >= MAX_SOCKETS {
@@ -161,10 +194,33 @@ impl Pairs {
                     self.ends.insert(own, other);
                     self.ends.insert(other, own);
                 }
-                let other = self.ends.get(&own).copied();
-                [Some(own), other].into_iter().flatten().map(|socket| Key::Unix(socket, opened.offset)).collect()
+                let other = self.ends.get(&own).map(|other| Key::Unix(*other, opened.offset));
+                ([Some(Key::Unix(own, opened.offset)), other], None)
             }
-            _ => Vec::new(),
+            _ => ([None; 2], None),
+        }
+    }
+
+    fn is_local(&mut self, address: IpAddr) {
+        if self.newest == Some(address) {
+            return;
+        }
+        if self.local.len() >= MAX_ADDRESSES {
+            self.local.clear();
+        }
+        self.local.insert(address);
+        self.newest = Some(address);
+    }
+}
+
+/// Notes where it is looked for. Two requests that nothing tells apart have no other end, either of them.
+fn put(places: &mut FxHashMap<Key, NodeRef>, node: &NodeRef, keys: Keys) {
+    node.borrow_mut().keys = keys;
+    for key in keys.into_iter().flatten() {
+        let Some(other) = places.insert(key, node.clone()) else { continue };
+        let (place, others) = (node.borrow().place, other.borrow().place);
+        if place.zip(others).is_some_and(|(place, other)| place.agrees(&other, true)) {
+            places.remove(&key);
         }
     }
 }
@@ -175,9 +231,7 @@ fn join(server: &NodeRef, client: &NodeRef, late: bool) -> bool {
         return false;
     }
     let (mut own, of) = (server.borrow_mut(), client.borrow());
-    // Places in the stream of a Unix socket count from when it was first seen: time has to agree as well.
-    let in_order = !matches!(own.keys.first().or(of.keys.first()), Some(Key::Unix(..))) || of.began <= own.time;
-    if own.lineage.is_some() || own.mark != of.mark || !in_order {
+    if own.lineage.is_some() || own.mark != of.mark || !is_one_place(&own, &of) {
         return false;
     }
     if of.depth >= if late { LATE_DEPTH } else { MAX_DEPTH } {
@@ -188,4 +242,14 @@ fn join(server: &NodeRef, client: &NodeRef, late: bool) -> bool {
     own.depth = of.depth + 1;
     own.peer = Peer::Is(client.clone());
     true
+}
+
+/// Whether both lie in one place.
+fn is_one_place(server: &Node, client: &Node) -> bool {
+    let in_order = client.began <= server.time;
+    match (&server.place, &client.place) {
+        (Some(server), Some(client)) => server.agrees(client, in_order),
+        // Places in the stream of a Unix socket count from when it was first seen: time has to agree as well.
+        _ => in_order,
+    }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use hashbrown::Equivalent;
+use rustc_hash::FxBuildHasher;
 
 use super::attribute::{Attribute, Mask};
 use crate::{
@@ -81,6 +82,13 @@ pub struct SeriesKey {
 /// Seeded by chance: texts of a key come from outside.
 static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
+/// A text takes a hash that nobody outside can foresee. The labels are small numbers, which cannot be chosen so that many collide;
+/// most keys have no texts.
+fn hash(labels: &Labels, texts: &[Option<&str>; TEXTS]) -> u64 {
+    let labels = FxBuildHasher.hash_one(labels);
+    if texts.iter().all(Option::is_none) { labels } else { SEED.hash_one((labels, texts)) }
+}
+
 impl<'a> SeriesRef<'a> {
     /// The series that `seen` belongs to where what is in `mask` is kept.
     pub fn of(seen: &'a Observation<'_>, mask: Mask) -> Self {
@@ -128,7 +136,7 @@ impl<'a> SeriesRef<'a> {
     }
 
     fn new(labels: Labels, texts: [Option<&'a str>; TEXTS]) -> Self {
-        Self { hash: SEED.hash_one((labels, texts)), labels, texts }
+        Self { hash: hash(&labels, &texts), labels, texts }
     }
 
     /// The key, owned.

@@ -9,7 +9,7 @@ use spantap_config::ExcludeInstrumented;
 use super::{Pipeline, instrumented, processes::Processes};
 use crate::{
     exchange::{Exchange, Opened, Side},
-    link::{Ancestor, Links, Taken, Unlinked, node::NodeRef},
+    link::{Ancestor, Ended, Links, Unlinked, node::NodeRef},
     model::{ClockAnchor, Process, SocketEvent},
     observation::target::Target,
     telemetry::links::LinkCounts,
@@ -49,13 +49,13 @@ impl Pipeline {
     /// A request has ended. It is reported at once, or when what it descends from is known, 300 ms later at most.
     pub fn ended(&mut self, exchange: Exchange, clock: &ClockAnchor) {
         self.active.closed(exchange.serial);
-        match self.links.ended(exchange, clock) {
-            Taken::Ready(exchange, node) => self.report(&exchange, clock, node.as_ref()),
-            Taken::Waits(None) => {}
-            Taken::Waits(Some(first)) => {
-                let (exchange, clock, node) = *first;
-                self.links.let_go(&node);
-                self.report(&exchange, &clock, Some(&node));
+        match self.links.ended(&exchange) {
+            Ended::Ready(node) => self.report(&exchange, clock, node.as_ref()),
+            Ended::Waits(node) => {
+                if let Some((exchange, clock, node)) = self.links.wait(exchange, clock, node) {
+                    self.links.let_go(&node);
+                    self.report(&exchange, &clock, Some(&node));
+                }
             }
         }
     }

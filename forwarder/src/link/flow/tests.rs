@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     exchange::{Opened, Side},
-    link::{Ancestor, Links, Method, Taken, Unlinked, node::NodeRef},
+    link::{Ancestor, Links, Method, Unlinked, node::NodeRef, tests::waits},
     model::{EventKind, MonotonicNs, ProcessId, ProcessRef, SocketEvent},
     sample,
 };
@@ -50,6 +50,7 @@ impl Loop {
             began: MonotonicNs(self.now),
             time: MonotonicNs(self.now),
             offset: offset.into(),
+            opposite: 0,
             request: &request,
         };
         self.links.opened(&opened, false);
@@ -84,9 +85,10 @@ impl Loop {
         }
     }
 
-    fn ended(&mut self, serial: u64, side: Side) -> Taken {
+    /// Whether it waits.
+    fn ended(&mut self, serial: u64, side: Side) -> bool {
         let exchange = crate::exchange::Exchange { serial, process: self.process.clone(), ..sample::exchange(side) };
-        self.links.ended(exchange, &sample::clock())
+        waits(&mut self.links, exchange)
     }
 }
 
@@ -155,7 +157,7 @@ fn proven_processes_need_not_wait_until_they_disagree() {
         let asked = nginx.asked(1);
         let asks = nginx.asks(11);
         assert_eq!(nginx.parent(asks), Err(Unlinked::Unconfirmed));
-        assert!(matches!(nginx.ended(asks, Side::Client), Taken::Waits(None)));
+        assert!(nginx.ended(asks, Side::Client));
         nginx.event(EventKind::Receive, 11);
         nginx.event(EventKind::Send, 1);
         assert_eq!(nginx.links.released(false).len(), 1);

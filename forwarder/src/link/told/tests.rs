@@ -61,6 +61,7 @@ impl Program {
             began: MonotonicNs(time),
             time: MonotonicNs(time),
             offset,
+            opposite: 0,
             request: &request,
         };
         self.links.opened(&opened, false);
@@ -80,7 +81,7 @@ impl Program {
             end: MonotonicNs(end),
             ..sample::exchange(Side::Server)
         };
-        self.links.ended(exchange, &sample::clock());
+        self.links.ended(&exchange);
     }
 
     fn parent(&self, serial: u64) -> Result<Method, Unlinked> {

@@ -54,6 +54,7 @@ impl Fixture {
             began: start,
             time: start,
             offset: 0,
+            opposite: 0,
             request: &request,
         });
         self.serial
