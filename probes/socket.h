@@ -381,7 +381,8 @@ SHARED int capture(struct socket_state *state, struct scratch *scratch, struct c
 
 #if defined(SPANTAP_TABLE) || !defined(LINKS_OF_RUNTIMES)
 #define python_may_be(pid) false
-#define python_turn(state, scratch)
+#define python_received(state, scratch)
+#define python_sent(state, scratch)
 #else
 #include "python_link.h"
 #endif
@@ -396,12 +397,17 @@ static __always_inline void capture_and_submit(struct sock *sk, struct socket_st
 
 /* The same of a socket, on the usual way. */
 static __always_inline void capture_and_submit_here(struct sock *sk, struct socket_state *state, struct scratch *scratch,
-						    struct control *control, const struct data *data, bool begins_turn)
+						    struct control *control, const struct data *data, bool begins_turn,
+						    __u8 direction)
 {
 	if (capture_here(state, scratch, control, data, (begins_turn ? CAPTURING_TURN : 0) | CAPTURING_SOCKET))
 		return;
-	if (begins_turn && python_may_be(scratch->event.pid))
-		python_turn(state, scratch);
+	if (begins_turn && python_may_be(scratch->event.pid)) {
+		if (direction == RECORD_SEND)
+			python_sent(state, scratch);
+		else
+			python_received(state, scratch);
+	}
 	if (scratch->event.flags & FLAG_PROPAGATED)
 		append_propagated(sk, scratch);
 	announce_if_due(sk, state, scratch, control);

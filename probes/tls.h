@@ -204,8 +204,12 @@ static __always_inline int tls_returned(struct pt_regs *regs)
 	data.segments = call->buffer >= LOWEST_BUFFER;
 	if (capture(state, &call->scratch, control, &data, begins_turn ? CAPTURING_TURN : 0))
 		return 0;
-	if (begins_turn && python_may_be(session.pid))
-		python_turn(state, &call->scratch);
+	if (begins_turn && python_may_be(session.pid)) {
+		if (kind == RECORD_SEND)
+			python_sent(state, &call->scratch);
+		else
+			python_received(state, &call->scratch);
+	}
 	submit(NULL, state, &call->scratch, control, begins_turn);
 	return 0;
 }

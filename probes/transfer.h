@@ -155,7 +155,7 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 	if (scratch->io_uring)
 		defer(sk, state, scratch, control);
 	else
-		capture_and_submit_here(sk, state, scratch, control, data, scratch->begins_turn);
+		capture_and_submit_here(sk, state, scratch, control, data, scratch->begins_turn, RECORD_RECEIVE);
 	if (state->mode == MODE_TLS)
 		tls_begins(sk, state, scratch, control, task);
 	return 0;
@@ -262,7 +262,7 @@ static __always_inline int sent(struct sock *sk, int ret)
 	if (scratch->io_uring)
 		defer(sk, state, scratch, control);
 	else
-		capture_and_submit_here(sk, state, scratch, control, data, scratch->begins_turn);
+		capture_and_submit_here(sk, state, scratch, control, data, scratch->begins_turn, RECORD_SEND);
 	if (state->mode == MODE_TLS) {
 		tls_cipher_begins(sk, state, scratch, control);
 		tls_begins(sk, state, scratch, control, task);
