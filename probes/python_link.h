@@ -200,7 +200,8 @@ SHARED __u64 python_context(struct python_program *program, struct python_thread
 
 	if (!self || !program || !thread)
 		return 0;
-	if (python_word(thread->state + program->thread) != self && !python_look(program, thread, self))
+	/* To read what is not mapped would be dear. */
+	if ((!thread->state || python_word(thread->state + program->thread) != self) && !python_look(program, thread, self))
 		return 0;
 	context = python_word(thread->current);
 	bpf_probe_read_user(&read, sizeof(read), (void *)(context + PYTHON_TYPE));
