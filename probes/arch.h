@@ -21,6 +21,8 @@
 #define FUNCTION_ARGUMENT4(regs) ((regs)->cx)
 #define FUNCTION_ARGUMENT5(regs) ((regs)->r8)
 #define FUNCTION_RESULT(regs) ((regs)->ax)
+/* Where compilers hold first what outlives a call. */
+#define HELD(regs) ((regs)->bx)
 /* The same of Go since 1.17 (ABIInternal, src/cmd/compile/abi-internal.md): the goroutine has a register of its own. */
 #define GO_ARGUMENT1(regs) ((regs)->ax)
 #define GO_ARGUMENT2(regs) ((regs)->bx)

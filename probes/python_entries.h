@@ -8,8 +8,8 @@
 #ifndef SPANTAP_PYTHON_ENTRIES_H
 #define SPANTAP_PYTHON_ENTRIES_H
 
-/* PyObject *PyContext_CopyCurrent(void) and whatever else makes contexts, where they return. */
-static __noinline int python_copied(struct pt_regs *regs)
+/* PyObject *PyContext_CopyCurrent(void), or whatever else makes contexts, has made this one. */
+static __noinline int python_copied(__u64 made)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	struct python_object current = {}, copy = {};
@@ -18,7 +18,7 @@ static __noinline int python_copied(struct pt_regs *regs)
 	struct python_thread *thread;
 
 	copy.pid = pid_tgid >> 32;
-	copy.address = FUNCTION_RESULT(regs);
+	copy.address = made;
 	if (!copy.address || !python_may_be(copy.pid))
 		return 0;
 	program = python_program_of(copy.pid);
@@ -34,11 +34,20 @@ static __noinline int python_copied(struct pt_regs *regs)
 	return 0;
 }
 
+/* Where they return. */
 SEC("uretprobe")
 int py_copied(struct pt_regs *regs)
 {
 	STACK_OF_THE_THREAD(regs);
-	return python_copied(regs);
+	return python_copied(FUNCTION_RESULT(regs));
+}
+
+/* Within them, where it stands in a register already (probe-agent/src/tls/python/made.rs). */
+SEC("uprobe")
+int py_made(struct pt_regs *regs)
+{
+	STACK_OF_THE_THREAD(regs);
+	return python_copied(HELD(regs));
 }
 
 /* int call_soon([state,] loop, function, argument, context) of _asyncio: a task that waited goes on. */

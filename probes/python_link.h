@@ -30,9 +30,12 @@ struct python_context {
 	__u32 entered;           /* something runs in it, as opposed to the one that a thread has when nothing does */
 };
 
-/* Thread states that are looked through: the newest come first, the main one is the last, but is found while it is alone. */
-#define PYTHON_THREADS 48
-/* A thread that has no state is looked for again after so long, ns. */
+/*
+ * Thread states that are looked through at a time: the newest come first, the main one is the last, but is found while it is
+ * alone. The next look goes on where this one ended. The verifier looks at each.
+ */
+#define PYTHON_THREADS 12
+/* The states are looked through from the first again after so long, ns. */
 #define PYTHON_AGAIN 100000000
 
 #define PYTHON_PROGRAMS 1024
@@ -97,7 +100,8 @@ struct {
 
 struct python_thread {
 	__u64 state;             /* address of its PyThreadState; 0: not known */
-	__u64 looked;            /* when it was looked for in vain */
+	__u64 looked;            /* when it was begun to look for that; 0: it was found, or nobody did */
+	__u64 next;              /* address of the state that is to be looked at next; 0: there are no more */
 	__u64 current;           /* address of the pointer to its current context, while its state is known */
 	__u64 receiving;         /* address of the context in which it received last */
 	struct python_request waits;  /* uvloop: received, and no context entered yet */
@@ -153,12 +157,36 @@ static __always_inline struct python_thread *python_thread_of(__u64 pid_tgid)
 	return bpf_map_lookup_elem(&python_threads, &pid_tgid);
 }
 
-/* Whether it is the state of the thread with this address of its own (pthread_self): PyThreadState.thread_id. */
-static __always_inline bool python_is_state(struct python_program *program, __u64 state, __u64 self)
+/* What the program has there; 0 if it cannot be read, as the helper leaves it then. */
+static __always_inline __u64 python_word(__u64 address)
 {
-	__u64 named;
+	__u64 word;
 
-	return state && !bpf_probe_read_user(&named, sizeof(named), (void *)(state + program->thread)) && named == self;
+	bpf_probe_read_user(&word, sizeof(word), (void *)address);
+	return word;
+}
+
+/* Looks for the state of the thread with this address of its own (pthread_self): PyThreadState.thread_id. */
+static __always_inline bool python_look(struct python_program *program, struct python_thread *thread, __u64 self)
+{
+	__u64 now = bpf_ktime_get_ns(), state = thread->next, named = program->thread;
+
+	thread->state = 0;
+	if (now - thread->looked >= PYTHON_AGAIN) {
+		thread->looked = now;
+		state = python_word(python_word(program->main) + program->threads);
+	}
+	for (int i = 0; i < PYTHON_THREADS && state; i++) {
+		if (python_word(state + named) == self) {
+			thread->state = state;
+			thread->current = state + program->context;
+			thread->looked = 0;
+			return true;
+		}
+		state = python_word(state + PYTHON_NEXT);
+	}
+	thread->next = state;
+	return false;
 }
 
 /*
@@ -167,38 +195,17 @@ static __always_inline bool python_is_state(struct python_program *program, __u6
  */
 SHARED __u64 python_context(struct python_program *program, struct python_thread *thread)
 {
-	__u64 self = THREAD_POINTER(bpf_get_current_task_btf()), now, state = 0, context = 0;
+	__u64 self = THREAD_POINTER(bpf_get_current_task_btf()), context;
 	struct python_context read;
 
 	if (!self || !program || !thread)
 		return 0;
-	if (!python_is_state(program, thread->state, self)) {
-		now = bpf_ktime_get_ns();
-		thread->state = 0;
-		if (thread->looked && now - thread->looked < PYTHON_AGAIN)
-			return 0;
-		thread->looked = now;
-		if (bpf_probe_read_user(&state, sizeof(state), (void *)program->main) ||
-		    bpf_probe_read_user(&state, sizeof(state), (void *)(state + program->threads)))
-			return 0;
-		for (int i = 0; i < PYTHON_THREADS && state; i++) {
-			if (python_is_state(program, state, self)) {
-				thread->state = state;
-				thread->current = state + program->context;
-				thread->looked = 0;
-				break;
-			}
-			if (bpf_probe_read_user(&state, sizeof(state), (void *)(state + PYTHON_NEXT)))
-				return 0;
-		}
-		if (!thread->state)
-			return 0;
-	}
-	if (bpf_probe_read_user(&context, sizeof(context), (void *)thread->current) || !context)
+	/* To read what is not mapped would be dear. */
+	if ((!thread->state || python_word(thread->state + program->thread) != self) && !python_look(program, thread, self))
 		return 0;
-	if (bpf_probe_read_user(&read, sizeof(read), (void *)(context + PYTHON_TYPE)) || read.type != program->context_type)
-		return 0;
-	return read.entered ? context : 0;
+	context = python_word(thread->current);
+	bpf_probe_read_user(&read, sizeof(read), (void *)(context + PYTHON_TYPE));
+	return read.type == program->context_type && read.entered ? context : 0;
 }
 
 /* The request that the current context belongs to. */
@@ -224,8 +231,53 @@ static __always_inline void python_belongs(struct python_object *context, const 
 		bpf_map_update_elem(&python_contexts, context, serves, BPF_ANY);
 }
 
+/* Whether a request begins here: what begins a turn was judged just now (judge()). */
+static __always_inline bool python_is_request(struct socket_state *state, struct scratch *scratch)
+{
+	return !(scratch->event.flags & FLAG_UNREADABLE) && state->mode == MODE_HTTP && !state->strange_turns &&
+	       *(__u32 *)scratch->head != 0x50545448 /* HTTP */;
+}
+
+/* uvloop moves bytes of sockets outside of contexts, but plaintext of TLS inside. */
+static __always_inline bool python_in_turn(struct python_program *program, struct socket_event *event)
+{
+	return program->pid & PYTHON_UVLOOP && !(event->flags & FLAG_TLS);
+}
+
+/* What begins a turn of a socket was received: it stands in `scratch`, and was not told yet. */
+SHARED int python_received(struct socket_state *state, struct scratch *scratch)
+{
+	struct python_object current = {};
+	struct python_program *program;
+	struct python_thread *thread;
+	struct socket_event *event;
+
+	if (!state || !scratch)
+		return 0;
+	event = &scratch->event;
+	program = python_program_of(event->pid);
+	thread = program ? python_thread_of(bpf_get_current_pid_tgid()) : NULL;
+	if (!thread)
+		return 0;
+	thread->waits.socket = 0;
+	if (!python_is_request(state, scratch))
+		return 0;
+	thread->waits.socket = event->socket;
+	thread->waits.received = event->time;
+	thread->waits.here = 1;
+	if (python_in_turn(program, event))
+		return 0;
+	current.address = python_context(program, thread);
+	current.pid = event->pid;
+	thread->receiving = current.address;
+	if (current.address)
+		python_belongs(&current, &thread->waits);
+	thread->waits.socket = 0;
+	return 0;
+}
+
 /* Tells what the request is made for whose head stands in `scratch`. */
-static __always_inline void python_tell(struct socket_state *state, struct scratch *scratch, struct python_request *serves)
+static __always_inline void python_tell(struct socket_state *state, struct scratch *scratch, __u64 socket, __u64 received)
 {
 	struct socket_event *of = &scratch->event, *event;
 
@@ -243,65 +295,43 @@ static __always_inline void python_tell(struct socket_state *state, struct scrat
 	event->process_start = of->process_start;
 	event->socket = of->socket;
 	event->time = of->time;
-	event->opposite_offset = serves->socket;
-	event->queued = serves->received;
+	event->opposite_offset = socket;
+	event->queued = received;
 	event->turn = LINK_PYTHON;
-	if (of->flags & FLAG_TLS) {
-		event->flags = FLAG_TLS;
-		event->offset = of->offset;
-	} else {
-		/* The state stands behind the request by now. */
-		event->offset = state->sent_seq - (__u32)(state->sent - of->offset);
-	}
+	event->flags = of->flags & FLAG_TLS;
+	/* The state stands behind the request by now. */
+	event->offset = event->flags ? of->offset : state->sent_seq - (__u32)(state->sent - of->offset);
 	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
 }
 
-/* What begins a turn of a socket was received or sent: it stands in `scratch`, and was not told yet. */
-SHARED int python_turn(struct socket_state *state, struct scratch *scratch)
+/* What begins a turn of a socket is sent: it stands in `scratch`, and was not told yet. */
+SHARED int python_sent(struct socket_state *state, struct scratch *scratch)
 {
-	struct python_request *serves = NULL;
 	struct python_object current = {};
 	struct python_program *program;
+	struct python_request *serves;
 	struct python_thread *thread;
-	struct socket_event *event;
-	bool is_request, in_turn;
+	__u64 socket, received;
 
 	if (!state || !scratch)
 		return 0;
-	event = &scratch->event;
-	program = python_program_of(event->pid);
-	if (!program)
-		return 0;
-	thread = python_thread_of(bpf_get_current_pid_tgid());
+	program = python_program_of(scratch->event.pid);
+	thread = program ? python_thread_of(bpf_get_current_pid_tgid()) : NULL;
 	if (!thread)
 		return 0;
-	is_request = begins_like_http(scratch->head, event->head_length) && *(__u32 *)scratch->head != 0x50545448 /* HTTP */;
-	/* uvloop moves bytes of sockets outside of contexts, but plaintext of TLS inside. */
-	in_turn = program->pid & PYTHON_UVLOOP && !(event->flags & FLAG_TLS);
-	if (event->kind == RECORD_RECEIVE) {
-		thread->waits.socket = 0;
-		if (!is_request)
-			return 0;
-		thread->waits.socket = event->socket;
-		thread->waits.received = event->time;
-		thread->waits.here = 1;
-		if (in_turn)
-			return 0;
-		current.address = python_context(program, thread);
-		current.pid = event->pid;
-		thread->receiving = current.address;
-		if (current.address)
-			python_belongs(&current, &thread->waits);
-		thread->waits.socket = 0;
-		return 0;
-	}
-	if (in_turn && thread->writes.socket)
-		serves = &thread->writes;
-	else if (is_request)
-		serves = python_serves(program, thread, event->pid, &current);
-	if (is_request && serves)
-		python_tell(state, scratch, serves);
+	socket = thread->writes.socket;
+	received = thread->writes.received;
 	thread->writes.socket = 0;
+	if (!python_is_request(state, scratch))
+		return 0;
+	if (!socket || !python_in_turn(program, &scratch->event)) {
+		serves = python_serves(program, thread, scratch->event.pid, &current);
+		if (!serves)
+			return 0;
+		socket = serves->socket;
+		received = serves->received;
+	}
+	python_tell(state, scratch, socket, received);
 	return 0;
 }
 

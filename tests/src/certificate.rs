@@ -34,6 +34,11 @@ impl Certificate {
         self.folder.path().join("cert.pem")
     }
 
+    /// Both files, as the subjects' `SERVES_TLS` takes them.
+    pub fn pair(&self) -> String {
+        format!("{}:{}", self.file().display(), self.key().display())
+    }
+
     /// Its key, PEM.
     pub fn key(&self) -> PathBuf {
         self.folder.path().join("key.pem")

@@ -2,11 +2,11 @@
 //!
 //! In: the name of a service, where the other one listens. Out: a guarded process that answers.
 
-use std::{process::Command, time::Duration};
+use std::{net::TcpStream, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
 
-use crate::{compiled, host, http, process::Process, servers};
+use crate::{certificate::Certificate, compiled, host, http, process::Process, servers};
 
 /// Longest time from start to the first answer: some load many packages.
 const READY: Duration = Duration::from_secs(30);
@@ -38,10 +38,29 @@ impl Relay {
         Self::ready(service, host::folder()?, port, command(port)?)
     }
 
-    fn ready(service: &str, folder: tempfile::TempDir, port: u16, mut command: Command) -> Result<Self> {
+    /// The same of one that answers over TLS: waits until it takes connections.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start_over_tls(service: &str, command: impl FnOnce(u16) -> Result<Command>) -> Result<Self> {
+        let port = host::free_port()?;
+        let takes = |port| TcpStream::connect(("127.0.0.1", port)).is_ok();
+        Self::ready_when(service, host::folder()?, port, (command(port)?, takes))
+    }
+
+    fn ready(service: &str, folder: tempfile::TempDir, port: u16, command: Command) -> Result<Self> {
+        Self::ready_when(service, folder, port, (command, |port| http::get(port, "/ready").is_ok()))
+    }
+
+    fn ready_when(
+        service: &str,
+        folder: tempfile::TempDir,
+        port: u16,
+        (mut command, is_ready): (Command, impl Fn(u16) -> bool),
+    ) -> Result<Self> {
         command.env("OTEL_SERVICE_NAME", service);
         let mut process = Process::start(service, folder.path(), command)?;
-        process.wait_ready(READY, |_| http::get(port, "/ready").is_ok())?;
+        process.wait_ready(READY, |_| is_ready(port))?;
         Ok(Self { process, port, _folder: folder })
     }
 
@@ -51,6 +70,26 @@ impl Relay {
     /// When it does not start.
     pub fn threads(service: &str, other: u16, pause: &str) -> Result<Self> {
         Self::script(service, "relay.py", other, pause)
+    }
+
+    /// `relay.py`, which asks over TLS; or answers over it and asks nobody, with this certificate.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn threads_over_tls(service: &str, other: u16, certificate: Option<&Certificate>) -> Result<Self> {
+        let command = |port: u16| {
+            let mut command = Command::new(servers::python()?);
+            command.arg(compiled::subjects().join("relay.py")).args([&port.to_string(), &other.to_string(), "0"]);
+            match certificate {
+                Some(certificate) => command.env("SERVES_TLS", certificate.pair()),
+                None => command.env("ASKS_TLS", "1"),
+            };
+            Ok(command)
+        };
+        match certificate {
+            Some(_) => Self::start_over_tls(service, command),
+            None => Self::start(service, command),
+        }
     }
 
     /// A script of Python that takes the same arguments.

@@ -2,19 +2,45 @@
 
 In: the kind of server (aiohttp, uvicorn, fastapi, streams, other), the event loop (asyncio, uvloop), its own port, the port of the
 other one. GET /MODE/in/N asks for /MODE/out/N, in the way that MODE says: which request was made for which can be told by the path.
+In the environment: SERVES_TLS (certificate:key; streams, aiohttp, uvicorn), ASKS_TLS (nobody's certificate is looked at), ASKS_FOR
+(`in` in the place of `out`: it stands before another one).
 """
 import asyncio
+import os
 import random
+import ssl
 import sys
 import urllib.request
 
 kind, loop_name, own, other = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+certificate, key = os.environ["SERVES_TLS"].split(":") if "SERVES_TLS" in os.environ else (None, None)
+asks_for = os.environ.get("ASKS_FOR", "out")
+trusting = None
+if "ASKS_TLS" in os.environ:
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
 sessions = {}
 kept = set()
 
 
+def serving():
+    if not certificate:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
 def target(mode, number):
-    return f"http://127.0.0.1:{other}/{mode}/out/{number}"
+    return f"{'https' if trusting else 'http'}://127.0.0.1:{other}/{mode}/{asks_for}/{number}"
+
+
+async def ask_by_httpx(mode, number):
+    import httpx
+
+    if mode not in sessions:
+        sessions[mode] = httpx.AsyncClient(verify=trusting or True, trust_env=False, timeout=None)
+    (await sessions[mode].get(target(mode, number))).read()
 
 
 async def ask(mode, number):
@@ -23,14 +49,14 @@ async def ask(mode, number):
     # Few connections, so that requests wait for each other's; or one for each request.
     limit = {"queued": 5}.get(mode, 0)
     if mode not in sessions:
-        connector = aiohttp.TCPConnector(limit=limit, force_close=mode == "new")
+        connector = aiohttp.TCPConnector(limit=limit, force_close=mode == "new", ssl=trusting or True)
         sessions[mode] = aiohttp.ClientSession(connector=connector)
     async with sessions[mode].get(target(mode, number)) as response:
         await response.read()
 
 
 def ask_and_wait(mode, number):
-    urllib.request.urlopen(target(mode, number)).read()
+    urllib.request.urlopen(target(mode, number), context=trusting).read()
 
 
 async def ask_later(mode, number):
@@ -52,6 +78,8 @@ async def relay(path):
         await ask(mode, number + "/1")
     elif mode == "three":
         await asyncio.gather(*(ask(mode, f"{number}/{n}") for n in range(3)))
+    elif mode == "httpx":
+        await ask_by_httpx(mode, number)
     elif mode == "thread":
         # asyncio.to_thread() copies the context; run_in_executor() by itself does not.
         await asyncio.to_thread(ask_and_wait, mode, number)
@@ -95,7 +123,7 @@ async def serve_streams():
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", own, backlog=512)
+    server = await asyncio.start_server(serve, "127.0.0.1", own, backlog=512, ssl=serving())
     async with server:
         await server.serve_forever()
 
@@ -109,7 +137,7 @@ async def serve_aiohttp():
     server = web.Server(handle)
     runner = web.ServerRunner(server)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", own, backlog=512).start()
+    await web.TCPSite(runner, "127.0.0.1", own, backlog=512, ssl_context=serving()).start()
     await asyncio.Event().wait()
 
 
@@ -140,7 +168,8 @@ if kind in ("uvicorn", "fastapi"):
     import uvicorn
 
     app = application if kind == "uvicorn" else fastapi()
-    uvicorn.run(app, host="127.0.0.1", port=own, loop=loop_name, log_level="warning", backlog=512)
+    files = {"ssl_certfile": certificate, "ssl_keyfile": key} if certificate else {}
+    uvicorn.run(app, host="127.0.0.1", port=own, loop=loop_name, log_level="warning", backlog=512, **files)
 else:
     if loop_name == "uvloop":
         import uvloop

@@ -6,6 +6,7 @@
 #![allow(missing_docs)]
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     time::Duration,
@@ -13,6 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use spantap_tests::{
+    certificate::Certificate,
     collector, compiled, host, load,
     loops::{self, Score},
     observed::{self, Observed},
@@ -35,6 +37,16 @@ const CASES: &[(&str, &str, &[&str])] = &[
     ("uvicorn", "uvloop", &["now", "later", "new", "two", "three", "queued", "callback"]),
     ("fastapi", "asyncio", &["later", "sync"]),
     ("streams", "asyncio", &["later"]),
+];
+type OverTls = (&'static str, &'static str, (bool, bool), &'static [&'static str]);
+/// The same over TLS: whether it is asked so, and whether it asks so.
+const OVER_TLS: &[OverTls] = &[
+    ("aiohttp", "asyncio", (false, true), &["now", "later", "three", "thread", "httpx"]),
+    ("uvicorn", "uvloop", (false, true), &["later", "three"]),
+    ("uvicorn", "asyncio", (true, true), &["later"]),
+    ("uvicorn", "uvloop", (true, true), &["later"]),
+    // The first request of a connection may come with the end of the handshake: its task does not wait for it then.
+    ("streams", "asyncio", (true, true), &["later"]),
 ];
 
 fn main() -> ExitCode {
@@ -63,22 +75,36 @@ fn main() -> ExitCode {
         for mode in *modes {
             for connections in connections {
                 let name = format!("{server}_{events}_{mode}_{connections}");
-                let subject = python.clone().map(|python| Subject { python, server, events });
+                let subject = python.clone().map(|python| Subject { python, server, events, tls: (false, false) });
                 let lacks = stripped.clone().filter(|_| matches!(*server, "aiohttp" | "streams"));
                 suite =
                     suite.case_unless(lacks, name, move |world| good(world, subject, mode, (requests, *connections)));
             }
         }
     }
+    for (server, events, tls, modes) in OVER_TLS {
+        for (mode, connections) in modes.iter().flat_map(|mode| connections.iter().map(move |count| (*mode, *count))) {
+            let part = if tls.0 { "behind_tls" } else { "asking_over_tls" };
+            let name = format!("{server}_{events}_{part}_{mode}_{connections}");
+            let subject = python.clone().map(|python| Subject { python, server, events, tls: *tls });
+            let lacks = stripped.clone().filter(|_| matches!(*server, "aiohttp" | "streams"));
+            suite = suite.case_unless(lacks, name, move |world| match (*server, tls.0) {
+                ("streams", true) => but_first(world, subject, mode, (requests, connections)),
+                _ => good(world, subject, mode, (requests, connections)),
+            });
+        }
+    }
     let lacks = stripped.clone();
-    let subject = python.clone().map(|python| Subject { python, server: "aiohttp", events: "uvloop" });
+    let subject =
+        python.clone().map(|python| Subject { python, server: "aiohttp", events: "uvloop", tls: (false, false) });
     for mode in ["later", "three"] {
         let subject = subject.clone();
         suite = suite.case_unless(lacks.clone(), format!("aiohttp_uvloop_{mode}_has_none_wrong"), move |world| {
             none_wrong(world, subject, mode, requests)
         });
     }
-    let after = python.clone().map(|python| Subject { python, server: "uvicorn", events: "asyncio" });
+    let after =
+        python.clone().map(|python| Subject { python, server: "uvicorn", events: "asyncio", tls: (false, false) });
     suite = suite.case("after_the_answer_has_none", move |world| none(world, after, "after", requests));
     for (version, of_all) in [("3.9", "uvicorn"), ("3.10", ""), ("3.12", "aiohttp"), ("3.13", "uvicorn")] {
         let servers = [("aiohttp", "asyncio"), ("uvicorn", "uvloop")];
@@ -90,14 +116,15 @@ fn main() -> ExitCode {
         for (server, events) in servers {
             let python = with_version();
             let lacks = python.as_ref().err().cloned();
-            let subject = python.map(|python| Subject { python, server, events });
+            let subject = python.map(|python| Subject { python, server, events, tls: (false, false) });
             let name = format!("version_{version}_{server}_{events}");
             suite = suite.case_unless(lacks, name, move |world| good(world, subject, "later", (requests, 20)));
         }
     }
     let debian = || Some(PathBuf::from(DEBIAN)).filter(|path| path.is_file()).ok_or_else(|| format!("no {DEBIAN}"));
     let debian = debian().and_then(with_packages);
-    let subject = |server| debian.clone().map(|python| Subject { python, server, events: "asyncio" });
+    let subject =
+        |server| debian.clone().map(|python| Subject { python, server, events: "asyncio", tls: (false, false) });
     let (lacks, uvicorn, aiohttp) = (debian.as_ref().err().cloned(), subject("uvicorn"), subject("aiohttp"));
     suite
         .case_unless(lacks.clone(), "stripped_uvicorn", move |world| good(world, uvicorn, "later", (requests, 20)))
@@ -112,12 +139,20 @@ struct Subject {
     python: Python,
     server: &'static str,
     events: &'static str,
+    /// Whether it is asked over TLS, and whether it asks over TLS.
+    tls: (bool, bool),
 }
 
 impl Subject {
     fn name(&self) -> String {
         let file = self.python.program.display();
-        format!("{file} {} {}", self.server, self.events)
+        let tls = match self.tls {
+            (false, false) => "",
+            (true, false) => " behind TLS",
+            (false, true) => " asking over TLS",
+            (true, true) => " with TLS on both sides",
+        };
+        format!("{file} {} {}{tls}", self.server, self.events)
     }
 }
 
@@ -134,7 +169,11 @@ struct Asyncio {
     folder: tempfile::TempDir,
     runs: u32,
     near: Option<Running>,
-    far: Option<Running>,
+    /// What stands before the near one, if that is asked over TLS.
+    front: Option<Running>,
+    /// By whether it answers over TLS.
+    far: HashMap<bool, Running>,
+    certificate: Certificate,
 }
 
 impl World for Asyncio {
@@ -148,20 +187,31 @@ fn world() -> Result<Asyncio> {
     std::fs::copy(compiled::subjects().join(SCRIPT), folder.path().join(SCRIPT))?;
     let selected = format!("cmd_args: \"*{}/{SCRIPT}*\"", folder.path().display());
     let observed = Observed::start(|collector| Ok(Setup::observing(&[&observed::subjects()?, &selected], collector)))?;
-    Ok(Asyncio { observed, folder, runs: 0, near: None, far: None })
+    let certificate = Certificate::make()?;
+    Ok(Asyncio { observed, folder, runs: 0, near: None, front: None, far: HashMap::new(), certificate })
 }
 
 impl Asyncio {
     /// Starts a server. The script of another folder is not observed.
-    fn start(&mut self, subject: &Subject, script: &Path, other: u16) -> Result<Running> {
+    fn start(&mut self, subject: &Subject, script: &Path, other: u16, asks_for: &str) -> Result<Running> {
         self.runs += 1;
         let service = format!("python-{}", self.runs);
-        let relay = Relay::start(&service, |port| {
+        let command = |port: u16| {
             let mut command = Command::new(&subject.python.program);
             command.arg(script).args([subject.server, subject.events, &port.to_string(), &other.to_string()]);
-            command.env("PYTHONPATH", &subject.python.packages);
+            command.env("PYTHONPATH", &subject.python.packages).env("ASKS_FOR", asks_for);
+            if subject.tls.0 {
+                command.env("SERVES_TLS", self.certificate.pair());
+            }
+            if subject.tls.1 {
+                command.env("ASKS_TLS", "1");
+            }
             Ok(command)
-        })?;
+        };
+        let relay = match subject.tls.0 {
+            true => Relay::start_over_tls(&service, command)?,
+            false => Relay::start(&service, command)?,
+        };
         Ok(Running { name: subject.name(), service, relay })
     }
 
@@ -170,13 +220,19 @@ impl Asyncio {
         if self.near.as_ref().is_some_and(|running| running.name == subject.name()) {
             return Ok(());
         }
-        self.near = None;
-        if self.far.is_none() {
-            let plain = Subject { server: "streams", events: "asyncio", ..subject.clone() };
-            self.far = Some(self.start(&plain, &compiled::subjects().join(SCRIPT), 1)?);
+        (self.near, self.front) = (None, None);
+        let plain = |tls| Subject { server: "streams", events: "asyncio", tls, ..subject.clone() };
+        let script = compiled::subjects().join(SCRIPT);
+        let over_tls = subject.tls.1;
+        if !self.far.contains_key(&over_tls) {
+            let far = self.start(&plain((over_tls, false)), &script, 1, "out")?;
+            self.far.insert(over_tls, far);
         }
-        let far = self.far.as_ref().context("no far end")?.relay.port;
-        let near = self.start(subject, &self.folder.path().join(SCRIPT), far)?;
+        let far = self.far.get(&over_tls).context("no far end")?.relay.port;
+        let near = self.start(subject, &self.folder.path().join(SCRIPT), far, "out")?;
+        if subject.tls.0 {
+            self.front = Some(self.start(&plain((false, true)), &script, near.relay.port, "in")?);
+        }
         self.observed.wait_observing()?;
         let pid = format!("pid={} ", near.relay.process.pid());
         let spantap = self.observed.spantap()?;
@@ -203,7 +259,8 @@ fn run(
     let near = world.near.as_ref().context("no server")?;
     // Of other connections the same paths are other ones.
     let within = format!("/{mode}/in/{connections}-");
-    load::make(near.relay.port, &format!("{within}{{n}}"), requests, connections)?;
+    let asked = world.front.as_ref().unwrap_or(near).relay.port;
+    load::make(asked, &format!("{within}{{n}}"), requests, connections)?;
     let asks = |number: u64| {
         let path = format!("/{mode}/out/{connections}-{number}");
         let several = |count| (0..count).map(|n| format!("{path}/{n}")).collect();
@@ -235,6 +292,18 @@ fn good(
 fn none_wrong(world: &mut Asyncio, subject: Result<Subject, String>, mode: &'static str, requests: u64) -> Result<()> {
     let score = run(world, subject, mode, (requests, 20))?;
     ensure!(score.1 == 0 && score.0 > 0, "{score:?}");
+    Ok(())
+}
+
+/// As good as any other, but for the first request of each connection. What stands before the server may make a few more of them.
+fn but_first(
+    world: &mut Asyncio,
+    subject: Result<Subject, String>,
+    mode: &'static str,
+    (requests, connections): (u64, u64),
+) -> Result<()> {
+    let score = run(world, subject, mode, (requests, connections))?;
+    ensure!(score.1 == 0 && score.0 > 0 && score.2 <= 2 * connections, "{score:?}");
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use spantap_tests::{
+    certificate::Certificate,
     collector, host, load,
     loops::{self, Score, by_path},
     observed::{self, Observed},
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     suite
         .case_unless(python.clone(), "handed_on_for_long", |world| handed_on(world, 21, 63, "0.5"))
         .case_unless(python.clone(), "all_answered_by_who_received", direct)
+        .case_unless(python.clone(), "asks_over_tls", asks_over_tls)
         .case_unless(python, "some_handed_on", mixed)
         .run()
 }
@@ -85,6 +87,17 @@ fn direct(world: &mut Observed) -> Result<()> {
     let (near, _far) = program(world, "direct", "0")?;
     load::make(near.port, "/direct/in/{n}", 2000, 20)?;
     let score = of_direct(world, "direct", 2000)?;
+    score.is_good()
+}
+
+/// A program with a thread for each connection whose threads ask over TLS.
+fn asks_over_tls(world: &mut Observed) -> Result<()> {
+    let certificate = Certificate::make()?;
+    let far = Relay::threads_over_tls("asks-over-tls-far", 0, Some(&certificate))?;
+    let near = Relay::threads_over_tls("asks-over-tls", far.port, None)?;
+    world.wait_observing()?;
+    load::make(near.port, "/direct/in/{n}", 500, 20)?;
+    let score = of_direct(world, "asks-over-tls", 500)?;
     score.is_good()
 }
 

@@ -152,7 +152,7 @@ pub(super) fn decode(code: &[u8]) -> Option<Instruction> {
         0x0f => two_bytes(&mut reader, prefixes)?,
         _ => one_byte(&mut reader, prefixes, opcode)?,
     };
-    let emulated = match flow {
+    let mut emulated = match flow {
         Flow::Jump(_) | Flow::Branch(_) => true,
         Flow::Call => opcode == 0xe8,
         _ => match opcode {
@@ -163,7 +163,11 @@ pub(super) fn decode(code: &[u8]) -> Option<Instruction> {
     };
     // These have to have no such prefix: processors disagree on what it means.
     if prefixes.operand16 && emulated && opcode != 0x90 {
-        return None;
+        // But linkers write such calls, for variables of threads: with this bit it means nothing (System V ABI, AMD64, ELF TLS).
+        if flow != Flow::Call || prefixes.rex & 8 == 0 {
+            return None;
+        }
+        emulated = false;
     }
     Some(Instruction { length: reader.at, flow, emulated, writes })
 }

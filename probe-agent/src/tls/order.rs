@@ -24,7 +24,7 @@ pub const PROGRAMS: &[&str] = match LINKS_RUNTIMES {
 };
 
 /// The same, if nothing is left out.
-const ALL: [&str; 43] = [
+const ALL: [&str; 44] = [
     "tls_return",
     "tls_read",
     "tls_read_ex",
@@ -68,6 +68,7 @@ const ALL: [&str; 43] = [
     "node_adopt",
     "node_idle",
     "node_collected",
+    "py_made",
 ];
 
 /// Those of [`PROGRAMS`] that link requests of Node: they take what Linux 5.13 brought (`bpf_for_each_map_elem`).
@@ -160,10 +161,12 @@ pub(super) enum Function {
     NodeIdle = 41,
     /// V8 has collected garbage.
     NodeCollected = 42,
+    /// CPython makes a context: known where it holds it in a register ([`super::python`]).
+    PyMade = 43,
 }
 
 impl Function {
-    const ALL: [Self; 42] = [
+    const ALL: [Self; 43] = [
         Self::Read,
         Self::ReadEx,
         Self::Write,
@@ -206,6 +209,7 @@ impl Function {
         Self::NodeAdopt,
         Self::NodeIdle,
         Self::NodeCollected,
+        Self::PyMade,
     ];
 
     /// Place of its program in [`PROGRAMS`].

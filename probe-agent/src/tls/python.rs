@@ -1,10 +1,11 @@
 //! Which request of CPython's asyncio another one is made for: where that is seen, in which programs.
 //!
 //! In: processes and the files that they map. Out: probes on CPython and its modules as long as a process uses them, and where
-//! its fields lie, told to the kernel side (`probes/python_link.h`). `core` looks at one file, `table` is what the kernel side
-//! reads. A program without asyncio is left alone.
+//! its fields lie, told to the kernel side (`probes/python_link.h`). `core` looks at one file, `made` at the functions that make
+//! contexts, `table` is what the kernel side reads. A program without asyncio is left alone.
 
 mod core;
+mod made;
 mod table;
 
 use std::{collections::HashMap, fs::File};
@@ -19,7 +20,7 @@ use super::{
     library,
     linked::{Linked, State},
     mapped::{self, Key, Mapped},
-    order::{Function, Stop, When},
+    order::{Function, Stop},
     stops, symbols,
     users::Users,
 };
@@ -172,9 +173,7 @@ impl Pythons {
             return None;
         }
         let mut stops = stops::plan(&file, &core.places);
-        // Its return is caught by the kernel: an instruction that returns costs ten times as much (stops.rs).
-        let made = |offset: &u64| Stop { function: Function::PyCopied, when: When::Return, offset: *offset };
-        stops.extend(core.makers.iter().map(made));
+        stops.extend(made::stops(&file, &core.makers));
         if core.has_asyncio && !core.has_calls {
             self.say_stripped(pid, executable);
         }

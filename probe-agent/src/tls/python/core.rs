@@ -167,7 +167,8 @@ mod tests {
         let mut known = 0;
         for (minor, path) in installed() {
             let found = find(&File::open(&path).unwrap());
-            println!("{}: {found:x?}", path.display());
+            let made = |core: &Core| super::super::made::stops(&File::open(&path).unwrap(), &core.makers);
+            println!("{}: {found:x?} {:x?}", path.display(), found.as_ref().map(|found| found.as_ref().map(made)));
             match found {
                 // The program's own file, where the rest is in a library.
                 None => {}
