@@ -45,19 +45,16 @@ struct node_context {
 static __always_inline void node_executes(struct node_thread *thread, __u64 address)
 {
 	struct node_context context;
-	struct node_fields fields = {};
-	__s64 executed, trigger;
+	__u64 executed, trigger, wrong = 0;
 
 	if (bpf_probe_read_user(&context, sizeof(context), (void *)address))
 		return;
-	executed = node_whole(context.executed);
-	trigger = node_whole(context.trigger);
-	if (executed <= 0 || trigger < 0 || executed > thread->counter)
+	executed = node_whole(context.executed, &wrong);
+	trigger = node_whole(context.trigger, &wrong);
+	if (wrong || !executed || executed > thread->counter)
 		return;
-	fields.executed = executed;
-	fields.trigger = trigger;
 	thread->executed = executed;
-	node_serves(thread, (__u32)bpf_get_current_pid_tgid(), &fields, &thread->now);
+	node_serves(thread, executed, trigger);
 }
 
 /*
@@ -71,7 +68,7 @@ static __noinline int node_enters(struct pt_regs *regs, __u64 offset, __u64 cont
 	struct node_thread *thread;
 	struct node_thread fresh;
 	struct node_fields read;
-	__u64 *any;
+	__u64 bits[4], *any;
 
 	if (!is_selected(pid_tgid >> 32))
 		return 0;
@@ -84,7 +81,7 @@ static __noinline int node_enters(struct pt_regs *regs, __u64 offset, __u64 cont
 		return 0;
 	}
 	__builtin_memset(&fresh, 0, sizeof(fresh));
-	if (!node_read(fields, &read))
+	if (bpf_probe_read_user(bits, sizeof(bits), (void *)fields) || !node_numbers(bits, &read))
 		return 0;
 	fresh.start = bpf_get_current_task_btf()->start_boottime;
 	fresh.fields = fields;
