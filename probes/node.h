@@ -65,6 +65,8 @@ struct node_thread {
 	__u64 flow_floor;        /* NODE_FLOW_CLIENT: the last one given before the request was made, or 0 */
 	__u32 flow_kind;         /* enum node_flow: what the event loop handles */
 	__u32 reacts;            /* a reaction runs */
+	__u64 seen[3];           /* the numbers when it was last looked, as they stand in memory */
+	__u64 changed;           /* `now` does not follow from them: something has begun since, or ended */
 };
 
 /* Threads with an event loop of Node's; one that was pushed out is found again, and what it did is not known. */
@@ -259,16 +261,24 @@ SHARED int node_look(struct node_thread *thread)
 {
 	struct node_request before;
 	struct node_fields fields;
-	__u64 last, first, creator;
+	__u64 last, first, creator, changed;
 	__u64 bits[4];
 
 	if (!thread)
 		return 0;
-	if (bpf_probe_read_user(bits, sizeof(bits), (void *)thread->fields) || !node_numbers(bits, &fields)) {
-		thread->now.socket = 0;
-		thread->now.began = 0;
-		return 0;
-	}
+	if (bpf_probe_read_user(bits, sizeof(bits), (void *)thread->fields))
+		goto unknown;
+	/* Where nothing has changed, which is most often, no more is to be done; one condition, so that the verifier goes on once. */
+	changed = thread->changed | (bits[0] ^ thread->seen[0]) | (bits[1] ^ thread->seen[1]) |
+		  (bits[2] ^ thread->seen[2]);
+	if (!changed)
+		return 1;
+	if (!node_numbers(bits, &fields))
+		goto unknown;
+	thread->seen[0] = bits[0];
+	thread->seen[1] = bits[1];
+	thread->seen[2] = bits[2];
+	thread->changed = 0;
 	last = thread->counter;
 	if (fields.counter < last)
 		last = fields.counter;
@@ -292,6 +302,11 @@ SHARED int node_look(struct node_thread *thread)
 	if (fields.executed > last)
 		node_serves(thread, fields.executed, fields.trigger);
 	return 1;
+unknown:
+	thread->changed = 1;
+	thread->now.socket = 0;
+	thread->now.began = 0;
+	return 0;
 }
 
 #endif

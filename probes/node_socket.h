@@ -30,6 +30,7 @@ struct {
 static __always_inline void node_begins(struct node_thread *thread, __u32 kind)
 {
 	thread->reacts = 0;
+	thread->changed = 1;
 	thread->flow_kind = kind;
 	thread->flow_counter = kind ? thread->counter : 0;
 	thread->flow_floor = thread->counter;

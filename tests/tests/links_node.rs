@@ -203,7 +203,8 @@ fn every_mode(world: &mut Nodes, node: &Path, service: &str, connections: u64) -
     world.observed.wait_observing()?;
     let modes = modes();
     for mode in &modes {
-        let (port, path) = if mode.starts_with('s') && mode.contains('_') { (front.0.port, "/pass") } else { (near.0.port, "") };
+        let (port, path) =
+            if mode.starts_with('s') && mode.contains('_') { (front.0.port, "/pass") } else { (near.0.port, "") };
         load::make(port, &format!("{path}/{mode}/in/{{n}}"), requests, connections)?;
     }
     let scores: Vec<_> = modes.iter().map(|mode| (mode, score(world, service, mode, requests))).collect();
