@@ -33,18 +33,15 @@ SHARED int node_is_refused(const struct tls_session *session)
 SHARED int node_writes(const struct tls_session *session, struct socket_event *event, int begins_turn)
 {
 	struct node_thread *thread = node_this();
-	struct node_request serves, *refused;
+	struct node_request *refused;
 
 	if (!session || !event || !thread || !node_look(thread))
 		return 0;
-	serves = thread->now;
 	refused = bpf_map_lookup_elem(&node_refused, session);
-	if (refused) {
-		serves = *refused;
-		bpf_map_delete_elem(&node_refused, session);
-	}
 	if (begins_turn && event->turn & 1)
-		node_asks(thread, event, event->offset, &serves);
+		node_asks(thread, event, event->offset, refused ? refused : &thread->now);
+	if (refused)
+		bpf_map_delete_elem(&node_refused, session);
 	return 0;
 }
 

@@ -87,8 +87,8 @@ static __noinline struct socket_state *tls_state_of(__u64 cookie)
 	return bpf_map_lookup_elem(&tls_sockets, &cookie);
 }
 
-/* The same for a session of which no socket is known. */
-static __always_inline struct socket_state *tls_state_without_socket(struct tls_session *session)
+/* The same for a session of which no socket is known. Not inlined: what else the caller calls needs its stack. */
+static __noinline struct socket_state *tls_state_without_socket(struct tls_session *session)
 {
 	struct socket_state fresh = {}, *state = bpf_map_lookup_elem(&tls_untied, session);
 
