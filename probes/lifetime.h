@@ -56,7 +56,8 @@ static __always_inline int connecting(struct sock *sk)
 	describe(&scratch->event, current_task(), pid_tgid, &socket, RECORD_CONNECT, bpf_ktime_get_ns());
 	submit(NULL, &socket, scratch, control, false);
 	SET_BUSY(scratch, 0);
-	node_connects(socket.cookie);
+	if (node_is_any())
+		node_connects(socket.cookie);
 	return 0;
 }
 

@@ -19,6 +19,8 @@
 #define NODE_EARLY 64
 /* Numbers given between two looks at most that are remembered; a request takes some twenty. */
 #define NODE_IDS_AT_ONCE 40
+/* The verifier follows each turn of a loop: so one over five of them is called eight times. */
+#define NODE_IDS_AT_A_CALL 5
 
 /* A request that was received; all 0: none. */
 struct node_request {
@@ -63,6 +65,8 @@ struct node_thread {
 	__u64 flow_floor;        /* NODE_FLOW_CLIENT: the last one given before the request was made, or 0 */
 	__u32 flow_kind;         /* enum node_flow: what the event loop handles */
 	__u32 reacts;            /* a reaction runs */
+	__u64 seen[3];           /* the numbers when it was last looked, as they stand in memory */
+	__u64 changed;           /* `now` does not follow from them: something has begun since, or ended */
 };
 
 /* Threads with an event loop of Node's; one that was pushed out is found again, and what it did is not known. */
@@ -81,32 +85,48 @@ struct {
 	__type(value, __u64);
 } node_any SEC(".maps");
 
+static __always_inline bool node_is_any(void)
+{
+	__u32 zero = 0;
+	__u64 *any = bpf_map_lookup_elem(&node_any, &zero);
+
+	return any && *any;
+}
+
 /* This thread, if it is known as one of Node's. */
 static __always_inline struct node_thread *node_this(void)
 {
-	__u32 zero = 0, thread = (__u32)bpf_get_current_pid_tgid();
-	__u64 *any = bpf_map_lookup_elem(&node_any, &zero);
+	__u32 thread = (__u32)bpf_get_current_pid_tgid();
 	struct node_thread *found;
 
-	if (!any || !*any)
+	if (!node_is_any())
 		return NULL;
 	found = bpf_map_lookup_elem(&node_threads, &thread);
 	return found && found->start == bpf_get_current_task_btf()->start_boottime ? found : NULL;
 }
 
-/* The whole number that a double is (IEEE 754); -1: it is none, or negative. */
-static __always_inline __s64 node_whole(__u64 bits)
+/* All bits, or none if this is 0. Nothing that the compiler could make a branch of. */
+static __always_inline __u64 node_is_some(__u64 number)
 {
-	__u64 exponent = bits >> 52, mantissa = (bits & ((1ULL << 52) - 1)) | 1ULL << 52;
+	__u64 negative = -number;
 
-	if (!bits)
-		return 0;
-	if (exponent < 1023 || exponent > 1023 + 52)
-		return -1;
-	exponent = (52 - (exponent - 1023)) & 63;
-	if (mantissa & ((1ULL << exponent) - 1))
-		return -1;
-	return mantissa >> exponent;
+	asm volatile("" : "+r"(negative));
+	return -((number | negative) >> 63);
+}
+
+/*
+ * The whole number that a double is (IEEE 754); sets bits of `wrong` if it is none, or negative. Without a branch: the verifier follows
+ * each one to the end.
+ */
+static __always_inline __u64 node_whole(__u64 bits, __u64 *wrong)
+{
+	__u64 shift = 1075 - (bits >> 52), mantissa = (bits & ((1ULL << 52) - 1)) | 1ULL << 52;
+	__u64 bad = (shift | (52 - shift)) >> 63, some = node_is_some(bits);
+
+	shift &= 63;
+	bad |= mantissa & ((1ULL << shift) - 1);
+	*wrong |= bad & some;
+	return mantissa >> shift & some;
 }
 
 struct node_fields {
@@ -115,26 +135,21 @@ struct node_fields {
 	__u64 counter;
 };
 
-/* Reads async_id_fields; false: these are others. */
-static __always_inline bool node_read(__u64 address, struct node_fields *fields)
-{
-	__u64 bits[4];
-	__s64 executed, trigger, counter;
+#define NODE_MINUS_ONE 0xbff0000000000000
 
-	if (bpf_probe_read_user(bits, sizeof(bits), (void *)address))
-		return false;
-	executed = node_whole(bits[0]);
-	trigger = node_whole(bits[1]);
-	counter = node_whole(bits[2]);
+/* Makes numbers of async_id_fields; false: these are others. */
+static __always_inline bool node_numbers(const __u64 bits[4], struct node_fields *fields)
+{
+	__u64 wrong = 0;
+
+	node_whole(bits[3], &wrong);
 	/* The default is -1 when there is none. */
-	if (bits[3] != 0xbff0000000000000 && node_whole(bits[3]) < 0)
-		return false;
-	if (executed < 0 || trigger < 0 || counter <= 0 || executed > counter || trigger > counter)
-		return false;
-	fields->executed = executed;
-	fields->trigger = trigger;
-	fields->counter = counter;
-	return true;
+	wrong &= node_is_some(bits[3] ^ NODE_MINUS_ONE);
+	fields->executed = node_whole(bits[0], &wrong);
+	fields->trigger = node_whole(bits[1], &wrong);
+	fields->counter = node_whole(bits[2], &wrong);
+	wrong |= (fields->counter - 1 | fields->counter - fields->executed | fields->counter - fields->trigger) >> 63;
+	return !wrong;
 }
 
 static __always_inline struct node_id *node_slot(__u32 thread, __u64 id)
@@ -170,42 +185,53 @@ static __always_inline bool node_known(__u32 thread, __u64 id, struct node_id *k
 	return known->id && known->id == (__u32)id && known->thread == thread && *(volatile __u32 *)&slot->id == known->id;
 }
 
-/* The request that is served while this is executed. */
-static __always_inline void node_serves(const struct node_thread *thread, __u32 number, const struct node_fields *fields,
-					struct node_request *serves)
+/* Sets `now`: the request that is served while this is executed. */
+SHARED int node_serves(struct node_thread *thread, __u64 executed, __u64 trigger)
 {
-	bool is_older = fields->executed <= thread->flow_counter, known;
-	struct node_id id = {}, trigger = {};
+	__u32 number = (__u32)bpf_get_current_pid_tgid();
+	struct node_request none = {};
+	struct node_id id = {}, above = {};
+	bool is_older, known;
 
-	serves->socket = 0;
-	serves->began = 0;
-	if (thread->reacts && fields->executed == thread->reaction_executed) {
-		*serves = thread->reaction;
-		return;
+	if (!thread)
+		return 0;
+	thread->now = none;
+	if (thread->reacts && executed == thread->reaction_executed) {
+		thread->now = thread->reaction;
+		return 0;
 	}
-	if (!fields->executed)
-		return;
-	known = node_known(number, fields->executed, &id);
-	/* A connection's own number is older than the request that it is used for, unless it was given for that. */
-	if (thread->flow_kind == NODE_FLOW_CLIENT && is_older && fields->executed <= thread->flow_floor &&
-	    (!known || id.native))
-		return;
-	if (thread->flow_kind == NODE_FLOW_SERVER && is_older && (!known || id.native))
-		*serves = thread->flow;
-	else if (known && (id.native || id.creator == (__u32)fields->trigger))
-		*serves = id.serves;
+	if (!executed)
+		return 0;
+	is_older = executed <= thread->flow_counter;
+	known = node_known(number, executed, &id);
+	if (is_older && (!known || id.native)) {
+		/* A connection's own number is older than the request that it is used for, unless it was given for that. */
+		if (thread->flow_kind == NODE_FLOW_CLIENT && executed <= thread->flow_floor)
+			return 0;
+		if (thread->flow_kind == NODE_FLOW_SERVER) {
+			thread->now = thread->flow;
+			return 0;
+		}
+	}
+	if (!known)
+		return 0;
 	/* What a socket does for itself names the socket: if that was made for the same request, it is certain as well. */
-	else if (known && node_known(number, fields->trigger, &trigger) && trigger.native &&
-		 trigger.serves.socket == id.serves.socket && trigger.serves.began == id.serves.began)
-		*serves = id.serves;
+	if (!id.native && id.creator != (__u32)trigger &&
+	    !(node_known(number, trigger, &above) && above.native && above.serves.socket == id.serves.socket &&
+	      above.serves.began == id.serves.began))
+		return 0;
+	thread->now = id.serves;
+	return 0;
 }
 
-/* The numbers from `first` to `last` were given while `serves` was served: a function of its own, so that the verifier looks once at its loop. */
-SHARED int node_give_all(__u32 thread, __u64 first, __u64 last, __u64 creator, const struct node_request *serves)
+/* The numbers from `first` on, at most NODE_IDS_AT_A_CALL of them and up to `last`, were given while `serves` was served. */
+SHARED int node_give_some(__u64 first, __u64 last, __u64 creator, const struct node_request *serves)
 {
+	__u32 thread = (__u32)bpf_get_current_pid_tgid();
+
 	if (!serves)
 		return 0;
-	for (int i = 0; i < NODE_IDS_AT_ONCE; i++) {
+	for (int i = 0; i < NODE_IDS_AT_A_CALL; i++) {
 		if (first + i > last)
 			break;
 		node_give(thread, first + i, creator, 0, serves);
@@ -213,47 +239,73 @@ SHARED int node_give_all(__u32 thread, __u64 first, __u64 last, __u64 creator, c
 	return 0;
 }
 
-/* Looks at what is executed. False: nothing is known. */
+/* The same of all of them. */
+SHARED int node_give_all(__u64 first, __u64 last, __u64 creator, const struct node_request *serves)
+{
+	if (!serves)
+		return 0;
+	for (int i = 0; i < NODE_IDS_AT_ONCE / NODE_IDS_AT_A_CALL; i++) {
+		if (first > last)
+			break;
+		node_give_some(first, last, creator, serves);
+		first += NODE_IDS_AT_A_CALL;
+	}
+	return 0;
+}
+
+/*
+ * Looks at what is executed. False: nothing is known. What is done here stands in functions and loops in steps, so that the verifier
+ * looks at little: it is in three programs of sockets.
+ */
 SHARED int node_look(struct node_thread *thread)
 {
-	__u32 number = (__u32)bpf_get_current_pid_tgid();
-	struct node_request serves = {}, before;
-	struct node_fields fields = {};
-	__u64 first, last, creator;
+	struct node_request before;
+	struct node_fields fields;
+	__u64 last, first, creator, changed;
+	__u64 bits[4];
 
-	if (!thread || !node_read(thread->fields, &fields))
+	if (!thread)
+		return 0;
+	if (bpf_probe_read_user(bits, sizeof(bits), (void *)thread->fields))
 		goto unknown;
+	/* Where nothing has changed, which is most often, no more is to be done; one condition, so that the verifier goes on once. */
+	changed = thread->changed | (bits[0] ^ thread->seen[0]) | (bits[1] ^ thread->seen[1]) |
+		  (bits[2] ^ thread->seen[2]);
+	if (!changed)
+		return 1;
+	if (!node_numbers(bits, &fields))
+		goto unknown;
+	thread->seen[0] = bits[0];
+	thread->seen[1] = bits[1];
+	thread->seen[2] = bits[2];
+	thread->changed = 0;
 	last = thread->counter;
 	if (fields.counter < last)
 		last = fields.counter;
-	first = last + 1;
-	if (fields.counter - last > NODE_IDS_AT_ONCE)
-		first = fields.counter - NODE_IDS_AT_ONCE + 1;
 	before = thread->now;
 	creator = thread->executed;
 	thread->counter = fields.counter;
 	thread->executed = fields.executed;
 	/* Of a number that was given since nothing is known yet. */
-	if (fields.executed <= last || !creator) {
-		node_serves(thread, number, &fields, &serves);
-		thread->now = serves;
-	}
+	if (fields.executed <= last || !creator)
+		node_serves(thread, fields.executed, fields.trigger);
 	/* Nothing was executed then: what is now was begun since. */
 	if (!creator && fields.executed && !thread->reacts) {
 		before = thread->now;
 		creator = fields.executed;
 	}
-	node_give_all(number, first, fields.counter, creator, &before);
-	if (fields.executed > last) {
-		node_serves(thread, number, &fields, &serves);
-		thread->now = serves;
-	}
+	first = last + 1;
+	if (fields.counter - last > NODE_IDS_AT_ONCE)
+		first = fields.counter - NODE_IDS_AT_ONCE + 1;
+	if (first <= fields.counter)
+		node_give_all(first, fields.counter, creator, &before);
+	if (fields.executed > last)
+		node_serves(thread, fields.executed, fields.trigger);
 	return 1;
 unknown:
-	if (thread) {
-		thread->now.socket = 0;
-		thread->now.began = 0;
-	}
+	thread->changed = 1;
+	thread->now.socket = 0;
+	thread->now.began = 0;
 	return 0;
 }
 

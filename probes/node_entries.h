@@ -4,36 +4,11 @@
  *
  * In: a callback begins, a thing that will call back is made, a reaction to a promise is stored or runs, V8 has moved objects.
  * Out: what is known of the thread, and of reactions that wait.
- *
- * A reaction is known by the address of its function. V8 moves objects when it collects garbage and leaves the new address in
- * the place of the old object's first word; so all that wait are looked through then.
  */
 #ifndef SPANTAP_NODE_ENTRIES_H
 #define SPANTAP_NODE_ENTRIES_H
 
-struct node_function {
-	__u64 address;           /* with V8's tag: an object has 1 in its two lowest bits */
-	__u32 thread;            /* objects belong to one */
-	__u32 pad;
-};
-
-struct node_reaction {
-	struct node_request serves;
-	__u64 other;             /* address of the function for the other outcome */
-};
-
-/*
- * LRU: not every promise is kept, and of the two functions of one only one runs. Those for which nothing is served are in it as
- * well: what lies at their address is then never taken for something that lay there before.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, struct node_function);
-	__type(value, struct node_reaction);
-} node_reactions SEC(".maps");
-
-#define NODE_IS_OBJECT(address) (((address) & 3) == 1)
+#include "node_reactions.h"
 
 /* node::async_context: doubles */
 struct node_context {
@@ -45,19 +20,17 @@ struct node_context {
 static __always_inline void node_executes(struct node_thread *thread, __u64 address)
 {
 	struct node_context context;
-	struct node_fields fields = {};
-	__s64 executed, trigger;
+	__u64 executed, trigger, wrong = 0;
 
 	if (bpf_probe_read_user(&context, sizeof(context), (void *)address))
 		return;
-	executed = node_whole(context.executed);
-	trigger = node_whole(context.trigger);
-	if (executed <= 0 || trigger < 0 || executed > thread->counter)
+	executed = node_whole(context.executed, &wrong);
+	trigger = node_whole(context.trigger, &wrong);
+	if (wrong || !executed || executed > thread->counter)
 		return;
-	fields.executed = executed;
-	fields.trigger = trigger;
 	thread->executed = executed;
-	node_serves(thread, (__u32)bpf_get_current_pid_tgid(), &fields, &thread->now);
+	thread->changed = 1;
+	node_serves(thread, executed, trigger);
 }
 
 /*
@@ -71,7 +44,7 @@ static __noinline int node_enters(struct pt_regs *regs, __u64 offset, __u64 cont
 	struct node_thread *thread;
 	struct node_thread fresh;
 	struct node_fields read;
-	__u64 *any;
+	__u64 bits[4], *any;
 
 	if (!is_selected(pid_tgid >> 32))
 		return 0;
@@ -84,7 +57,7 @@ static __noinline int node_enters(struct pt_regs *regs, __u64 offset, __u64 cont
 		return 0;
 	}
 	__builtin_memset(&fresh, 0, sizeof(fresh));
-	if (!node_read(fields, &read))
+	if (bpf_probe_read_user(bits, sizeof(bits), (void *)fields) || !node_numbers(bits, &read))
 		return 0;
 	fresh.start = bpf_get_current_task_btf()->start_boottime;
 	fresh.fields = fields;
@@ -181,31 +154,20 @@ int node_made(struct pt_regs *regs)
 	if (thread && node_look(thread)) {
 		node_give((__u32)bpf_get_current_pid_tgid(), thread->counter + 1, thread->executed, 1, &thread->now);
 		thread->counter++;
+		thread->changed = 1;
 	}
 	return 0;
 }
 
 static __always_inline void node_waits(__u64 fulfilled, __u64 rejected)
 {
-	struct node_function key = { .thread = (__u32)bpf_get_current_pid_tgid() };
 	struct node_thread *thread = node_this();
-	struct node_reaction reaction = {};
 
 	if (!thread)
 		return;
 	node_look(thread);
 	thread->waits++;
-	reaction.serves = thread->now;
-	if (NODE_IS_OBJECT(fulfilled)) {
-		key.address = fulfilled;
-		reaction.other = rejected;
-		bpf_map_update_elem(&node_reactions, &key, &reaction, BPF_ANY);
-	}
-	if (NODE_IS_OBJECT(rejected)) {
-		key.address = rejected;
-		reaction.other = fulfilled;
-		bpf_map_update_elem(&node_reactions, &key, &reaction, BPF_ANY);
-	}
+	node_keep_both(fulfilled, rejected, &thread->now);
 }
 
 /* PerformPromiseThen: its functions stand in registers that V8 has for them. */
@@ -231,9 +193,7 @@ int node_then(struct pt_regs *regs)
 
 static __always_inline void node_reacts_with(__u64 address)
 {
-	struct node_function key = { .thread = (__u32)bpf_get_current_pid_tgid() };
 	struct node_thread *thread = node_this();
-	struct node_reaction *found;
 
 	if (!thread)
 		return;
@@ -243,18 +203,8 @@ static __always_inline void node_reacts_with(__u64 address)
 	thread->reaction.socket = 0;
 	thread->reaction.began = 0;
 	thread->reactions++;
-	if (address) {
-		key.address = address;
-		found = bpf_map_lookup_elem(&node_reactions, &key);
-		if (found) {
-			__u64 other = found->other;
-
-			thread->reaction = found->serves;
-			bpf_map_delete_elem(&node_reactions, &key);
-			key.address = other;
-			bpf_map_delete_elem(&node_reactions, &key);
-		}
-	}
+	if (address)
+		node_runs(address, &thread->reaction);
 	thread->now = thread->reaction;
 }
 
@@ -289,25 +239,7 @@ int node_idle(struct pt_regs *regs)
 		thread->reacts = 0;
 		thread->now.socket = 0;
 		thread->now.began = 0;
-	}
-	return 0;
-}
-
-static long node_moved(void *map, struct node_function *key, struct node_reaction *reaction, void *context)
-{
-	struct node_function moved = *key;
-	struct node_reaction value = *reaction;
-	__u64 word = 0;
-
-	if (key->thread != *(__u32 *)context)
-		return 0;
-	if (bpf_probe_read_user(&word, sizeof(word), (void *)(key->address - 1)))
-		bpf_map_delete_elem(&node_reactions, &moved);
-	else if (!(word & 1) && word) {
-		/* It was moved there. */
-		bpf_map_delete_elem(&node_reactions, &moved);
-		moved.address = word + 1;
-		bpf_map_update_elem(&node_reactions, &moved, &value, BPF_ANY);
+		thread->changed = 1;
 	}
 	return 0;
 }

@@ -87,8 +87,8 @@ static __noinline struct socket_state *tls_state_of(__u64 cookie)
 	return bpf_map_lookup_elem(&tls_sockets, &cookie);
 }
 
-/* The same for a session of which no socket is known. */
-static __always_inline struct socket_state *tls_state_without_socket(struct tls_session *session)
+/* The same for a session of which no socket is known. Not inlined: what else the caller calls needs its stack. */
+static __noinline struct socket_state *tls_state_without_socket(struct tls_session *session)
 {
 	struct socket_state fresh = {}, *state = bpf_map_lookup_elem(&tls_untied, session);
 
@@ -174,6 +174,8 @@ static __always_inline int tls_returned(struct pt_regs *regs)
 	call->session = 0;
 	call->flushes = 0;
 	length = call->direction ? tls_bytes(regs, call) : 0;
+	if (call->direction == RECORD_SEND && !length && node_is_any())
+		node_is_refused(&session);
 	if (call->direction && !length)
 		call->direction = 0;
 	state = tls_state_of_call(call, &session, (__s32)FUNCTION_RESULT(regs));
@@ -198,6 +200,12 @@ static __always_inline int tls_returned(struct pt_regs *regs)
 		state->received += length;
 		if (begins_turn)
 			call->scratch.event.queued = call->queued;
+	}
+	if (node_is_any()) {
+		if (kind == RECORD_SEND)
+			node_writes(&session, &call->scratch.event, begins_turn);
+		else
+			node_receives(state, now, begins_turn);
 	}
 	data.address = call->buffer;
 	/* No address of a buffer: none is given anew for a call that goes on, and SSL_sendfile has a descriptor there. */
@@ -230,6 +238,7 @@ static __always_inline int tls_session_over(__u64 address)
 	session.address = address;
 	session.pid = pid_tgid >> 32;
 	bpf_map_delete_elem(&tls_ties, &session);
+	node_forgets(&session);
 	state = bpf_map_lookup_elem(&tls_untied, &session);
 	if (!state)
 		return 0;

@@ -23,6 +23,7 @@ static __always_inline void defer(struct sock *sk, struct socket_state *state, s
 #ifdef LINKS_OF_RUNTIMES
 #include "node.h"
 #include "node_socket.h"
+#include "node_tls.h"
 #else
 #include "without_node.h"
 #endif
@@ -107,7 +108,8 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 		state->received_seq = FIELD(tp, copied_seq);
 	}
 	if (ret == 0) {
-		node_received_nothing();
+		if (node_is_any())
+			node_received_nothing();
 		if (state->mode == MODE_TLS) {
 			struct socket_state *plain = tls_plain(state);
 
@@ -141,7 +143,8 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 		if (begins_turn)
 			scratch->event.queued = queued_for(tp, now, control);
 	}
-	node_receives(state, now, begins_turn);
+	if (node_is_any())
+		node_receives(state, now, begins_turn);
 	if (state->mode == MODE_TLS) {
 		tls_moved(sk, state, scratch, control, task);
 		return 0;
@@ -264,7 +267,7 @@ static __always_inline int sent(struct sock *sk, int ret)
 		tls_moved(sk, state, scratch, control, task);
 		return 0;
 	}
-	if (scratch->begins_turn)
+	if (scratch->begins_turn && node_is_any())
 		node_sends(&scratch->event, state->sent_seq - (__u32)(ret + put_in));
 	if (scratch->io_uring)
 		defer(sk, state, scratch, control);

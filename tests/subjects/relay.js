@@ -1,25 +1,41 @@
-// A server on Node's own http module that asks another one for each request, in many ways. In: its own port, the port of the other.
+// A server on Node's own http module that asks another one for each request, in many ways. In: its own port, the port of the other;
+// over TLS the same behind them, a certificate and its key.
 // GET /MODE/in/N asks /MODE/out/N, or /MODE/out/N/0 to /2 for several: which request was made for which can be told by the path.
+// XY_MODE for MODE asks over TLS if Y is s. GET /pass/... asks /... over TLS.
 const fs = require('fs');
 const http = require('http');
+const https = require('https');
 const net = require('net');
 
-const [port, other] = process.argv.slice(2);
+const [port, other, tlsPort, tlsOther, cert, key] = process.argv.slice(2);
 // Under load every connection of the pool is kept; `few` has five, which requests wait for; `fresh` keeps none.
-const kept = new http.Agent({ keepAlive: true, maxSockets: 256 });
-const few = new http.Agent({ keepAlive: true, maxSockets: 5 });
-const fresh = new http.Agent({ keepAlive: false });
+const agentsOf = (module) => ({
+  module,
+  kept: new module.Agent({ keepAlive: true, maxSockets: 256, rejectUnauthorized: false }),
+  few: new module.Agent({ keepAlive: true, maxSockets: 5, rejectUnauthorized: false }),
+  fresh: new module.Agent({ keepAlive: false, rejectUnauthorized: false }),
+});
+const plain = { ...agentsOf(http), name: 'http', port: other };
+const secure = { ...agentsOf(https), name: 'https', port: tlsOther };
+const by = (path) => (/^\/.s_/.test(path) ? secure : plain);
 
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
-const call = (path, options, done) => {
-  http.get({ host: '127.0.0.1', port: other, path, agent: kept, ...options }, (answer) => {
+const call = (path, { agent = 'kept', ...options }, done) => {
+  const way = by(path);
+  way.module.get({ host: '127.0.0.1', port: way.port, path, agent: way[agent], ...options }, (answer) => {
     answer.resume();
     answer.on('end', done);
   }).on('error', (error) => { console.error(path, error); done(); });
 };
-const ask = (path, options) => new Promise((done) => call(path, options, done));
-const fetched = async (path) => (await fetch(`http://127.0.0.1:${other}${path}`)).text();
+const ask = (path, options = {}) => new Promise((done) => call(path, options, done));
+const fetched = async (path) => (await fetch(`${by(path).name}://127.0.0.1:${by(path).port}${path}`)).text();
+const pass = (path) => new Promise((done) => {
+  https.get({ host: '127.0.0.1', port: tlsOther, path, agent: secure.kept }, (answer) => {
+    answer.resume();
+    answer.on('end', done);
+  }).on('error', (error) => { console.error(path, error); done(); });
+});
 
 // A pool as database clients have them: five connections, each for one question at a time, others wait.
 const pool = { idle: [], made: 0, waiting: [] };
@@ -54,13 +70,13 @@ const base = net.createServer((socket) => {
 
 const modes = {
   now: (path) => ask(path),
-  fresh: (path) => ask(path, { agent: fresh }),
-  named: (path) => ask(path, { host: 'localhost', agent: fresh, family: 4 }),
+  fresh: (path) => ask(path, { agent: 'fresh' }),
+  named: (path) => ask(path, { host: 'localhost', agent: 'fresh', family: 4 }),
   two: async (path) => { await ask(`${path}/0`); await ask(`${path}/1`); },
   sleep: async (path) => { await sleep(3); await ask(path); },
   timer: (path) => new Promise((done) => setTimeout(() => call(path, {}, done), 3)),
   immediate: (path) => new Promise((done) => setImmediate(() => call(path, {}, done))),
-  queued: (path) => ask(path, { agent: few }),
+  queued: (path) => ask(path, { agent: 'few' }),
   fetch: (path) => fetched(path),
   sleepfetch: async (path) => { await sleep(3); await fetched(path); },
   three: (path) => Promise.all([0, 1, 2].map(async (n) => { await sleep(n + 1); await ask(`${path}/${n}`); })),
@@ -68,9 +84,16 @@ const modes = {
   file: async (path) => { await fs.promises.readFile(__filename); await ask(path); },
 };
 
-http.createServer(async (request, response) => {
-  const [, mode, side] = request.url.split('/');
-  if (side === 'in' && modes[mode]) await modes[mode](request.url.replace('/in/', '/out/'));
+const answer = async (request, response) => {
+  const [, way, side] = request.url.split('/');
+  const mode = modes[way.replace(/^.._/, '')];
+  if (way === 'pass') await pass(request.url.slice('/pass'.length));
+  else if (side === 'in' && mode) await mode(request.url.replace('/in/', '/out/'));
   response.setHeader('Content-Length', 5);
   response.end('hello');
-}).listen(Number(port), '127.0.0.1');
+};
+http.createServer(answer).listen(Number(port), '127.0.0.1');
+if (cert) {
+  const pair = { cert: fs.readFileSync(cert), key: fs.readFileSync(key) };
+  https.createServer(pair, answer).listen(Number(tlsPort), '127.0.0.1');
+}

@@ -2,7 +2,8 @@
 //!
 //! The truth is in the path: the number in the path that the program is asked for is in the path that it asks for. Tried are
 //! the versions of `tools/node.sh`, and programs that `NODES` names, with colons between them. `REQUESTS`: requests of each kind, at
-//! 1, 20 and 100 connections instead of some at 20. `MODES`: names of kinds with commas between them, instead of all.
+//! 1, 20 and 100 connections instead of some at 20, and all of them over TLS as well. `MODES`: names of kinds with commas between
+//! them, instead of all.
 #![allow(missing_docs)]
 
 use std::{
@@ -13,7 +14,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use spantap_tests::{
-    admin, collector, compiled, host,
+    admin,
+    certificate::Certificate,
+    collector, compiled, host,
     https::succeeds,
     load,
     loops::{self, Score},
@@ -45,8 +48,15 @@ const MODES: [&str; 13] = [
     "file",
 ];
 
+/// Over TLS: how the program is asked (`s`: over TLS) and asks, and kinds of which each has its own way there.
+const OVER_TLS: [(&str, &[&str]); 3] = [
+    ("hs", &["now", "fresh", "two", "queued", "fetch", "three"]),
+    ("sh", &["now", "sleep", "fetch"]),
+    ("ss", &["now", "fresh", "sleepfetch"]),
+];
+
 fn main() -> ExitCode {
-    let lacks = [host::lacks_root_and_btf(), collector::lacks_collector()];
+    let lacks = [host::lacks_root_and_btf(), collector::lacks_collector(), host::lacks("openssl")];
     let mut suite = Suite::new("links_node", lacks, world);
     let versions = VERSIONS.into_iter().map(|version| (format!("node{version}"), fetched(version)));
     let named = named().into_iter().enumerate().map(|(number, node)| (format!("named{number}"), Ok(node)));
@@ -94,6 +104,7 @@ fn fetched(version: &str) -> Result<PathBuf, host::Reason> {
 struct Nodes {
     observed: Observed,
     folder: tempfile::TempDir,
+    certificate: Certificate,
 }
 
 impl World for Nodes {
@@ -109,21 +120,31 @@ fn world() -> Result<Nodes> {
     std::fs::copy(compiled::subjects().join("relay.js"), programs.join("relay.js"))?;
     let selected = format!("cmd_args: \"*{}/*\"", programs.display());
     let observed = Observed::start(|collector| Ok(Setup::observing(&[&observed::subjects()?, &selected], collector)))?;
-    Ok(Nodes { observed, folder })
+    Ok(Nodes { observed, folder, certificate: Certificate::make()? })
 }
 
-fn start(world: &Nodes, node: &Path, service: &str, other: u16) -> Result<Relay> {
-    Relay::start(service, |port| {
+/// A program, and the port where it is asked over TLS.
+struct Program(Relay, u16);
+
+/// `other`: whom it asks.
+fn start(world: &Nodes, node: &Path, service: &str, other: Option<&Program>) -> Result<Program> {
+    let tls = host::free_port()?;
+    let (plain, over_tls) = other.map_or((1, 1), |Program(other, tls)| (other.port, *tls));
+    let relay = Relay::start(service, |port| {
         let mut command = Command::new(node);
-        command.arg(world.folder.path().join("links-node/relay.js")).args([port.to_string(), other.to_string()]);
+        command.arg(world.folder.path().join("links-node/relay.js"));
+        command.args([port, plain, tls, over_tls].map(|port| port.to_string()));
+        // What asks by fetch takes no certificate that nobody trusts otherwise.
+        command.args([world.certificate.file(), world.certificate.key()]).env("NODE_TLS_REJECT_UNAUTHORIZED", "0");
         Ok(command)
-    })
+    })?;
+    Ok(Program(relay, tls))
 }
 
 /// A program that asks another one, both observed. `said`: what the log says of it first.
-fn pair(world: &mut Nodes, (node, service): (&Path, &str), said: &str) -> Result<[Relay; 2]> {
-    let far = start(world, node, &format!("{service}-far"), 1)?;
-    let near = start(world, node, service, far.port)?;
+fn pair(world: &mut Nodes, (node, service): (&Path, &str), said: &str) -> Result<[Program; 2]> {
+    let far = start(world, node, &format!("{service}-far"), None)?;
+    let near = start(world, node, service, Some(&far))?;
     let file = node.canonicalize()?;
     world.observed.wait_observing()?;
     let spantap = world.observed.spantap()?;
@@ -142,7 +163,7 @@ fn pair(world: &mut Nodes, (node, service): (&Path, &str), said: &str) -> Result
 
 /// How the links of requests are that `load::make` has asked for.
 fn score(world: &mut Nodes, service: &str, mode: &str, requests: u64) -> Result<Score> {
-    let count = match mode {
+    let count = match kind(mode) {
         "two" => 2,
         "three" => 3,
         _ => 0,
@@ -156,17 +177,38 @@ fn score(world: &mut Nodes, service: &str, mode: &str, requests: u64) -> Result<
     })
 }
 
+/// Of a name that tells the way as well, as `relay.js` takes it.
+fn kind(mode: &str) -> &str {
+    mode.split_once('_').map_or(mode, |(_, kind)| kind)
+}
+
+/// All that are tried: without TLS each kind, over TLS some unless `REQUESTS` asks for more.
+fn modes() -> Vec<String> {
+    let over_tls = OVER_TLS.into_iter().flat_map(|(way, kinds)| {
+        let kinds = if asked().is_some() { &MODES } else { kinds };
+        kinds.iter().map(move |kind| format!("{way}_{kind}"))
+    });
+    let all = MODES.into_iter().map(str::to_owned).chain(over_tls);
+    match std::env::var("MODES") {
+        Ok(wanted) => all.filter(|mode| wanted.split(',').any(|name| name == mode)).collect(),
+        Err(_) => all.collect(),
+    }
+}
+
 fn every_mode(world: &mut Nodes, node: &Path, service: &str, connections: u64) -> Result<()> {
     let requests = asked().unwrap_or(FEW);
     let [near, far] = pair(world, (node, service), "linking requests of Node")?;
-    let wanted = std::env::var("MODES").ok();
-    let modes =
-        MODES.into_iter().filter(|mode| wanted.as_ref().is_none_or(|wanted| wanted.split(',').any(|w| w == *mode)));
-    for mode in modes.clone() {
-        load::make(near.port, &format!("/{mode}/in/{{n}}"), requests, connections)?;
+    // Asks the program over TLS for what it is asked for without.
+    let front = start(world, node, &format!("{service}-front"), Some(&near))?;
+    world.observed.wait_observing()?;
+    let modes = modes();
+    for mode in &modes {
+        let (port, path) =
+            if mode.starts_with('s') && mode.contains('_') { (front.0.port, "/pass") } else { (near.0.port, "") };
+        load::make(port, &format!("{path}/{mode}/in/{{n}}"), requests, connections)?;
     }
-    let scores: Vec<_> = modes.map(|mode| (mode, score(world, service, mode, requests))).collect();
-    drop((near, far));
+    let scores: Vec<_> = modes.iter().map(|mode| (mode, score(world, service, mode, requests))).collect();
+    drop((front, near, far));
     let mut sum = Score::default();
     for (mode, score) in scores {
         let score = score?;
@@ -183,7 +225,7 @@ fn stripped(world: &mut Nodes) -> Result<()> {
     let original = fetched("22").map_err(anyhow::Error::msg)?;
     succeeds(Command::new("strip").arg("-o").arg(&node).arg(original))?;
     let [near, far] = pair(world, (&node, "stripped"), "requests of this program are not linked")?;
-    load::make(near.port, "/base/in/{n}", FEW, 20)?;
+    load::make(near.0.port, "/base/in/{n}", FEW, 20)?;
     let score = score(world, "stripped", "base", FEW)?;
     drop((near, far));
     ensure!(score == Score(0, 0, FEW), "{score:?}");

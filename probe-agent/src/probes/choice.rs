@@ -65,7 +65,7 @@ pub(super) fn take_best(setup: Setup<'_>) -> Result<Taken, ProbeError> {
 }
 
 /// Maps that only links inside of programs fill: of Go, CPython and Node (ARCHITECTURE.md, bounds). Their places exist whether used or not.
-const MAPS_OF_LINKS: [&str; 9] = [
+const MAPS_OF_LINKS: [&str; 10] = [
     "go_goroutines",
     "go_contexts",
     "python_contexts",
@@ -74,6 +74,7 @@ const MAPS_OF_LINKS: [&str; 9] = [
     "node_ids",
     "node_threads",
     "node_sockets",
+    "node_refused",
     "node_reactions",
 ];
 
