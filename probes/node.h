@@ -13,8 +13,12 @@
 #ifndef SPANTAP_NODE_H
 #define SPANTAP_NODE_H
 
-/* Numbers of all threads that are remembered; a power of two. One that was overwritten is not known. */
-#define NODE_IDS 65536
+/*
+ * Numbers of a thread that are remembered, a power of two, and places for threads. Threads that share a place overwrite each other's now and
+ * then, as their numbers go on. One that was overwritten is not known.
+ */
+#define NODE_IDS 32768
+#define NODE_PLACES 4
 /* So many reactions may be stored before one runs. */
 #define NODE_EARLY 64
 /* Numbers given between two looks at most that are remembered; a request takes some twenty. */
@@ -39,7 +43,7 @@ struct node_id {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, NODE_IDS);
+	__uint(max_entries, NODE_IDS *NODE_PLACES);
 	__type(key, __u32);
 	__type(value, struct node_id);
 } node_ids SEC(".maps");
@@ -65,7 +69,9 @@ struct node_thread {
 	__u64 flow_floor;        /* NODE_FLOW_CLIENT: the last one given before the request was made, or 0 */
 	__u32 flow_kind;         /* enum node_flow: what the event loop handles */
 	__u32 reacts;            /* a reaction runs */
+	__u64 place;             /* of its numbers: the first one */
 	__u64 seen[3];           /* the numbers when it was last looked, as they stand in memory */
+	__u64 read[4];           /* the same, while it is looked: the stack is small */
 	__u64 changed;           /* `now` does not follow from them: something has begun since, or ended */
 };
 
@@ -77,7 +83,7 @@ struct {
 	__type(value, struct node_thread);
 } node_threads SEC(".maps");
 
-/* Whether there are any: what the hooks of sockets cost everywhere else. */
+/* How many there were so far: with none, the hooks of sockets cost nothing more. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -152,17 +158,18 @@ static __always_inline bool node_numbers(const __u64 bits[4], struct node_fields
 	return !wrong;
 }
 
-static __always_inline struct node_id *node_slot(__u32 thread, __u64 id)
+static __always_inline struct node_id *node_slot(__u64 place, __u64 id)
 {
-	__u32 slot = ((__u32)id + thread * 40503) & (NODE_IDS - 1);
+	__u32 slot = (__u32)place + ((__u32)id & (NODE_IDS - 1));
 
 	return bpf_map_lookup_elem(&node_ids, &slot);
 }
 
 /* A number was given while `serves` was served. Threads may share a slot: whoever reads looks at `id` before and after. */
-static __always_inline void node_give(__u32 thread, __u64 id, __u64 creator, __u32 native, const struct node_request *serves)
+static __always_inline void node_give(__u64 place, __u64 id, __u64 creator, __u32 native, const struct node_request *serves)
 {
-	struct node_id *slot = node_slot(thread, id);
+	__u32 thread = (__u32)bpf_get_current_pid_tgid();
+	struct node_id *slot = node_slot(place, id);
 
 	if (!slot)
 		return;
@@ -175,9 +182,10 @@ static __always_inline void node_give(__u32 thread, __u64 id, __u64 creator, __u
 }
 
 /* What a number was given for; false: that is not known. */
-static __always_inline bool node_known(__u32 thread, __u64 id, struct node_id *known)
+static __always_inline bool node_known(__u64 place, __u64 id, struct node_id *known)
 {
-	struct node_id *slot = node_slot(thread, id);
+	__u32 thread = (__u32)bpf_get_current_pid_tgid();
+	struct node_id *slot = node_slot(place, id);
 
 	if (!slot)
 		return false;
@@ -188,7 +196,6 @@ static __always_inline bool node_known(__u32 thread, __u64 id, struct node_id *k
 /* Sets `now`: the request that is served while this is executed. */
 SHARED int node_serves(struct node_thread *thread, __u64 executed, __u64 trigger)
 {
-	__u32 number = (__u32)bpf_get_current_pid_tgid();
 	struct node_request none = {};
 	struct node_id id = {}, above = {};
 	bool is_older, known;
@@ -203,7 +210,7 @@ SHARED int node_serves(struct node_thread *thread, __u64 executed, __u64 trigger
 	if (!executed)
 		return 0;
 	is_older = executed <= thread->flow_counter;
-	known = node_known(number, executed, &id);
+	known = node_known(thread->place, executed, &id);
 	if (is_older && (!known || id.native)) {
 		/* A connection's own number is older than the request that it is used for, unless it was given for that. */
 		if (thread->flow_kind == NODE_FLOW_CLIENT && executed <= thread->flow_floor)
@@ -217,37 +224,35 @@ SHARED int node_serves(struct node_thread *thread, __u64 executed, __u64 trigger
 		return 0;
 	/* What a socket does for itself names the socket: if that was made for the same request, it is certain as well. */
 	if (!id.native && id.creator != (__u32)trigger &&
-	    !(node_known(number, trigger, &above) && above.native && above.serves.socket == id.serves.socket &&
+	    !(node_known(thread->place, trigger, &above) && above.native && above.serves.socket == id.serves.socket &&
 	      above.serves.began == id.serves.began))
 		return 0;
 	thread->now = id.serves;
 	return 0;
 }
 
-/* The numbers from `first` on, at most NODE_IDS_AT_A_CALL of them and up to `last`, were given while `serves` was served. */
-SHARED int node_give_some(__u64 first, __u64 last, __u64 creator, const struct node_request *serves)
+/* The numbers from `first` on, at most NODE_IDS_AT_A_CALL of them and up to the last one, were given while `serves` was served. */
+SHARED int node_give_some(struct node_thread *thread, __u64 first, __u64 creator, const struct node_request *serves)
 {
-	__u32 thread = (__u32)bpf_get_current_pid_tgid();
-
-	if (!serves)
+	if (!thread || !serves)
 		return 0;
 	for (int i = 0; i < NODE_IDS_AT_A_CALL; i++) {
-		if (first + i > last)
+		if (first + i > thread->counter)
 			break;
-		node_give(thread, first + i, creator, 0, serves);
+		node_give(thread->place, first + i, creator, 0, serves);
 	}
 	return 0;
 }
 
 /* The same of all of them. */
-SHARED int node_give_all(__u64 first, __u64 last, __u64 creator, const struct node_request *serves)
+SHARED int node_give_all(struct node_thread *thread, __u64 first, __u64 creator, const struct node_request *serves)
 {
-	if (!serves)
+	if (!thread || !serves)
 		return 0;
 	for (int i = 0; i < NODE_IDS_AT_ONCE / NODE_IDS_AT_A_CALL; i++) {
-		if (first > last)
+		if (first > thread->counter)
 			break;
-		node_give_some(first, last, creator, serves);
+		node_give_some(thread, first, creator, serves);
 		first += NODE_IDS_AT_A_CALL;
 	}
 	return 0;
@@ -262,11 +267,12 @@ SHARED int node_look(struct node_thread *thread)
 	struct node_request before;
 	struct node_fields fields;
 	__u64 last, first, creator, changed;
-	__u64 bits[4];
+	__u64 *bits;
 
 	if (!thread)
 		return 0;
-	if (bpf_probe_read_user(bits, sizeof(bits), (void *)thread->fields))
+	bits = thread->read;
+	if (bpf_probe_read_user(bits, sizeof(thread->read), (void *)thread->fields))
 		goto unknown;
 	/* Where nothing has changed, which is most often, no more is to be done; one condition, so that the verifier goes on once. */
 	changed = thread->changed | (bits[0] ^ thread->seen[0]) | (bits[1] ^ thread->seen[1]) |
@@ -298,7 +304,7 @@ SHARED int node_look(struct node_thread *thread)
 	if (fields.counter - last > NODE_IDS_AT_ONCE)
 		first = fields.counter - NODE_IDS_AT_ONCE + 1;
 	if (first <= fields.counter)
-		node_give_all(first, fields.counter, creator, &before);
+		node_give_all(thread, first, creator, &before);
 	if (fields.executed > last)
 		node_serves(thread, fields.executed, fields.trigger);
 	return 1;

@@ -66,7 +66,8 @@ static __noinline int node_enters(struct pt_regs *regs, __u64 offset, __u64 cont
 	any = bpf_map_lookup_elem(&node_any, &zero);
 	if (!any)
 		return 0;
-	*any = 1;
+	fresh.place = thread ? thread->place : *any % NODE_PLACES * NODE_IDS;
+	++*any;
 	bpf_map_update_elem(&node_threads, &number, &fresh, BPF_ANY);
 	return 0;
 }
@@ -152,7 +153,7 @@ int node_made(struct pt_regs *regs)
 	STACK_OF_THE_THREAD(regs);
 	thread = node_this();
 	if (thread && node_look(thread)) {
-		node_give((__u32)bpf_get_current_pid_tgid(), thread->counter + 1, thread->executed, 1, &thread->now);
+		node_give(thread->place, thread->counter + 1, thread->executed, 1, &thread->now);
 		thread->counter++;
 		thread->changed = 1;
 	}
