@@ -2,7 +2,7 @@
 //!
 //! In: the name of a service, where the other one listens. Out: a guarded process that answers.
 
-use std::{process::Command, time::Duration};
+use std::{net::TcpStream, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
 
@@ -36,6 +36,20 @@ impl Relay {
     pub fn start(service: &str, command: impl FnOnce(u16) -> Result<Command>) -> Result<Self> {
         let port = host::free_port()?;
         Self::ready(service, host::folder()?, port, command(port)?)
+    }
+
+    /// The same with a program that speaks TLS: waits until it listens.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start_tls(service: &str, command: impl FnOnce(u16) -> Result<Command>) -> Result<Self> {
+        let port = host::free_port()?;
+        let folder = host::folder()?;
+        let mut command = command(port)?;
+        command.env("OTEL_SERVICE_NAME", service);
+        let mut process = Process::start(service, folder.path(), command)?;
+        process.wait_ready(READY, |_| TcpStream::connect(("127.0.0.1", port)).is_ok())?;
+        Ok(Self { process, port, _folder: folder })
     }
 
     fn ready(service: &str, folder: tempfile::TempDir, port: u16, mut command: Command) -> Result<Self> {
