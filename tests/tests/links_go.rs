@@ -11,7 +11,9 @@ use std::{
 
 use anyhow::{Result, ensure};
 use spantap_tests::{
-    admin, collector, compiled, host,
+    admin,
+    certificate::Certificate,
+    collector, compiled, host,
     https::succeeds,
     load,
     loops::{self, Score},
@@ -43,13 +45,23 @@ fn main() -> ExitCode {
             })
             .case(format!("pool_{connections}"), move |world| workers(world, connections));
     }
-    suite.case("stripped", stripped).run()
+    suite = suite.case("stripped", stripped);
+    for mode in ["now", "later", "child", "three"] {
+        for connections in [1, 20, 100] {
+            suite = suite
+                .case(format!("https_{mode}_{connections}"), move |world| https(world, "gorelay", mode, connections));
+        }
+    }
+    suite.case("https_stripped", |world| https(world, "stripped", "child", 20)).run()
 }
 
 /// The usual world, and the program twice, in a folder by which it is selected.
 struct Go {
     observed: Observed,
     folder: tempfile::TempDir,
+    certificate: Certificate,
+    /// What speaks TLS, for several cases.
+    chain: Option<Chain>,
 }
 
 impl World for Go {
@@ -73,16 +85,45 @@ fn world() -> Result<Go> {
     succeeds(command.arg(programs.join("stripped")).arg("."))?;
     let selected = format!("exe_path: \"{}/*\"", programs.display());
     let observed = Observed::start(|collector| Ok(Setup::observing(&[&observed::subjects()?, &selected], collector)))?;
-    Ok(Go { observed, folder })
+    Ok(Go { observed, folder, certificate: Certificate::make()?, chain: None })
 }
 
-/// Starts one of them.
-fn start(world: &Go, program: &str, service: &str, other: u16) -> Result<Relay> {
-    Relay::start(service, |port| {
-        let mut command = Command::new(world.folder.path().join("links-go").join(program));
+impl Go {
+    fn program(&self, program: &str, port: u16, other: u16) -> Command {
+        let mut command = Command::new(self.folder.path().join("links-go").join(program));
         command.args([&port.to_string(), &other.to_string()]);
-        Ok(command)
-    })
+        command
+    }
+
+    /// Starts one of them.
+    fn start(&self, program: &str, service: &str, other: u16) -> Result<Relay> {
+        Relay::start(service, |port| Ok(self.program(program, port, other)))
+    }
+
+    /// Starts one that is asked over TLS for what `words` has first, and asks over TLS for the second.
+    fn start_over_tls(&self, program: &str, service: &str, other: u16, words: [&str; 2]) -> Result<Relay> {
+        Relay::start_over_tls(service, |port| {
+            let mut command = self.program(program, port, other);
+            command.args(words).arg(self.certificate.file()).arg(self.certificate.key());
+            Ok(command)
+        })
+    }
+
+    /// Waits until all that was started before is observed, and this program linked.
+    fn wait_linked(&mut self, program: &str) -> Result<()> {
+        let world = &mut self.observed;
+        world.wait_observing()?;
+        let spantap = world.spantap()?;
+        host::wait_for("the program to be linked", READY, || {
+            let is_said =
+                |line: &str| line.contains("linking requests of Go") && line.contains(&format!("/{program}\""));
+            spantap.forwarder().log().lines().any(is_said).then_some(())
+        })?;
+        host::wait_for("the metrics to name the program", READY, || {
+            admin::linked(&spantap.own_metrics().ok()?, &format!("/{program}"), "Go", "linked")
+        })?;
+        Ok(())
+    }
 }
 
 /// Asks for numbers, and tells how the links are.
@@ -94,18 +135,9 @@ fn run(
     by: &[&str],
 ) -> Result<Score> {
     let requests = 2000;
-    let far = start(world, program, &format!("{service}-far"), 1)?;
-    let near = start(world, program, service, far.port)?;
-    let world = &mut world.observed;
-    world.wait_observing()?;
-    let spantap = world.spantap()?;
-    host::wait_for("the program to be linked", READY, || {
-        let is_said = |line: &str| line.contains("linking requests of Go") && line.contains(&format!("/{program}\""));
-        spantap.forwarder().log().lines().any(is_said).then_some(())
-    })?;
-    host::wait_for("the metrics to name the program", READY, || {
-        admin::linked(&spantap.own_metrics().ok()?, &format!("/{program}"), "Go", "linked")
-    })?;
+    let far = world.start(program, &format!("{service}-far"), 1)?;
+    let near = world.start(program, service, far.port)?;
+    world.wait_linked(program)?;
     if mode == "context" {
         // Contexts of requests that are over: others stand in their places then.
         load::make(near.port, "/three/in/before-{n}", 2 * requests, connections)?;
@@ -116,11 +148,11 @@ fn run(
         let path = format!("/{mode}/out/{number}");
         if several { (0..3).map(|n| format!("{path}/{n}")).collect() } else { vec![path] }
     };
-    let score = world.collector.wait_until(ARRIVAL, |telemetry| {
+    let score = world.observed.collector.wait_until(ARRIVAL, |telemetry| {
         loops::inside(telemetry, service, requests, (|number| format!("/{mode}/in/{number}"), asks), by)
     })?;
     println!("{service}: right, wrong, unlinked: {score:?}");
-    let telemetry = world.collector.telemetry()?;
+    let telemetry = world.observed.collector.telemetry()?;
     let mut methods: BTreeMap<String, u64> = BTreeMap::new();
     for span in telemetry.spans_of(service).iter().filter(|span| span.path().contains("/out/")) {
         *methods.entry(loops::method(span).unwrap_or("none").to_owned()).or_default() += 1;
@@ -143,4 +175,63 @@ fn workers(world: &mut Go, connections: u64) -> Result<()> {
 
 fn stripped(world: &mut Go) -> Result<()> {
     run(world, ("stripped", "go-stripped"), "grandchild", 20, GOROUTINE)?.is_good()
+}
+
+/// Three of a program, each of which asks the next over TLS. All but the first are asked over TLS.
+struct Chain {
+    program: &'static str,
+    first: Relay,
+    _others: [Relay; 2],
+}
+
+impl Chain {
+    fn start(world: &mut Go, program: &'static str) -> Result<Self> {
+        let service = |which: &str| format!("https-{program}-{which}");
+        let last = world.start_over_tls(program, &service("last"), 1, ["none", "none"])?;
+        let second = world.start_over_tls(program, &service("tls"), last.port, ["mid", "out"])?;
+        let first = Relay::start(&service("plain"), |port| {
+            let mut command = world.program(program, port, second.port);
+            command.args(["in", "mid"]);
+            Ok(command)
+        })?;
+        world.wait_linked(program)?;
+        let spantap = world.observed.spantap()?;
+        host::wait_for("TLS of the program to be read", READY, || {
+            let is_read = |line: &str| line.contains("state=\"read\"") && line.contains(&format!("/{program}\""));
+            spantap.own_metrics().ok()?.lines().any(is_read).then_some(())
+        })?;
+        Ok(Self { program, first, _others: [last, second] })
+    }
+}
+
+fn https(world: &mut Go, program: &'static str, mode: &'static str, connections: u64) -> Result<()> {
+    let chain = match world.chain.take() {
+        Some(chain) if chain.program == program => chain,
+        _ => Chain::start(world, program)?,
+    };
+    let each = if mode == "three" { 3 } else { 1 };
+    let requests = 300 / each;
+    let path = |word: &str, number: u64| format!("/{mode}/{connections}/{word}/{number}");
+    load::make(chain.first.port, &format!("/{mode}/{connections}/in/{{n}}"), requests, connections)?;
+    let several = |path: String| -> Vec<String> {
+        if each == 3 { (0..3).map(|n| format!("{path}/{n}")).collect() } else { vec![path] }
+    };
+    // The second is asked for what the first asks for.
+    let asked = |number: u64| several(path("mid", number / each)).swap_remove((number % each) as usize);
+    for (which, count) in [("plain", requests), ("tls", requests * each)] {
+        let service = format!("https-{program}-{which}");
+        let score = world.observed.collector.wait_until(ARRIVAL, |telemetry| {
+            if which == "plain" {
+                let paths = (|number| path("in", number), |number| several(path("mid", number)));
+                loops::inside(telemetry, &service, count, paths, GOROUTINE)
+            } else {
+                let asks = |number: u64| several(asked(number).replace("/mid/", "/out/"));
+                loops::inside(telemetry, &service, count, (asked, asks), GOROUTINE)
+            }
+        })?;
+        println!("{service}: right, wrong, unlinked: {score:?}");
+        score.is_good()?;
+    }
+    world.chain = Some(chain);
+    Ok(())
 }

@@ -1,9 +1,15 @@
 // An HTTP server on net/http that asks another one for each request, in many ways. In: its own port, the port of the other.
-// GET /MODE/in/N asks /MODE/out/N, or /MODE/out/N/0 to /2 for several: which request was made for which can be told by the path.
+//
+//	gorelay PORT OTHER                           /MODE/in/N asks /MODE/out/N, or /MODE/out/N/0 to /2 for several
+//	gorelay PORT OTHER FROM TO                   the same with these words, and by https
+//	gorelay PORT OTHER FROM TO CERTIFICATE KEY   and is asked by https, HTTP/1.1 alone
+//
+// Which request was made for which can be told by the path.
 package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log"
@@ -14,11 +20,17 @@ import (
 	"time"
 )
 
-var other string
+var other, from, to = "http://127.0.0.1:", "/in/", "/out/"
 
 // Under load every connection of the pool is kept; `few` has five connections, which requests wait for.
-var client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
-var few = &http.Client{Transport: &http.Transport{MaxConnsPerHost: 5, MaxIdleConnsPerHost: 5}}
+var client = &http.Client{Transport: transport(0, 256)}
+var few = &http.Client{Transport: transport(5, 5)}
+
+// Offers HTTP/2 over TLS, as a program's usual client does; no server here takes it.
+func transport(most, idle int) *http.Transport {
+	nobody := &tls.Config{InsecureSkipVerify: true}
+	return &http.Transport{MaxConnsPerHost: most, MaxIdleConnsPerHost: idle, TLSClientConfig: nobody, ForceAttemptHTTP2: true}
+}
 
 type job struct {
 	context context.Context
@@ -29,7 +41,7 @@ type job struct {
 var jobs = make(chan job)
 
 func ask(ctx context.Context, client *http.Client, path string) {
-	request, err := http.NewRequestWithContext(ctx, "GET", "http://127.0.0.1:"+other+path, nil)
+	request, err := http.NewRequestWithContext(ctx, "GET", other+path, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -97,16 +109,23 @@ var modes = map[string]func(ctx context.Context, path string){
 }
 
 func main() {
-	other = os.Args[2]
+	if len(os.Args) > 3 {
+		other, from, to = "https://127.0.0.1:", "/"+os.Args[3]+"/", "/"+os.Args[4]+"/"
+	}
+	other += os.Args[2]
 	for n := 0; n < 32; n++ {
 		go work()
 	}
 	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		mode, _, _ := strings.Cut(r.URL.Path[1:], "/")
-		if way := modes[mode]; way != nil && strings.Contains(r.URL.Path, "/in/") {
-			way(r.Context(), strings.Replace(r.URL.Path, "/in/", "/out/", 1))
+		if way := modes[mode]; way != nil && strings.Contains(r.URL.Path, from) {
+			way(r.Context(), strings.Replace(r.URL.Path, from, to, 1))
 		}
 		fmt.Fprint(w, "hello")
 	})
-	log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Args[1], nil))
+	server := &http.Server{Addr: "127.0.0.1:" + os.Args[1], TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}}
+	if len(os.Args) > 5 {
+		log.Fatal(server.ListenAndServeTLS(os.Args[5], os.Args[6]))
+	}
+	log.Fatal(server.ListenAndServe())
 }
