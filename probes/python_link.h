@@ -256,6 +256,8 @@ static __always_inline void python_tell(struct socket_state *state, struct scrat
 	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
 }
 
+#include "tokio_link.h"
+
 /* What begins a turn of a socket was received or sent: it stands in `scratch`, and was not told yet. */
 SHARED int python_turn(struct socket_state *state, struct scratch *scratch)
 {
@@ -272,6 +274,8 @@ SHARED int python_turn(struct socket_state *state, struct scratch *scratch)
 	program = python_program_of(event->pid);
 	if (!program)
 		return 0;
+	if (program->pid & PROGRAM_OF_TOKIO)
+		return tokio_turn(state, scratch, program->main);
 	thread = python_thread_of(bpf_get_current_pid_tgid());
 	if (!thread)
 		return 0;
