@@ -48,6 +48,10 @@ enum link {
 	LINK_CONTEXT = 4,         /* another one, with the request's context */
 	LINK_PYTHON = 30,         /* CPython: the context that it is sent in */
 	LINK_NODE = 20,           /* what Node executed was begun for it */
+	LINK_TOKIO_ITSELF = 40,   /* tokio: the task that sends it has received the other itself */
+	LINK_TOKIO_LATER = 41,    /* it will be told when the response has arrived, by one of the next two, with the same first byte */
+	LINK_TOKIO_WOKEN = 42,    /* who had it sent is who the response was for */
+	LINK_TOKIO_NONE = 43,     /* it is not known */
 	LINK_NODE_BLIND = 21,     /* the same, but no reaction to a promise was seen: it may be another's */
 };
 
@@ -60,7 +64,7 @@ enum link {
  * One completed send or receive, or a change of a connection's state. Followed by head_length bytes.
  * RECORD_LINK: `socket` is about to send a request. `offset`: TCP sequence number of its first byte; with FLAG_TLS its stream
  * offset. `opposite_offset`: cookie of the socket that the request came over which it is sent for. `queued`: when that one's
- * handler began, or its head was received (LINK_PYTHON), ns of CLOCK_MONOTONIC. `turn`: enum link.
+ * handler began, or its head was received (LINK_PYTHON, LINK_TOKIO_ITSELF and the like), ns of CLOCK_MONOTONIC. `turn`: enum link.
  */
 struct socket_event {
 	__u8 kind;

@@ -244,6 +244,8 @@ static __always_inline bool python_in_turn(struct python_program *program, struc
 	return program->pid & PYTHON_UVLOOP && !(event->flags & FLAG_TLS);
 }
 
+#include "tokio_link.h"
+
 /* What begins a turn of a socket was received: it stands in `scratch`, and was not told yet. */
 SHARED int python_received(struct socket_state *state, struct scratch *scratch)
 {
@@ -256,7 +258,11 @@ SHARED int python_received(struct socket_state *state, struct scratch *scratch)
 		return 0;
 	event = &scratch->event;
 	program = python_program_of(event->pid);
-	thread = program ? python_thread_of(bpf_get_current_pid_tgid()) : NULL;
+	if (!program)
+		return 0;
+	if (program->pid & PROGRAM_OF_TOKIO)
+		return tokio_turn(state, scratch, program->main);
+	thread = python_thread_of(bpf_get_current_pid_tgid());
 	if (!thread)
 		return 0;
 	thread->waits.socket = 0;
@@ -316,7 +322,11 @@ SHARED int python_sent(struct socket_state *state, struct scratch *scratch)
 	if (!state || !scratch)
 		return 0;
 	program = python_program_of(scratch->event.pid);
-	thread = program ? python_thread_of(bpf_get_current_pid_tgid()) : NULL;
+	if (!program)
+		return 0;
+	if (program->pid & PROGRAM_OF_TOKIO)
+		return tokio_turn(state, scratch, program->main);
+	thread = python_thread_of(bpf_get_current_pid_tgid());
 	if (!thread)
 		return 0;
 	socket = thread->writes.socket;

@@ -40,6 +40,7 @@
 #ifdef LINKS_OF_RUNTIMES
 #include "python_entries.h"
 #include "node_entries.h"
+#include "tokio_entries.h"
 #endif
 #endif
 #include "fentry.h"

@@ -44,6 +44,7 @@ const OWN: &[Key] = &[
     served("spantap.btf", "SPANTAP_BTF"),
     served("spantap.tls", "SPANTAP_TLS"),
     served("spantap.links", "SPANTAP_LINKS"),
+    served("spantap.links_experimental", "SPANTAP_LINKS_EXPERIMENTAL"),
     served("spantap.accept_wrong_fionread", "SPANTAP_ACCEPT_WRONG_FIONREAD"),
     served("spantap.exclude_instrumented_metrics", "SPANTAP_EXCLUDE_INSTRUMENTED_METRICS"),
     served("spantap.forwarder_uids", "SPANTAP_FORWARDER_UIDS"),

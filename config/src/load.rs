@@ -17,7 +17,7 @@ use crate::{
     otlp::{destinations, exporters},
     program, routes, sampling,
     settings::Settings,
-    types::{Config, Console, Otlp},
+    types::{Config, Console, ExperimentalLinks, Otlp},
     yaml,
 };
 
@@ -40,6 +40,11 @@ pub struct Loaded {
 }
 
 impl Config {
+    /// Whether requests of programs of tokio are to be linked.
+    pub fn links_tokio(&self) -> bool {
+        self.links && self.links_experimental.contains(&ExperimentalLinks::Tokio)
+    }
+
     /// Reads the configuration as a start does: defaults, then the file, then the environment.
     ///
     /// The file is named by `SPANTAP_CONFIG_PATH`, `BEYLA_CONFIG_PATH` or `OTEL_EBPF_CONFIG_PATH`, which win over `flag` as they do in
@@ -134,6 +139,7 @@ fn assemble(settings: &mut Settings<'_>) -> Result<Config, ConfigError> {
         sampler,
         keep: sampling::keep(settings)?,
         links: program::links(settings)?,
+        links_experimental: program::links_experimental(settings)?,
         exclude_instrumented: program::exclude_instrumented(settings)?,
         service_name: names.service_name,
         service_namespace: names.service_namespace,

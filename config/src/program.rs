@@ -8,7 +8,9 @@ use crate::{
     otlp::{resource_attributes, usage_interval},
     propagation,
     settings::Settings,
-    types::{Agent, ExcludeInstrumented, Forwarder, Hooks, Log, LogFormat, LogLevel, Sampler, Spool},
+    types::{
+        Agent, ExcludeInstrumented, ExperimentalLinks, Forwarder, Hooks, Log, LogFormat, LogLevel, Sampler, Spool,
+    },
 };
 
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -186,6 +188,19 @@ pub(crate) fn links(settings: &Settings<'_>) -> Result<bool, ConfigError> {
         "off" | "false" => Ok(false),
         _ => Err(given.invalid("auto (spans are linked where a rule is proven) or off")),
     }
+}
+
+/// What is linked although that is an experiment, each once.
+pub(crate) fn links_experimental(settings: &Settings<'_>) -> Result<Vec<ExperimentalLinks>, ConfigError> {
+    let mut runtimes = Vec::new();
+    let Some(given) = settings.get("spantap.links_experimental") else { return Ok(runtimes) };
+    for item in given.items()? {
+        let runtime = item.word(&ExperimentalLinks::WORDS)?;
+        if !runtimes.contains(&runtime) {
+            runtimes.push(runtime);
+        }
+    }
+    Ok(runtimes)
 }
 
 /// What is left out of programs that export telemetry of their own. Metrics need the general switch to be on.

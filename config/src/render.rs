@@ -239,6 +239,7 @@ fn program(out: &mut Lines, config: &Config) {
     out.line(1, &format!("tls: {}", if config.agent.tls { "auto" } else { "off" }));
     out.line(1, &format!("accept_wrong_fionread: {}", config.agent.propagation.accept_wrong_fionread));
     out.line(1, &format!("links: {}", if config.links { "auto" } else { "off" }));
+    list(out, 1, "links_experimental", config.links_experimental.iter().map(|runtime| runtime.word().to_owned()));
     out.line(1, &format!("exclude_instrumented_metrics: {}", config.exclude_instrumented.metrics));
     list(out, 1, "forwarder_uids", config.agent.forwarder_uids.iter().map(u32::to_string));
     list(out, 1, "agent_uids", config.forwarder.agent_uids.iter().map(u32::to_string));

@@ -58,6 +58,8 @@ pub struct Config {
     pub keep: KeepSpans,
     /// Whether spans are linked across programs and inside of them (`spantap.links`: `auto`, the default, or `off`).
     pub links: bool,
+    /// Runtimes whose requests are linked although that is an experiment (`spantap.links_experimental`; default: none).
+    pub links_experimental: Vec<ExperimentalLinks>,
     /// What is left out of programs that export telemetry of their own.
     pub exclude_instrumented: ExcludeInstrumented,
     /// Name that overrides that of every service (`service_name`, `OTEL_SERVICE_NAME` of Spantap's own environment).
@@ -74,6 +76,25 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// Logging of the program itself.
     pub log: Log,
+}
+
+/// Runtimes whose requests are linked by experiment (`spantap.links_experimental`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExperimentalLinks {
+    /// Rust's tokio.
+    Tokio,
+}
+
+impl ExperimentalLinks {
+    /// All, with their words in the configuration.
+    pub const WORDS: [(&'static str, Self); 1] = [("tokio", Self::Tokio)];
+
+    /// Its word in the configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Tokio => "tokio",
+        }
+    }
 }
 
 /// Ways to hook sends and receives in the kernel (`spantap.hooks`).

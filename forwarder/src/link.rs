@@ -58,11 +58,13 @@ pub enum Method {
     PythonContext,
     /// Node: what it executed was begun for the other: a callback, or what awaited a promise.
     NodeAsync,
+    /// tokio: the other's task sent it, or had it sent and was woken by its response.
+    TokioTask,
 }
 
 impl Method {
     /// All.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Connection,
         Self::Thread,
         Self::EventLoopFlow,
@@ -71,6 +73,7 @@ impl Method {
         Self::GoLate,
         Self::PythonContext,
         Self::NodeAsync,
+        Self::TokioTask,
     ];
 
     /// Value of the attribute.
@@ -84,6 +87,7 @@ impl Method {
             Self::GoLate => "go-late",
             Self::PythonContext => "python-context",
             Self::NodeAsync => "node-async",
+            Self::TokioTask => "tokio-task",
         }
     }
 }
@@ -197,6 +201,8 @@ impl Links {
             Side::Client => {
                 let (found, doubt) = if flow::applies(opened.process) {
                     (self.flow.serving(&node, opened).map(|server| (server, Method::EventLoopFlow)), Doubt::Open)
+                } else if self.runtimes.will_tell(&node, opened) {
+                    (Err(Unlinked::Unconfirmed), Doubt::Open)
                 } else if told::applies(opened.process) || self.runtimes.knows(opened) {
                     (self.runtimes.serving(opened), Doubt::None)
                 } else {

@@ -98,6 +98,8 @@ pub struct Setup<'a> {
     pub ports: &'a [u64],
     /// Room for links inside of programs.
     pub links: bool,
+    /// The same for programs of tokio.
+    pub links_tokio: bool,
 }
 
 impl<'a> Setup<'a> {
@@ -111,6 +113,7 @@ impl<'a> Setup<'a> {
             provisional_exec: false,
             ports: &[],
             links: false,
+            links_tokio: false,
         }
     }
 }
@@ -177,18 +180,22 @@ impl Probes {
     }
 
     /// Loads the programs for TLS libraries; gives their numbers, by which another process finds them. Takes what
-    /// [`Probes::start`] takes. With `links` also those for Node: a feature of
+    /// [`Probes::start`] takes. With `links` also those for Node (and with `links_tokio` those for tokio): a feature of
     /// its own, which is off on a kernel that does not take them.
     ///
     /// # Errors
     /// What the kernel said of the others.
-    pub fn load_tls(&mut self, links: bool) -> Result<tls::Programs, ProbeError> {
+    pub fn load_tls(&mut self, links: bool, links_tokio: bool) -> Result<tls::Programs, ProbeError> {
         if let Some(why) = self.set.without_tls() {
             return Err(ProbeError::Other(why.to_owned()));
         }
         let mut numbers = Vec::new();
         let mut refusal = None;
         for (place, name) in tls::PROGRAMS.iter().copied().enumerate() {
+            if tls::TOKIO_PROGRAMS.contains(&place) {
+                numbers.push(if links && links_tokio { self.load_of_tokio(name) } else { 0 });
+                continue;
+            }
             let is_of_node = tls::NODE_PROGRAMS.contains(&place);
             let number = match is_of_node && (!links || refusal.is_some()) {
                 true => Ok(0),
@@ -210,6 +217,14 @@ impl Probes {
             self.features.push(v1::Feature { name: NODE_LINKS.to_owned(), on: reason.is_empty(), reason });
         }
         Ok(tls::Programs(numbers))
+    }
+
+    /// 0: the kernel does not take it.
+    fn load_of_tokio(&mut self, name: &'static str) -> u32 {
+        self.load_entry(name).unwrap_or_else(|error| {
+            tracing::warn!(%error, "programs of tokio are not linked");
+            0
+        })
     }
 
     /// Gives the kernel's number of it.

@@ -97,6 +97,8 @@ fn fixed(running: &Config, new: &mut Config) -> Vec<&'static str> {
     // The forwarder takes that one: what stays is where requests of Go are looked at.
     let links = running.links != new.links;
     new.links = running.links;
+    let experimental = running.links_experimental != new.links_experimental;
+    new.links_experimental.clone_from(&running.links_experimental);
     let (old, now) = (&running.agent, &mut new.agent);
     let differing = [
         ("spantap.ring_buffer_size", old.ring_buffer_bytes != now.ring_buffer_bytes),
@@ -106,6 +108,7 @@ fn fixed(running: &Config, new: &mut Config) -> Vec<&'static str> {
         ("spantap.btf", old.btf != now.btf),
         ("spantap.tls", old.tls != now.tls),
         ("spantap.links", links),
+        ("spantap.links_experimental", experimental),
         ("ebpf.context_propagation", old.propagation.headers != now.propagation.headers),
         (
             "spantap.accept_wrong_fionread",
@@ -135,7 +138,7 @@ mod tests {
     fn what_can_not_change_is_named_and_stays() {
         let running = config("spantap: {head_size: 1024}\nprocesses: {interval: 7s}\n");
         let mut new = config(
-            "spantap: {head_size: 2048, hooks: fentry, btf: /boot/btf, tls: 'off', links: 'off'}\ndiscovery: {instrument: [{open_ports: 80}]}\n\
+            "spantap: {head_size: 2048, hooks: fentry, btf: /boot/btf, tls: 'off', links: 'off', links_experimental: [tokio]}\ndiscovery: {instrument: [{open_ports: 80}]}\n\
              ebpf: {context_propagation: headers}\notel_traces_export: {sampler: {name: always_off}}\n",
         );
         let named = [
@@ -144,6 +147,7 @@ mod tests {
             "spantap.btf",
             "spantap.tls",
             "spantap.links",
+            "spantap.links_experimental",
             "ebpf.context_propagation",
         ];
         assert_eq!(fixed(&running, &mut new), named);

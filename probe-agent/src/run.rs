@@ -106,13 +106,14 @@ fn attach(config: &Config, exclude: &[u32]) -> Result<(Probes, Processes, Option
         ports: interesting_ports(&config.discovery).words(),
         // They take what reading TLS takes.
         links: config.links && config.agent.tls && privilege::may_attach_to_functions(),
+        links_tokio: config.links_tokio(),
         ..Setup::of(&config.agent)
     })?;
     // Before the agent is confined: it takes CAP_NET_ADMIN, and tries itself over the loopback.
     if config.agent.propagation.headers {
         probes.propagate(config.agent.propagation);
     }
-    let helper = attach_tls((config.agent.tls, config.links), &mut probes)?;
+    let helper = attach_tls(config, &mut probes)?;
     if let Some(helper) = &helper {
         processes.ignore(helper.pid);
     }
@@ -126,14 +127,14 @@ fn attach(config: &Config, exclude: &[u32]) -> Result<(Probes, Processes, Option
 }
 
 /// Loads what reads TLS, and starts the process that attaches it, if that is wanted and can be had.
-fn attach_tls((wanted, links): (bool, bool), probes: &mut Probes) -> Result<Option<Helper>, Failure> {
-    let reason = if !wanted {
+fn attach_tls(config: &Config, probes: &mut Probes) -> Result<Option<Helper>, Failure> {
+    let reason = if !config.agent.tls {
         TURNED_OFF.to_owned()
     } else if !privilege::may_attach_to_functions() {
         "attaching to TLS libraries takes CAP_SYS_ADMIN, which a process of its own would hold (docs/privileges.md)"
             .to_owned()
     } else {
-        match probes.load_tls(links).map(Helper::start) {
+        match probes.load_tls(config.links, config.links_tokio()).map(Helper::start) {
             Ok(Ok(helper)) => {
                 probes.read_tls();
                 return Ok(Some(helper));
@@ -186,7 +187,8 @@ async fn run(
     let socket_fd = readiness(&probes.socket_events)?;
     let process_fd = readiness(&probes.process_events)?;
     let (results, python) = (probes.go_results(), probes.python_table());
-    let tls = helper.map(|helper| Tls::start(ProcFs::default(), (helper, results, python), config.links));
+    let links = config.links.then_some(tls::Links { tokio: config.links_tokio() });
+    let tls = helper.map(|helper| Tls::start(ProcFs::default(), (helper, results, python), links));
     let tls = tls.transpose()?.unwrap_or_default();
     let drain = Rc::new(RefCell::new(Drain::new(probes, processes, tls, shared.clone())));
     drain.borrow_mut().scan(Walk::Thorough);

@@ -7,7 +7,7 @@
 //! one file, `symbols` finds its functions by their `names` (or in a `debug_file`), `go` those of Go's own library · `stops` chooses where they are stopped at, knowing of
 //! each `instruction` what it does and where functions end (`bounds`) · `cipher` sees to programs whose library works in memory ·
 //! `helper` and `attacher` are the two ends of the process that may attach, `order` is what they say · `filter` is what is left to
-//! that process · `python` sees to links of asyncio, `node` finds where those of Node are seen · `elf` is read by `go` and `python` · `users` are
+//! that process · `python` sees to links of asyncio, `node` finds where those of Node are seen, `tokio` sees to those of tokio · `elf` is read by `go` and `python` · `users` are
 //! the processes of a file · `report` says what is not read, `linked` what is not linked.
 
 mod attacher;
@@ -30,6 +30,7 @@ mod python;
 mod report;
 mod stops;
 mod symbols;
+mod tokio;
 mod users;
 
 use std::{
@@ -38,14 +39,14 @@ use std::{
     thread,
 };
 
+use ::tokio::sync::oneshot;
 pub use attacher::{Programs, run as attach};
 pub use go::Results;
 pub use helper::Helper;
 pub(crate) use linked::{Linkable, linkable};
-pub use order::{LINKS_RUNTIMES, NODE_PROGRAMS, PROGRAMS};
+pub use order::{LINKS_RUNTIMES, NODE_PROGRAMS, PROGRAMS, TOKIO_PROGRAMS};
 pub use python::Table as PythonTable;
 use spantap_proto::v1;
-use tokio::sync::oneshot;
 
 use crate::discovery::ProcFs;
 
@@ -76,6 +77,13 @@ pub(crate) fn reads_go(file: &std::fs::File) -> bool {
     matches!(go::find(file), Some(Ok(_)))
 }
 
+/// Links inside of programs are looked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Links {
+    /// Of tokio as well.
+    pub tokio: bool,
+}
+
 /// The running thread; without one nothing is read and nothing told.
 #[derive(Debug, Default)]
 pub struct Tls {
@@ -85,20 +93,24 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Starts it. `links`: it also sees to which request of Go's or CPython's others are made for.
+    /// Starts it. `links`: it also sees to which request of a runtime's others are made for.
     ///
     /// # Errors
     /// If no thread can be had.
     pub(crate) fn start(
         procfs: ProcFs,
         (helper, results, python): (Helper, Option<Results>, Option<PythonTable>),
-        links: bool,
+        links: Option<Links>,
     ) -> io::Result<Self> {
         let (notes, heard) = mpsc::sync_channel(NOTES);
         let told = Told::default();
         let linked = linked::Linked::default();
-        let keeper =
-            keeper::Keeper::new(procfs, (helper, results, python), told.clone(), links.then(|| linked.clone()));
+        let keeper = keeper::Keeper::new(
+            procfs,
+            (helper, results, python),
+            told.clone(),
+            links.map(|links| (linked.clone(), links)),
+        );
         thread::Builder::new().name("tls".to_owned()).spawn(move || keeper.run(&heard))?;
         Ok(Self { notes: Some(notes), told, linked })
     }

@@ -49,6 +49,24 @@ pub fn go_program(name: &str) -> Result<PathBuf> {
     })
 }
 
+/// The Rust program in the folder `tests/subjects/{name}`, as people build theirs: `cargo build --release`.
+///
+/// # Errors
+/// When cargo refuses it.
+pub fn rust_program(name: &str) -> Result<PathBuf> {
+    let folder = subjects().join(name);
+    let target = host::cache()?.join(format!("subjects/{name}-target"));
+    build(name, &folder.join("src/main.rs"), |to| {
+        // Builds in folders of its own, so that what it depends on is compiled once.
+        let mut command = Command::new("sh");
+        let script = "cargo build --release --locked --target-dir \"$1\" && cp \"$1/release/$2\" \"$3\"";
+        command.current_dir(&folder).args(["-c", script, "sh"]).arg(&target).arg(name).arg(to);
+        // Of the build that runs this test.
+        command.env_remove("CARGO_BUILD_TARGET").env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+        command
+    })
+}
+
 /// Folder of the subjects' sources.
 pub fn subjects() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("subjects")

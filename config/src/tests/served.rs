@@ -101,6 +101,7 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("spantap.btf", "/boot/kernel.btf", "/boot/kernel.btf"),
     ("spantap.tls", "off", "off"),
     ("spantap.links", "off", "off"),
+    ("spantap.links_experimental", "[tokio]", "tokio"),
     ("ebpf.context_propagation", "headers", "headers"),
     ("spantap.accept_wrong_fionread", "true", "true"),
     ("spantap.exclude_instrumented_metrics", "true", "true"),

@@ -1,4 +1,4 @@
-//! Which request a program's own runtime serves, as the kernel side read it in its memory: Go, CPython, Node (`node`).
+//! Which request a program's own runtime serves, as the kernel side read it in its memory: Go, CPython, Node (`node`), tokio (`tokio`).
 //!
 //! In: requests as they are received and answered; what the kernel side told before a request is sent ([`EventKind::Link`]).
 //! Out: for that request, the one that it is sent for.
@@ -15,11 +15,13 @@
 //! [`EventKind::Link`]: crate::model::EventKind::Link
 
 mod node;
+mod tokio;
 
 use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
+use self::tokio::Later;
 use super::{Method, Unlinked, marked::Marked, node::NodeRef};
 use crate::{
     exchange::{Opened, Side},
@@ -42,6 +44,10 @@ const CONTEXT: u32 = 4;
 const PYTHON: u32 = 30;
 const NODE: u32 = 20;
 const NODE_BLIND: u32 = 21;
+const TOKIO_ITSELF: u32 = 40;
+const TOKIO_LATER: u32 = 41;
+const TOKIO_WOKEN: u32 = 42;
+const TOKIO_NONE: u32 = 43;
 
 /// What is sent next over a socket.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +61,20 @@ struct Told {
     serves: SocketId,
     handler: MonotonicNs,
     by: u32,
+}
+
+impl Told {
+    /// Whether it was told of this request.
+    fn is_of(&self, opened: &Opened<'_>) -> bool {
+        let first_byte = match (opened.tls, opened.connection.tie) {
+            (true, _) => Some(opened.offset),
+            (false, Tie::Sequence { sent, .. }) => Some(u64::from(sent.wrapping_add(opened.offset as u32))),
+            _ => None,
+        };
+        let is_this =
+            first_byte == Some(self.first_byte) && self.tls == opened.tls && self.process == opened.process.id;
+        is_this && self.time <= opened.time
+    }
 }
 
 /// Requests that came over one socket.
@@ -74,10 +94,15 @@ impl Served {
             let node = node.borrow();
             node.time <= told.handler && node.process.id == told.process
         };
-        if told.by == PYTHON {
+        let by_receiving = match told.by {
+            PYTHON => Some(Method::PythonContext),
+            TOKIO_ITSELF | TOKIO_WOKEN => Some(Method::TokioTask),
+            _ => None,
+        };
+        if let Some(method) = by_receiving {
             let [node] = self.open.as_slice() else { return None };
             let is_this = known(node) && node.borrow().time == told.handler;
-            return is_this.then(|| (node.clone(), Method::PythonContext));
+            return is_this.then(|| (node.clone(), method));
         }
         if told.by == NODE {
             return self.at_node(told);
@@ -106,6 +131,8 @@ pub(super) struct Runtimes {
     outlive: Marked,
     /// Processes of Node in which no reaction to a promise was seen.
     blind: Marked,
+    /// Requests of programs of tokio whose response has not arrived.
+    later: FxHashMap<SocketId, Later>,
 }
 
 /// Whether programs of this language tell, and nothing else is to be asked about them.
@@ -115,7 +142,7 @@ pub(super) fn applies(process: &Process) -> bool {
 
 /// Whether they may tell.
 fn may_tell(process: &Process) -> bool {
-    matches!(process.language.as_deref(), Some("go" | "python" | "nodejs"))
+    matches!(process.language.as_deref(), Some("go" | "python" | "nodejs" | "rust"))
 }
 
 impl Runtimes {
@@ -133,12 +160,16 @@ impl Runtimes {
             handler: MonotonicNs(event.queued_ns),
             by: event.turn,
         };
+        if matches!(told.by, TOKIO_WOKEN | TOKIO_NONE) {
+            return self.has_response(event.socket, &told);
+        }
         self.told.insert(event.socket, told);
     }
 
     /// A socket is closed.
     pub(super) fn gone(&mut self, event: &SocketEvent) {
         self.told.remove(&event.socket);
+        self.later.remove(&event.socket);
         if let Some(served) = self.served.get_mut(&event.socket) {
             served.gone = true;
             if served.answered.is_empty() {
@@ -155,14 +186,7 @@ impl Runtimes {
     /// The request that another one is sent for, and how that is known.
     pub(super) fn serving(&mut self, opened: &Opened<'_>) -> Result<(NodeRef, Method), Unlinked> {
         let told = self.told.remove(&opened.connection.socket).ok_or(Unlinked::NoRequest)?;
-        let first_byte = match (opened.tls, opened.connection.tie) {
-            (true, _) => Some(opened.offset),
-            (false, Tie::Sequence { sent, .. }) => Some(u64::from(sent.wrapping_add(opened.offset as u32))),
-            _ => None,
-        };
-        let is_this =
-            first_byte == Some(told.first_byte) && told.tls == opened.tls && told.process == opened.process.id;
-        if !is_this || told.time > opened.time {
+        if !told.is_of(opened) {
             return Err(Unlinked::NoRequest);
         }
         if told.by == NODE_BLIND {

@@ -176,6 +176,7 @@ pub fn config() -> Config {
         sampler: Sampler::ParentBasedAlwaysOn,
         keep: KeepSpans::default(),
         links: true,
+        links_experimental: Vec::new(),
         exclude_instrumented: ExcludeInstrumented { spans: true, metrics: false },
         service_name: None,
         service_namespace: None,

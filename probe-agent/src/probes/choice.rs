@@ -39,7 +39,10 @@ pub(super) fn take_best(setup: Setup<'_>) -> Result<Taken, ProbeError> {
         // Sets that share an object share its maps as well.
         if !opened.iter().any(|(object, _)| *object == set.object()) {
             opened.clear();
-            opened.push((set.object(), open(set.object(), setup.ring_buffer_bytes, setup.links, &btf)));
+            opened.push((
+                set.object(),
+                open(set.object(), setup.ring_buffer_bytes, (setup.links, setup.links_tokio), &btf),
+            ));
         }
         let attempt = match opened.first_mut() {
             Some((_, Ok(programs))) => take_set(*set, programs, &btf),
@@ -78,13 +81,24 @@ const MAPS_OF_LINKS: [&str; 10] = [
     "node_reactions",
 ];
 
+/// Tasks of tokio that are known at once (`probes/tokio_link.h`): 3 MB. Without them it has one place.
+const TOKIO_TASKS: u32 = 16_384;
+
 /// The object with its maps in the kernel, its programs not yet. Without `links` those of links have one place, which nobody takes.
-pub(crate) fn open(object: Object, ring_buffer_bytes: u32, links: bool, btf: &Btf) -> Result<Ebpf, ProbeError> {
+pub(crate) fn open(
+    object: Object,
+    ring_buffer_bytes: u32,
+    (links, links_tokio): (bool, bool),
+    btf: &Btf,
+) -> Result<Ebpf, ProbeError> {
     let mut loader = EbpfLoader::new();
     if !links {
         for name in MAPS_OF_LINKS {
             loader.map_max_entries(name, 1);
         }
+    }
+    if links && links_tokio {
+        loader.map_max_entries("tokio_tasks", TOKIO_TASKS);
     }
     loader
         .btf(Some(btf))

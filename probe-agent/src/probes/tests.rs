@@ -37,6 +37,7 @@ fn verify(hooks: Hooks) {
         provisional_exec: false,
         ports: &[0; 1024],
         links: true,
+        links_tokio: true,
     };
     let mut probes = match Probes::start(setup) {
         Ok(probes) => probes,
@@ -47,7 +48,7 @@ fn verify(hooks: Hooks) {
         }
     };
     if probes.set.without_tls().is_none() {
-        probes.load_tls(true).unwrap();
+        probes.load_tls(true, true).unwrap();
         // Where the kernel does not take those for Node, nothing else is lost.
         match probes.features().iter().find(|feature| feature.name == NODE_LINKS) {
             Some(v1::Feature { on: false, reason, .. }) => eprintln!("SKIP: programs for Node: {reason}"),

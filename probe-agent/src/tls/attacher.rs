@@ -13,6 +13,7 @@ use std::{
     io::{self, IoSliceMut},
     mem::MaybeUninit,
     num::NonZeroU32,
+    ops::Range,
     os::fd::{AsRawFd, OwnedFd},
     sync::mpsc,
     thread,
@@ -27,21 +28,31 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlag
 
 use super::{
     filter,
-    order::{Function, LINKS_RUNTIMES, MAX_BYTES, NODE_PROGRAMS, Order, PROGRAMS, READY, Stop, When},
+    order::{Function, LINKS_RUNTIMES, MAX_BYTES, NODE_PROGRAMS, Order, PROGRAMS, READY, Stop, TOKIO_PROGRAMS, When},
 };
 use crate::failure::Failure;
 
 /// Place in [`PROGRAMS`] of what is attached where functions are left.
 const LEAVE: usize = 0;
 
-/// Numbers that the kernel gave to [`PROGRAMS`]; 0: it did not take that one, which belongs to [`NODE_PROGRAMS`].
+/// Numbers that the kernel gave to [`PROGRAMS`]; 0: it did not take that one, or was not asked to, which belongs to
+/// [`NODE_PROGRAMS`] or [`TOKIO_PROGRAMS`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Programs(pub Vec<u32>);
 
 impl Programs {
     /// Whether those that link requests of Node are among them.
     pub(super) fn link_node(&self) -> bool {
-        self.0.get(NODE_PROGRAMS).is_some_and(|numbers| !numbers.contains(&0))
+        self.have(NODE_PROGRAMS)
+    }
+
+    /// Whether those that link requests of tokio are among them.
+    pub(super) fn link_tokio(&self) -> bool {
+        self.have(TOKIO_PROGRAMS)
+    }
+
+    fn have(&self, places: Range<usize>) -> bool {
+        self.0.get(places).is_some_and(|numbers| !numbers.contains(&0))
     }
 }
 
@@ -85,7 +96,11 @@ pub fn run(programs: &Programs) -> Result<(), Failure> {
         let (name, number) = (PROGRAMS.get(place).copied(), programs.0.get(place).copied());
         program(number.unwrap_or_default(), name.unwrap_or_default(), kind)
     };
-    let is_lacking = |place: usize| place == LEAVE || NODE_PROGRAMS.contains(&place) && !programs.link_node();
+    let is_lacking = |place: usize| {
+        place == LEAVE
+            || NODE_PROGRAMS.contains(&place) && !programs.link_node()
+            || TOKIO_PROGRAMS.contains(&place) && !programs.link_tokio()
+    };
     let entry = |place| if is_lacking(place) { Ok(None) } else { get(place, ProbeKind::Entry).map(Some) };
     let enter: Result<Vec<_>, Failure> = (0..PROGRAMS.len()).map(entry).collect();
     let (enter, leave, returned) = (enter?, get(LEAVE, ProbeKind::Entry)?, get(LEAVE, ProbeKind::Return)?);

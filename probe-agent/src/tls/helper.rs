@@ -35,6 +35,8 @@ pub struct Helper {
     pub pid: u32,
     /// It has the programs that link requests of Node.
     pub(super) links_node: bool,
+    /// It has the programs that link requests of tokio.
+    pub(super) links_tokio: bool,
 }
 
 /// Why probes are not attached.
@@ -65,7 +67,10 @@ impl Helper {
             .spawn()?;
         let mut answer = [0; 1];
         match recv(&socket, &mut answer, RecvFlags::empty()) {
-            Ok((_, 1)) if answer == *READY => Ok(Self { socket, pid: child.id(), links_node: programs.link_node() }),
+            Ok((_, 1)) if answer == *READY => {
+                let (links_node, links_tokio) = (programs.link_node(), programs.link_tokio());
+                Ok(Self { socket, pid: child.id(), links_node, links_tokio })
+            }
             Ok(_) => Err(io::Error::other("it ended before it began")),
             Err(error) => Err(error.into()),
         }

@@ -74,7 +74,7 @@ impl Keeper {
         procfs: ProcFs,
         (helper, results, python): (Helper, Option<Results>, Option<Table>),
         told: Told,
-        linked: Option<Linked>,
+        linked: Option<(Linked, super::Links)>,
     ) -> Self {
         Self {
             procfs,

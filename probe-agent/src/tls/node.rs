@@ -120,7 +120,7 @@ fn places(file: &impl ReadAt, scope: Found, found: &BTreeMap<&str, u64>) -> Resu
 
 /// The first place that every call passes, where the kernel need not step over the instruction; else the beginning. `None` if the
 /// code is not understood.
-fn cheap(code: &[u8], keeps: u16) -> Option<u64> {
+pub(super) fn cheap(code: &[u8], keeps: u16) -> Option<u64> {
     let mut at = 0;
     // Even of the first instruction it has to be certain that it is one.
     instruction::decode(code)?;

@@ -13,18 +13,18 @@ pub(super) const MAX_GO_PLACES: usize = 48;
 /// Longest message.
 pub(super) const MAX_BYTES: usize = 1024;
 
-/// Whether requests of Node and CPython are linked: `LINKS_OF_RUNTIMES` in `probes/arch.h`.
+/// Whether requests of Node, CPython and tokio are linked: `LINKS_OF_RUNTIMES` in `probes/arch.h`.
 pub const LINKS_RUNTIMES: bool = cfg!(target_arch = "x86_64");
 
 /// Programs of the kernel side that are attached to functions: one where they are left, then one for each [`Function`] in their
-/// order, where it is entered; those that link requests of Node and CPython are the last.
+/// order, where it is entered; those that link requests of Node, CPython and tokio are the last.
 pub const PROGRAMS: &[&str] = match LINKS_RUNTIMES {
     true => &ALL,
     false => ALL.split_at(Function::PyCopied as usize).0,
 };
 
 /// The same, if nothing is left out.
-const ALL: [&str; 44] = [
+const ALL: [&str; 46] = [
     "tls_return",
     "tls_read",
     "tls_read_ex",
@@ -69,10 +69,15 @@ const ALL: [&str; 44] = [
     "node_idle",
     "node_collected",
     "py_made",
+    "tokio_wake",
+    "tokio_spawn",
 ];
 
 /// Those of [`PROGRAMS`] that link requests of Node: they take what Linux 5.13 brought (`bpf_for_each_map_elem`).
 pub const NODE_PROGRAMS: Range<usize> = Function::NodeScopeA as usize..Function::NodeCollected as usize + 1;
+
+/// Those of [`PROGRAMS`] that link requests of tokio, loaded where that is asked for.
+pub const TOKIO_PROGRAMS: Range<usize> = Function::TokioWake as usize..Function::TokioSpawn as usize + 1;
 
 /// What a function does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,10 +168,14 @@ pub(super) enum Function {
     NodeCollected = 42,
     /// CPython makes a context: known where it holds it in a register ([`super::python`]).
     PyMade = 43,
+    /// A task of tokio is woken.
+    TokioWake = 44,
+    /// A task of tokio is made.
+    TokioSpawn = 45,
 }
 
 impl Function {
-    const ALL: [Self; 43] = [
+    const ALL: [Self; 45] = [
         Self::Read,
         Self::ReadEx,
         Self::Write,
@@ -210,6 +219,8 @@ impl Function {
         Self::NodeIdle,
         Self::NodeCollected,
         Self::PyMade,
+        Self::TokioWake,
+        Self::TokioSpawn,
     ];
 
     /// Place of its program in [`PROGRAMS`].

@@ -131,6 +131,11 @@ impl Pythons {
         }
     }
 
+    /// Tells of a program of tokio, which has its place among these; `false`: there is none, or it is one of these as well.
+    pub(super) fn add_tokio(&mut self, pid: u32, place: u64) -> bool {
+        !matches!(self.programs.get(&pid), Some(Some(_))) && self.table.set(pid, Entry::of_tokio(place))
+    }
+
     fn refuse(&mut self, pid: u32, executable: &str, reason: &str) {
         self.noted.refuse(pid, executable, RUNTIME, reason);
         self.table.clear(pid);

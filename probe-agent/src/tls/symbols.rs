@@ -22,6 +22,10 @@ const PROGRAM_HEADER: u16 = 56;
 const SHT_SYMTAB: u32 = 2;
 const SHT_DYNSYM: u32 = 11;
 const PT_LOAD: u32 = 1;
+const PT_TLS: u32 = 7;
+/// Longest name of which a part is looked for, and how many that have it.
+const LONGEST_NAME: usize = 4096;
+const MAX_NAMES: usize = 16;
 const PF_X: u32 = 1;
 const STT_FUNC: u8 = 2;
 
@@ -96,6 +100,45 @@ fn table(file: &impl ReadAt, header: &[u8], at: (usize, usize, usize), entry: u1
         return None;
     }
     Some(read(file, u64_at(header, at.0)?, usize::from(count.min(MAX_HEADERS)) * usize::from(entry)))
+}
+
+/// For each of `marks` the names of symbols that have it in them, [`MAX_NAMES`] at most: of functions whose names end in a hash.
+pub(super) fn names_with(file: &impl ReadAt, marks: &[&str]) -> Option<Vec<Vec<String>>> {
+    let mut found: Vec<Vec<String>> = vec![Vec::new(); marks.len()];
+    let sections = table(file, &elf_header(file)?, (40, 58, 60), SECTION_HEADER)?;
+    for section in sections.chunks_exact(SECTION_HEADER.into()) {
+        if u32_at(section, 4)? != SHT_SYMTAB || u64_at(section, 56)? != SYMBOL as u64 {
+            continue;
+        }
+        let link = u32_at(section, 40)? as usize;
+        let Some(texts) = sections.chunks_exact(SECTION_HEADER.into()).nth(link) else { continue };
+        let (offset, size) = (u64_at(texts, 24)?, u64_at(texts, 32)?.min(MAX_TABLE));
+        let mut at = 0;
+        while at < size {
+            let piece = read(file, offset.saturating_add(at), usize::try_from(size - at).unwrap_or(PIECE).min(PIECE));
+            for (mark, names) in marks.iter().zip(&mut found) {
+                for place in memmem::find_iter(&piece, mark) {
+                    let begin = memchr::memrchr(0, piece.get(..place)?).map_or(0, |zero| zero + 1);
+                    // What goes beyond the piece is whole in the next one.
+                    let Some(length) = piece.get(begin..).and_then(|rest| memchr::memchr(0, rest)) else { continue };
+                    let name = String::from_utf8_lossy(piece.get(begin..begin + length)?).into_owned();
+                    if names.len() < MAX_NAMES && !names.contains(&name) && (begin > 0 || at == 0) {
+                        names.push(name);
+                    }
+                }
+            }
+            at += if piece.len() < PIECE { piece.len().max(1) } else { PIECE - LONGEST_NAME } as u64;
+        }
+    }
+    Some(found)
+}
+
+/// Bytes that each thread has of a file's own variables, as they are laid out below the thread pointer (ELF TLS, variant II).
+pub(super) fn thread_bytes(file: &impl ReadAt) -> Option<u64> {
+    let segments = segments(file)?;
+    let tls = segments.chunks_exact(PROGRAM_HEADER.into()).find(|segment| u32_at(segment, 0) == Some(PT_TLS))?;
+    let (size, align) = (u64_at(tls, 40)?, u64_at(tls, 48)?.max(1));
+    size.checked_next_multiple_of(align)
 }
 
 /// Where the names stand in a table of texts. A name may be the end of a longer one: linkers put them together.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{CONTEXT, GRACE, INHERITED, INHERITED_AGAIN, NODE, NODE_BLIND, PYTHON};
+use super::{
+    CONTEXT, GRACE, INHERITED, INHERITED_AGAIN, NODE, NODE_BLIND, PYTHON, TOKIO_ITSELF, TOKIO_LATER, TOKIO_NONE,
+    TOKIO_WOKEN,
+};
 use crate::{
     exchange::{Exchange, Opened, Side},
     link::{Ancestor, Links, Method, Unlinked},
@@ -286,4 +289,51 @@ fn without_promises_node_is_not_linked() {
     assert_eq!(node.links.runtimes.blind.len(), 1);
     node.links.process_ended(ProcessId(1));
     assert!(node.links.runtimes.blind.is_empty());
+}
+
+/// A request is received over socket 1 at 10, another is sent over socket 2 at 50; what is said of it when its response arrives.
+fn tokio(response: u32, (serves, received): (u64, u64), first: u64) -> Result<Method, Unlinked> {
+    let mut program = Program::of("rust");
+    program.open(Side::Server, 1, 0, 10);
+    program.tell(49, (2, 100), (0, 0), TOKIO_LATER);
+    let client = program.open(Side::Client, 2, 100, 50);
+    assert_eq!(program.parent(client), Err(Unlinked::Unconfirmed));
+    program.tell(60, (2, first), (serves, received), response);
+    program.parent(client)
+}
+
+#[test]
+fn requests_of_tokio_are_linked_when_their_response_has_arrived() {
+    for (name, response, request, first, want) in [
+        ("who asked was woken", TOKIO_WOKEN, (1, 10), 100, Ok(Method::TokioTask)),
+        ("nobody knows", TOKIO_NONE, (0, 0), 100, Err(Unlinked::NoRequest)),
+        ("an earlier request of that connection", TOKIO_WOKEN, (1, 9), 100, Err(Unlinked::NoRequest)),
+        ("a connection without requests", TOKIO_WOKEN, (3, 10), 100, Err(Unlinked::NoRequest)),
+        ("the response to another request", TOKIO_WOKEN, (1, 10), 99, Err(Unlinked::Unconfirmed)),
+    ] {
+        assert_eq!(tokio(response, request, first), want, "{name}");
+    }
+}
+
+#[test]
+fn what_a_task_of_tokio_sends_itself_is_linked_at_once_while_its_request_is_open() {
+    let mut program = Program::of("rust");
+    let server = program.open(Side::Server, 1, 0, 10);
+    program.tell(49, (2, 100), (1, 10), TOKIO_ITSELF);
+    let client = program.open(Side::Client, 2, 100, 50);
+    assert_eq!(program.parent(client), Ok(Method::TokioTask));
+    program.answered(server, 1, 60);
+    program.tell(69, (3, 100), (1, 10), TOKIO_ITSELF);
+    let client = program.open(Side::Client, 3, 100, 70);
+    assert_eq!(program.parent(client), Err(Unlinked::NoRequest));
+}
+
+#[test]
+fn nothing_that_was_received_later_is_the_parent_of_a_request_of_tokio() {
+    let mut program = Program::of("rust");
+    program.tell(49, (2, 100), (0, 0), TOKIO_LATER);
+    let client = program.open(Side::Client, 2, 100, 50);
+    program.open(Side::Server, 1, 0, 55);
+    program.tell(60, (2, 100), (1, 55), TOKIO_WOKEN);
+    assert_eq!(program.parent(client), Err(Unlinked::NoRequest));
 }

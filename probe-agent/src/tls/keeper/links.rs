@@ -1,11 +1,11 @@
-//! Programs of Go, Node and CPython whose requests are linked.
+//! Programs of Go, Node, CPython and tokio whose requests are linked.
 //!
 //! In: programs that the keeper attaches to, processes that it looks at. Out: probes where Go and Node hand requests on, as long as a process
-//! has the program, and what `python` does for CPython; a line in the log where it cannot be.
+//! has the program, and what `python` and `tokio` do for theirs; a line in the log where it cannot be.
 
 use std::{collections::HashMap, fs::File};
 
-use tokio::sync::oneshot;
+use ::tokio::sync::oneshot;
 
 use super::{Helper, Key, go};
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
         node,
         order::Stop,
         python::{Pythons, Table},
+        tokio::Tokios,
     },
 };
 
@@ -22,7 +23,7 @@ use crate::{
 pub(super) enum Later {
     /// A program that was attached to may be one of Go or Node. `pid`: who brought it.
     Program { pid: u32, key: Key, file: File },
-    /// A process may run CPython.
+    /// A process may run CPython or tokio.
     Process { pid: u32 },
     /// Somebody wants to know when what came before is done.
     Settled(oneshot::Sender<()>),
@@ -43,12 +44,16 @@ pub(super) struct Links {
     attached: HashMap<Key, u32>,
     /// Programs of CPython; `None`: they are not to be linked, or cannot be.
     pythons: Option<Pythons>,
+    /// Programs of tokio; `None`: that was not asked for, or cannot be.
+    tokios: Option<Tokios>,
 }
 
 impl Links {
-    pub(super) fn new(noted: Option<Linked>, python: Option<Table>) -> Self {
+    pub(super) fn new(wanted: Option<(Linked, crate::tls::Links)>, python: Option<Table>) -> Self {
+        let noted = wanted.as_ref().map(|(noted, _)| noted.clone());
         let pythons = noted.clone().zip(python).map(|(noted, table)| Pythons::new(table, noted));
-        Self { noted, attached: HashMap::new(), pythons }
+        let tokios = wanted.filter(|(_, links)| links.tokio && pythons.is_some());
+        Self { noted, attached: HashMap::new(), pythons, tokios: tokios.map(|(noted, _)| Tokios::new(noted)) }
     }
 
     /// Whether programs of Go and Node are to be linked.
@@ -56,7 +61,7 @@ impl Links {
         self.noted.is_some()
     }
 
-    /// Whether processes are to be looked at, for CPython.
+    /// Whether processes are to be looked at, for CPython and tokio.
     pub(super) fn look_at_processes(&self) -> bool {
         self.pythons.is_some()
     }
@@ -87,6 +92,9 @@ impl Links {
     pub(super) fn look(&mut self, on: (&ProcFs, &Helper), pid: u32, executable: &str, maps: &[u8]) {
         if let Some(pythons) = &mut self.pythons {
             pythons.look(on, pid, executable, maps);
+            if let Some(tokios) = &mut self.tokios {
+                tokios.look(on, pid, executable, pythons);
+            }
         }
     }
 
@@ -95,12 +103,18 @@ impl Links {
         if let Some(pythons) = &mut self.pythons {
             pythons.leave(pid);
         }
+        if let Some(tokios) = &mut self.tokios {
+            tokios.leave(pid);
+        }
     }
 
     /// Detaches what nobody has used for a while.
     pub(super) fn detach_unused(&mut self, helper: Option<&Helper>) {
         if let Some(pythons) = &mut self.pythons {
             pythons.detach_unused(helper);
+        }
+        if let Some(tokios) = &mut self.tokios {
+            tokios.detach_unused(helper);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where the kernel side finds what it has to know of each program of CPython.
+//! Where the kernel side finds what it has to know of each program of CPython or tokio.
 //!
 //! In: programs. Out: their entries in the arrays `python_programs` and `python_gate` (`probes/python_link.h`), which are read at
 //! the same time.
@@ -29,6 +29,8 @@ pub struct Table {
 pub(super) struct Entry {
     /// It has imported uvloop.
     pub(super) uvloop: bool,
+    /// It is a program of tokio instead: `main` is where a thread has the number of its task.
+    tokio: bool,
     /// Address of the pointer to the main interpreter.
     main: u64,
     context_type: u64,
@@ -45,10 +47,16 @@ impl Entry {
         let fields = fields.iter().rev().fold(0, |word, field| word << 16 | u64::from(*field));
         Self {
             uvloop,
+            tokio: false,
             main: moved.wrapping_add(core.runtime).wrapping_add(layout.main),
             context_type: moved.wrapping_add(core.context_type),
             fields,
         }
+    }
+
+    /// Of tokio: its threads have the number of their task this far from their thread pointer (`probes/tokio_link.h`).
+    pub(super) fn of_tokio(place: u64) -> Self {
+        Self { uvloop: false, tokio: true, main: place, context_type: 0, fields: 0 }
     }
 }
 
@@ -72,7 +80,7 @@ impl Table {
         for (word, value) in [(1, entry.main), (2, entry.context_type), (3, entry.fields)] {
             self.write(place, word, value);
         }
-        self.write(place, 0, u64::from(pid) | u64::from(entry.uvloop) << 32);
+        self.write(place, 0, u64::from(pid) | u64::from(entry.uvloop) << 32 | u64::from(entry.tokio) << 33);
         self.known.insert(pid, place);
         self.show(pid);
         true
@@ -120,7 +128,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (programs, gate) = Table::SIZES;
         let mut table = Table::new(words(folder.path(), "programs", programs), words(folder.path(), "gate", gate));
-        let entry = Entry { uvloop: true, main: 1, context_type: 2, fields: 3 };
+        let entry = Entry { uvloop: true, tokio: false, main: 1, context_type: 2, fields: 3 };
         let word = |table: &Table, at: usize| table.programs.get(at).unwrap().load(Ordering::SeqCst);
         let pids: Vec<u32> = (0..TRIES).map(|n| 1020 + n * ENTRIES).collect();
         for pid in &pids {
@@ -135,6 +143,8 @@ mod tests {
             table.gate.get(pid as usize / 64 % GATE).unwrap().load(Ordering::SeqCst) >> (pid % 64) & 1
         };
         assert!(pids.iter().all(|pid| shown(&table, *pid) == 1) && shown(&table, 1021) == 0);
+        assert!(table.set(pids[7], Entry::of_tokio(5)));
+        assert_eq!(word(&table, 3 * WORDS), u64::from(1020 + 7 * ENTRIES) | 1 << 33);
         table.clear(pids[7]);
         table.clear(77);
         assert_eq!((word(&table, 3 * WORDS), shown(&table, pids[7])), (0, 0));
