@@ -22,10 +22,16 @@ struct {
 SHARED int node_is_refused(const struct tls_session *session)
 {
 	struct node_thread *thread = node_this();
-	struct node_request none = {};
+	struct node_request serves = {};
+	struct tls_session key;
 
-	if (session && thread)
-		bpf_map_update_elem(&node_refused, session, node_look(thread) ? &thread->now : &none, BPF_NOEXIST);
+	if (!session || !thread)
+		return 0;
+	/* On the stack: before Linux 6.2 the verifier takes no argument of a function as a key or a value. */
+	key = *session;
+	if (node_look(thread))
+		serves = thread->now;
+	bpf_map_update_elem(&node_refused, &key, &serves, BPF_NOEXIST);
 	return 0;
 }
 
@@ -34,14 +40,16 @@ SHARED int node_writes(const struct tls_session *session, struct socket_event *e
 {
 	struct node_thread *thread = node_this();
 	struct node_request *refused;
+	struct tls_session key;
 
 	if (!session || !event || !thread || !node_look(thread))
 		return 0;
-	refused = bpf_map_lookup_elem(&node_refused, session);
+	key = *session;
+	refused = bpf_map_lookup_elem(&node_refused, &key);
 	if (begins_turn && event->turn & 1)
 		node_asks(thread, event, event->offset, refused ? refused : &thread->now);
 	if (refused)
-		bpf_map_delete_elem(&node_refused, session);
+		bpf_map_delete_elem(&node_refused, &key);
 	return 0;
 }
 
