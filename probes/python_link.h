@@ -246,6 +246,20 @@ static __always_inline bool python_in_turn(struct python_program *program, struc
 
 #include "tokio_link.h"
 
+/* The current thread of CPython, and its program; NULL: there is none, or tokio's task has been seen to in its place. */
+static __always_inline struct python_thread *python_thread_here(struct socket_state *state, struct scratch *scratch,
+								 struct python_program **program)
+{
+	*program = python_program_of(scratch->event.pid);
+	if (!*program)
+		return NULL;
+	if ((*program)->pid & PROGRAM_OF_TOKIO) {
+		tokio_turn(state, scratch, (*program)->main);
+		return NULL;
+	}
+	return python_thread_of(bpf_get_current_pid_tgid());
+}
+
 /* What begins a turn of a socket was received: it stands in `scratch`, and was not told yet. */
 SHARED int python_received(struct socket_state *state, struct scratch *scratch)
 {
@@ -257,12 +271,7 @@ SHARED int python_received(struct socket_state *state, struct scratch *scratch)
 	if (!state || !scratch)
 		return 0;
 	event = &scratch->event;
-	program = python_program_of(event->pid);
-	if (!program)
-		return 0;
-	if (program->pid & PROGRAM_OF_TOKIO)
-		return tokio_turn(state, scratch, program->main);
-	thread = python_thread_of(bpf_get_current_pid_tgid());
+	thread = python_thread_here(state, scratch, &program);
 	if (!thread)
 		return 0;
 	thread->waits.socket = 0;
@@ -321,12 +330,7 @@ SHARED int python_sent(struct socket_state *state, struct scratch *scratch)
 
 	if (!state || !scratch)
 		return 0;
-	program = python_program_of(scratch->event.pid);
-	if (!program)
-		return 0;
-	if (program->pid & PROGRAM_OF_TOKIO)
-		return tokio_turn(state, scratch, program->main);
-	thread = python_thread_of(bpf_get_current_pid_tgid());
+	thread = python_thread_here(state, scratch, &program);
 	if (!thread)
 		return 0;
 	socket = thread->writes.socket;
@@ -343,6 +347,17 @@ SHARED int python_sent(struct socket_state *state, struct scratch *scratch)
 	}
 	python_tell(state, scratch, socket, received);
 	return 0;
+}
+
+/* What begins a turn is received or sent (`kind`) by this process: it stands in `scratch`, and was not told yet. */
+static __always_inline void python_turn(struct socket_state *state, struct scratch *scratch, __u32 pid, __u8 kind)
+{
+	if (!python_may_be(pid))
+		return;
+	if (kind == RECORD_SEND)
+		python_sent(state, scratch);
+	else
+		python_received(state, scratch);
 }
 
 #endif

@@ -267,9 +267,7 @@ SHARED int capture(struct socket_state *state, struct scratch *scratch, struct c
 }
 
 #if defined(SPANTAP_TABLE) || !defined(LINKS_OF_RUNTIMES)
-#define python_may_be(pid) false
-#define python_received(state, scratch)
-#define python_sent(state, scratch)
+#define python_turn(state, scratch, pid, kind)
 #else
 #include "python_link.h"
 #endif
@@ -293,12 +291,8 @@ static __always_inline void capture_and_submit_here(struct sock *sk, struct sock
 	if (capture_here(state, scratch, control, data, kind, true))
 		return;
 	COMPARE_HERE(scratch);
-	if (scratch->begins_turn && python_may_be(scratch->event.pid)) {
-		if (kind == RECORD_SEND)
-			python_sent(state, scratch);
-		else
-			python_received(state, scratch);
-	}
+	if (scratch->begins_turn)
+		python_turn(state, scratch, scratch->event.pid, kind);
 	if (kind == RECORD_SEND && scratch->event.flags & FLAG_PROPAGATED)
 		append_propagated(sk, scratch);
 	announce_if_due(sk, state, scratch, control);

@@ -213,12 +213,8 @@ static __always_inline int tls_returned(struct pt_regs *regs)
 	call->scratch.begins_turn = begins_turn;
 	if (capture(state, &call->scratch, control, &data, false))
 		return 0;
-	if (begins_turn && python_may_be(session.pid)) {
-		if (kind == RECORD_SEND)
-			python_sent(state, &call->scratch);
-		else
-			python_received(state, &call->scratch);
-	}
+	if (begins_turn)
+		python_turn(state, &call->scratch, session.pid, kind);
 	note_record(state, &call->scratch, submit(NULL, state, &call->scratch, control, begins_turn), false);
 	return 0;
 }
