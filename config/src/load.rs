@@ -17,7 +17,7 @@ use crate::{
     otlp::{destinations, exporters},
     program, routes, sampling,
     settings::Settings,
-    types::{Config, Console, ExperimentalLinks, Otlp},
+    types::{Config, Console, Otlp},
     yaml,
 };
 
@@ -40,11 +40,6 @@ pub struct Loaded {
 }
 
 impl Config {
-    /// Whether requests of programs of tokio are to be linked.
-    pub fn links_tokio(&self) -> bool {
-        self.links && self.links_experimental.contains(&ExperimentalLinks::Tokio)
-    }
-
     /// Reads the configuration as a start does: defaults, then the file, then the environment.
     ///
     /// The file is named by `SPANTAP_CONFIG_PATH`, `BEYLA_CONFIG_PATH` or `OTEL_EBPF_CONFIG_PATH`, which win over `flag` as they do in

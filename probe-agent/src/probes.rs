@@ -96,10 +96,8 @@ pub struct Setup<'a> {
     pub provisional_exec: bool,
     /// Bit set of TCP ports, 64 in a word: who begins to listen there is watched until judged.
     pub ports: &'a [u64],
-    /// Room for links inside of programs.
-    pub links: bool,
-    /// The same for programs of tokio.
-    pub links_tokio: bool,
+    /// Room for links inside of programs; `None`: there is to be none.
+    pub links: Option<tls::Links>,
 }
 
 impl<'a> Setup<'a> {
@@ -112,8 +110,7 @@ impl<'a> Setup<'a> {
             head_bytes: agent.head_bytes.min(HEAD_MAX as u32),
             provisional_exec: false,
             ports: &[],
-            links: false,
-            links_tokio: false,
+            links: None,
         }
     }
 }
@@ -180,12 +177,12 @@ impl Probes {
     }
 
     /// Loads the programs for TLS libraries; gives their numbers, by which another process finds them. Takes what
-    /// [`Probes::start`] takes. With `links` also those for Node (and with `links_tokio` those for tokio): a feature of
+    /// [`Probes::start`] takes. With `links` also those for Node (and tokio, if it is to be linked): a feature of
     /// its own, which is off on a kernel that does not take them.
     ///
     /// # Errors
     /// What the kernel said of the others.
-    pub fn load_tls(&mut self, links: bool, links_tokio: bool) -> Result<tls::Programs, ProbeError> {
+    pub fn load_tls(&mut self, links: Option<tls::Links>) -> Result<tls::Programs, ProbeError> {
         if let Some(why) = self.set.without_tls() {
             return Err(ProbeError::Other(why.to_owned()));
         }
@@ -193,11 +190,11 @@ impl Probes {
         let mut refusal = None;
         for (place, name) in tls::PROGRAMS.iter().copied().enumerate() {
             if tls::TOKIO_PROGRAMS.contains(&place) {
-                numbers.push(if links && links_tokio { self.load_of_tokio(name) } else { 0 });
+                numbers.push(if links.is_some_and(|links| links.tokio) { self.load_of_tokio(name) } else { 0 });
                 continue;
             }
             let is_of_node = tls::NODE_PROGRAMS.contains(&place);
-            let number = match is_of_node && (!links || refusal.is_some()) {
+            let number = match is_of_node && (links.is_none() || refusal.is_some()) {
                 true => Ok(0),
                 false => self.load_entry(name),
             };
@@ -209,7 +206,7 @@ impl Probes {
                 number => number?,
             });
         }
-        if links {
+        if links.is_some() {
             let reason = match tls::LINKS_RUNTIMES {
                 true => refusal.map(|error| error.to_string()).unwrap_or_default(),
                 false => "requests of Node and CPython are linked on x86-64 only".to_owned(),

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use spantap_config::{Config, Environment};
+use spantap_config::{Config, Environment, ExperimentalLinks};
 use spantap_proto::{PROTOCOL_VERSION, v1};
 use tokio::{
     io::{AsyncReadExt as _, Interest, unix::AsyncFd},
@@ -105,8 +105,7 @@ fn attach(config: &Config, exclude: &[u32]) -> Result<(Probes, Processes, Option
         provisional_exec: provisional_exec(&config.discovery),
         ports: interesting_ports(&config.discovery).words(),
         // They take what reading TLS takes.
-        links: config.links && config.agent.tls && privilege::may_attach_to_functions(),
-        links_tokio: config.links_tokio(),
+        links: links_of(config).filter(|_| config.agent.tls && privilege::may_attach_to_functions()),
         ..Setup::of(&config.agent)
     })?;
     // Before the agent is confined: it takes CAP_NET_ADMIN, and tries itself over the loopback.
@@ -126,6 +125,11 @@ fn attach(config: &Config, exclude: &[u32]) -> Result<(Probes, Processes, Option
     Ok((probes, processes, helper))
 }
 
+/// What is to be linked inside of programs.
+fn links_of(config: &Config) -> Option<tls::Links> {
+    config.links.then(|| tls::Links { tokio: config.links_experimental.contains(&ExperimentalLinks::Tokio) })
+}
+
 /// Loads what reads TLS, and starts the process that attaches it, if that is wanted and can be had.
 fn attach_tls(config: &Config, probes: &mut Probes) -> Result<Option<Helper>, Failure> {
     let reason = if !config.agent.tls {
@@ -134,7 +138,7 @@ fn attach_tls(config: &Config, probes: &mut Probes) -> Result<Option<Helper>, Fa
         "attaching to TLS libraries takes CAP_SYS_ADMIN, which a process of its own would hold (docs/privileges.md)"
             .to_owned()
     } else {
-        match probes.load_tls(config.links, config.links_tokio()).map(Helper::start) {
+        match probes.load_tls(links_of(config)).map(Helper::start) {
             Ok(Ok(helper)) => {
                 probes.read_tls();
                 return Ok(Some(helper));
@@ -187,8 +191,7 @@ async fn run(
     let socket_fd = readiness(&probes.socket_events)?;
     let process_fd = readiness(&probes.process_events)?;
     let (results, python) = (probes.go_results(), probes.python_table());
-    let links = config.links.then_some(tls::Links { tokio: config.links_tokio() });
-    let tls = helper.map(|helper| Tls::start(ProcFs::default(), (helper, results, python), links));
+    let tls = helper.map(|helper| Tls::start(ProcFs::default(), (helper, results, python), links_of(config)));
     let tls = tls.transpose()?.unwrap_or_default();
     let drain = Rc::new(RefCell::new(Drain::new(probes, processes, tls, shared.clone())));
     drain.borrow_mut().scan(Walk::Thorough);

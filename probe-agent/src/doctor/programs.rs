@@ -85,7 +85,7 @@ pub(super) fn try_all(agent: &Agent) -> Result<Trials, ProbeError> {
         }
         if opened.as_ref().is_none_or(|(object, _)| *object != set.object()) {
             opened = None;
-            match open(set.object(), ring_buffer_bytes, (false, false), &btf) {
+            match open(set.object(), ring_buffer_bytes, None, &btf) {
                 Ok(object) => opened = Some((set.object(), object)),
                 Err(error) if last.is_none() && set.object() == Object::Table => return Err(error),
                 Err(error) => {

@@ -11,6 +11,7 @@ use super::{
     types::{KernelTypes, kernel_types},
     unload,
 };
+use crate::tls;
 
 /// A set that is attached.
 pub(super) struct Taken {
@@ -39,10 +40,7 @@ pub(super) fn take_best(setup: Setup<'_>) -> Result<Taken, ProbeError> {
         // Sets that share an object share its maps as well.
         if !opened.iter().any(|(object, _)| *object == set.object()) {
             opened.clear();
-            opened.push((
-                set.object(),
-                open(set.object(), setup.ring_buffer_bytes, (setup.links, setup.links_tokio), &btf),
-            ));
+            opened.push((set.object(), open(set.object(), setup.ring_buffer_bytes, setup.links, &btf)));
         }
         let attempt = match opened.first_mut() {
             Some((_, Ok(programs))) => take_set(*set, programs, &btf),
@@ -88,16 +86,16 @@ const TOKIO_TASKS: u32 = 16_384;
 pub(crate) fn open(
     object: Object,
     ring_buffer_bytes: u32,
-    (links, links_tokio): (bool, bool),
+    links: Option<tls::Links>,
     btf: &Btf,
 ) -> Result<Ebpf, ProbeError> {
     let mut loader = EbpfLoader::new();
-    if !links {
+    if links.is_none() {
         for name in MAPS_OF_LINKS {
             loader.map_max_entries(name, 1);
         }
     }
-    if links && links_tokio {
+    if links.is_some_and(|links| links.tokio) {
         loader.map_max_entries("tokio_tasks", TOKIO_TASKS);
     }
     loader

@@ -29,6 +29,7 @@ fn keeps_its_stack(probes: &Probes) {
 }
 
 fn verify(hooks: Hooks) {
+    let links = Some(tls::Links { tokio: true });
     let setup = Setup {
         hooks,
         btf: None,
@@ -36,8 +37,7 @@ fn verify(hooks: Hooks) {
         head_bytes: 4096,
         provisional_exec: false,
         ports: &[0; 1024],
-        links: true,
-        links_tokio: true,
+        links,
     };
     let mut probes = match Probes::start(setup) {
         Ok(probes) => probes,
@@ -48,7 +48,7 @@ fn verify(hooks: Hooks) {
         }
     };
     if probes.set.without_tls().is_none() {
-        probes.load_tls(true, true).unwrap();
+        probes.load_tls(links).unwrap();
         // Where the kernel does not take those for Node, nothing else is lost.
         match probes.features().iter().find(|feature| feature.name == NODE_LINKS) {
             Some(v1::Feature { on: false, reason, .. }) => eprintln!("SKIP: programs for Node: {reason}"),

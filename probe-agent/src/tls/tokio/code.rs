@@ -28,8 +28,9 @@ const MARKS: [&str; 5] = [
     "5tokio7runtime4task5waker11wake_by_ref",
     "34schedule_option_task_without_yield",
     "5tokio7runtime7context19set_current_task_id",
-    "5tokio7runtime7context7CONTEXT",
+    CONTEXT,
 ];
+const CONTEXT: &str = "5tokio7runtime7context7CONTEXT";
 /// Bytes that are looked at of a function.
 const CODE: usize = 192;
 const BEGINNING: usize = 64;
@@ -110,7 +111,7 @@ fn look(file: &impl ReadAt, names: &[Vec<String>], versions: BTreeSet<String>) -
     let variable: Vec<&str> = variable.collect();
     let [address] = symbols::addresses(file, &variable).unwrap_or_default().into_values().collect::<Vec<_>>()[..]
     else {
-        return Err(Unlinkable::Missing("5tokio7runtime7context7CONTEXT"));
+        return Err(Unlinkable::Missing(CONTEXT));
     };
     let base = symbols::thread_bytes(file).map(|bytes| address.wrapping_sub(bytes)).ok_or(Unlinkable::Code)?;
     let field = exchanged(&read_at::read(file, notes, CODE), base).ok_or(Unlinkable::Code)?;
