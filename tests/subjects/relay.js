@@ -1,7 +1,8 @@
 // A server on Node's own http module that asks another one for each request, in many ways. In: its own port, the port of the other;
 // over TLS the same behind them, a certificate and its key.
 // GET /MODE/in/N asks /MODE/out/N, or /MODE/out/N/0 to /2 for several: which request was made for which can be told by the path.
-// XY_MODE for MODE asks over TLS if Y is s. GET /pass/... asks /... over TLS.
+// XY_MODE for MODE asks over TLS if Y is s. GET /pass/... asks /... over TLS. In the environment: FRAMEWORK (express, fastify), which
+// serves instead of the http module alone.
 const fs = require('fs');
 const http = require('http');
 const https = require('https');
@@ -84,16 +85,35 @@ const modes = {
   file: async (path) => { await fs.promises.readFile(__filename); await ask(path); },
 };
 
-const answer = async (request, response) => {
-  const [, way, side] = request.url.split('/');
+const served = async (url) => {
+  const [, way, side] = url.split('/');
   const mode = modes[way.replace(/^.._/, '')];
-  if (way === 'pass') await pass(request.url.slice('/pass'.length));
-  else if (side === 'in' && mode) await mode(request.url.replace('/in/', '/out/'));
-  response.setHeader('Content-Length', 5);
-  response.end('hello');
+  if (way === 'pass') await pass(url.slice('/pass'.length));
+  else if (side === 'in' && mode) await mode(url.replace('/in/', '/out/'));
+  return 'hello';
 };
-http.createServer(answer).listen(Number(port), '127.0.0.1');
-if (cert) {
-  const pair = { cert: fs.readFileSync(cert), key: fs.readFileSync(key) };
-  https.createServer(pair, answer).listen(Number(tlsPort), '127.0.0.1');
+
+if (process.env.FRAMEWORK === 'express') {
+  const express = require('express');
+  const app = express();
+  app.use(express.json());
+  app.use((request, response, next) => setImmediate(next));
+  app.get('/*path', async (request, response) => { response.send(await served(request.url)); });
+  app.listen(Number(port), '127.0.0.1');
+} else if (process.env.FRAMEWORK === 'fastify') {
+  const app = require('fastify')();
+  app.addHook('preHandler', async () => { await null; });
+  app.get('/*', (request) => served(request.url));
+  app.listen({ port: Number(port), host: '127.0.0.1' });
+} else {
+  const answer = async (request, response) => {
+    const body = await served(request.url);
+    response.setHeader('Content-Length', body.length);
+    response.end(body);
+  };
+  http.createServer(answer).listen(Number(port), '127.0.0.1');
+  if (cert) {
+    const pair = { cert: fs.readFileSync(cert), key: fs.readFileSync(key) };
+    https.createServer(pair, answer).listen(Number(tlsPort), '127.0.0.1');
+  }
 }

@@ -1,7 +1,7 @@
 //! Links inside of programs of Node: from a request to those that its handler makes, at once and through callbacks and promises.
 //!
 //! The truth is in the path: the number in the path that the program is asked for is in the path that it asks for. Tried are
-//! the versions of `tools/node.sh`, and programs that `NODES` names, with colons between them. `REQUESTS`: requests of each kind, at
+//! the versions of `tools/node.sh`, one of them with frameworks on top, and programs that `NODES` names, with colons between them. `REQUESTS`: requests of each kind, at
 //! 1, 20 and 100 connections instead of some at 20, and all of them over TLS as well. `MODES`: names of kinds with commas between
 //! them, instead of all.
 #![allow(missing_docs)]
@@ -28,6 +28,8 @@ use spantap_tests::{
 
 const ARRIVAL: Duration = Duration::from_secs(90);
 const READY: Duration = Duration::from_secs(20);
+/// What the log says of a program that is linked.
+const LINKED: &str = "linking requests of Node";
 const ASYNC: &[&str] = &["node-async"];
 const VERSIONS: [&str; 3] = ["20", "22", "24"];
 /// Requests of each kind unless `REQUESTS` says how many.
@@ -55,6 +57,9 @@ const OVER_TLS: [(&str, &[&str]); 3] = [
     ("ss", &["now", "fresh", "sleepfetch"]),
 ];
 
+/// What serves on top of Node's own module, with which version.
+const FRAMEWORKS: [(&str, &str); 2] = [("express", "22"), ("fastify", "22")];
+
 fn main() -> ExitCode {
     let lacks = [host::lacks_root_and_btf(), collector::lacks_collector(), host::lacks("openssl")];
     let mut suite = Suite::new("links_node", lacks, world);
@@ -70,6 +75,14 @@ fn main() -> ExitCode {
             });
         }
     }
+    for (framework, version) in FRAMEWORKS {
+        let needed = fetched(version).and_then(|node| Ok((node, fetched("packages")?)));
+        let lacks = needed.as_ref().err().cloned();
+        suite = suite.case_unless(lacks, format!("{framework}_{version}"), move |world| {
+            let (node, packages) = needed.map_err(anyhow::Error::msg)?;
+            on_top(world, &node, framework, &packages)
+        });
+    }
     let lacks = host::lacks("strip").or_else(|| fetched("22").err());
     suite.case_unless(lacks, "stripped", stripped).run()
 }
@@ -84,18 +97,18 @@ fn named() -> Vec<PathBuf> {
     named.split(':').filter(|name| !name.is_empty()).map(PathBuf::from).collect()
 }
 
-/// Node of this version from the npm registry, kept in the user's cache; else why there is none.
-fn fetched(version: &str) -> Result<PathBuf, host::Reason> {
+/// Node of this version, or `packages`, from the npm registry, kept in the user's cache; else why there is none.
+fn fetched(what: &str) -> Result<PathBuf, host::Reason> {
     if std::env::args().any(|argument| argument == "--list") {
         return Ok(PathBuf::new());
     }
     let tool = host::repository().join("tools/node.sh");
-    let output = Command::new(&tool).arg(version).stderr(Stdio::inherit()).output();
+    let output = Command::new(&tool).arg(what).stderr(Stdio::inherit()).output();
     match output {
         Ok(output) if output.status.success() => {
             Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim().to_owned()))
         }
-        Ok(output) => Err(format!("needs Node {version}, which tools/node.sh could not fetch: {}", output.status)),
+        Ok(output) => Err(format!("needs Node ({what}), which tools/node.sh could not fetch: {}", output.status)),
         Err(error) => Err(format!("{}: {error}", tool.display())),
     }
 }
@@ -126,26 +139,25 @@ fn world() -> Result<Nodes> {
 /// A program, and the port where it is asked over TLS.
 struct Program(Relay, u16);
 
-/// `other`: whom it asks.
-fn start(world: &Nodes, node: &Path, service: &str, other: Option<&Program>) -> Result<Program> {
+/// `node`: what runs it. `other`: whom it asks.
+fn start(world: &Nodes, mut node: Command, service: &str, other: Option<&Program>) -> Result<Program> {
     let tls = host::free_port()?;
     let (plain, over_tls) = other.map_or((1, 1), |Program(other, tls)| (other.port, *tls));
     let relay = Relay::start(service, |port| {
-        let mut command = Command::new(node);
-        command.arg(world.folder.path().join("links-node/relay.js"));
-        command.args([port, plain, tls, over_tls].map(|port| port.to_string()));
+        node.arg(world.folder.path().join("links-node/relay.js"));
+        node.args([port, plain, tls, over_tls].map(|port| port.to_string()));
         // What asks by fetch takes no certificate that nobody trusts otherwise.
-        command.args([world.certificate.file(), world.certificate.key()]).env("NODE_TLS_REJECT_UNAUTHORIZED", "0");
-        Ok(command)
+        node.args([world.certificate.file(), world.certificate.key()]).env("NODE_TLS_REJECT_UNAUTHORIZED", "0");
+        Ok(node)
     })?;
     Ok(Program(relay, tls))
 }
 
-/// A program that asks another one, both observed. `said`: what the log says of it first.
-fn pair(world: &mut Nodes, (node, service): (&Path, &str), said: &str) -> Result<[Program; 2]> {
-    let far = start(world, node, &format!("{service}-far"), None)?;
-    let near = start(world, node, service, Some(&far))?;
-    let file = node.canonicalize()?;
+/// A program that asks another one, both observed. `near`: what runs the first. `said`: what the log says of it first.
+fn pair(world: &mut Nodes, (near, service): (Command, &str), said: &str) -> Result<[Program; 2]> {
+    let file = Path::new(near.get_program()).canonicalize()?;
+    let far = start(world, Command::new(&file), &format!("{service}-far"), None)?;
+    let near = start(world, near, service, Some(&far))?;
     world.observed.wait_observing()?;
     let spantap = world.observed.spantap()?;
     let file = file.to_str().context("the path of node")?;
@@ -197,9 +209,9 @@ fn modes() -> Vec<String> {
 
 fn every_mode(world: &mut Nodes, node: &Path, service: &str, connections: u64) -> Result<()> {
     let requests = asked().unwrap_or(FEW);
-    let [near, far] = pair(world, (node, service), "linking requests of Node")?;
+    let [near, far] = pair(world, (Command::new(node), service), LINKED)?;
     // Asks the program over TLS for what it is asked for without.
-    let front = start(world, node, &format!("{service}-front"), Some(&near))?;
+    let front = start(world, Command::new(node), &format!("{service}-front"), Some(&near))?;
     world.observed.wait_observing()?;
     let modes = modes();
     for mode in &modes {
@@ -207,8 +219,33 @@ fn every_mode(world: &mut Nodes, node: &Path, service: &str, connections: u64) -
             if mode.starts_with('s') && mode.contains('_') { (front.0.port, "/pass") } else { (near.0.port, "") };
         load::make(port, &format!("{path}/{mode}/in/{{n}}"), requests, connections)?;
     }
-    let scores: Vec<_> = modes.iter().map(|mode| (mode, score(world, service, mode, requests))).collect();
+    let scores = scores(world, service, &modes, requests);
     drop((front, near, far));
+    judge(service, scores)
+}
+
+/// A framework on top of Node's own module, over plain connections.
+fn on_top(world: &mut Nodes, node: &Path, framework: &str, packages: &Path) -> Result<()> {
+    let requests = asked().unwrap_or(FEW);
+    let mut command = Command::new(node);
+    command.env("FRAMEWORK", framework).env("NODE_PATH", packages);
+    let [near, far] = pair(world, (command, framework), LINKED)?;
+    let modes: Vec<_> = modes().into_iter().filter(|mode| !mode.contains('_')).collect();
+    for mode in &modes {
+        load::make(near.0.port, &format!("/{mode}/in/{{n}}"), requests, 20)?;
+    }
+    let scores = scores(world, framework, &modes, requests);
+    drop((near, far));
+    judge(framework, scores)
+}
+
+type Scores = Vec<(String, Result<Score>)>;
+
+fn scores(world: &mut Nodes, service: &str, modes: &[String], requests: u64) -> Scores {
+    modes.iter().map(|mode| (mode.clone(), score(world, service, mode, requests))).collect()
+}
+
+fn judge(service: &str, scores: Scores) -> Result<()> {
     let mut sum = Score::default();
     for (mode, score) in scores {
         let score = score?;
@@ -224,7 +261,7 @@ fn stripped(world: &mut Nodes) -> Result<()> {
     let node = world.folder.path().join("links-node/node");
     let original = fetched("22").map_err(anyhow::Error::msg)?;
     succeeds(Command::new("strip").arg("-o").arg(&node).arg(original))?;
-    let [near, far] = pair(world, (&node, "stripped"), "requests of this program are not linked")?;
+    let [near, far] = pair(world, (Command::new(&node), "stripped"), "requests of this program are not linked")?;
     load::make(near.0.port, "/base/in/{n}", FEW, 20)?;
     let score = score(world, "stripped", "base", FEW)?;
     drop((near, far));
