@@ -9,7 +9,7 @@
 //! `watcher` an agent and its forwarder with one hook set · `containers` an engine and a
 //! compose project · `script`, `play`,
 //! `pair` byte-exact exchanges between two subjects · `expect` what must come of them, `https` the same over TLS · `suite` cases as named tests,
-//! skipped loudly · `relays` programs that ask each other, `loops` their links, judged by paths · `bench`, `sink` what Spantap costs.
+//! skipped loudly · `python_environment`, `node_environment` what they run on · `relays` programs that ask each other, `loops` their links, judged by paths · `bench`, `sink` what Spantap costs.
 
 pub mod admin;
 pub mod bench;
@@ -28,6 +28,7 @@ pub mod kernel_programs;
 pub mod load;
 pub mod loops;
 pub mod namespaces;
+pub mod node_environment;
 pub mod observed;
 pub mod pair;
 pub mod place;

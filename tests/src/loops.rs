@@ -69,3 +69,16 @@ pub fn inside(
     }
     Ok(score)
 }
+
+/// Links inside of `service`, which asks for `/MODE/out/N` when it is asked for `/MODE/in/N`, as far as both were seen.
+pub fn of_all(telemetry: &Telemetry, service: &str, by: &[&str]) -> Score {
+    let spans = telemetry.spans_of(service);
+    let received = by_path(&spans, Kind::Server);
+    let mut score = Score::default();
+    for client in spans.iter().filter(|span| span.kind == Kind::Client) {
+        if let Some(server) = received.get(&*client.path().replacen("/out/", "/in/", 1)) {
+            score.judge(client, server, by);
+        }
+    }
+    score
+}

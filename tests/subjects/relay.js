@@ -2,7 +2,7 @@
 // over TLS the same behind them, a certificate and its key.
 // GET /MODE/in/N asks /MODE/out/N, or /MODE/out/N/0 to /2 for several: which request was made for which can be told by the path.
 // XY_MODE for MODE asks over TLS if Y is s. GET /pass/... asks /... over TLS. In the environment: FRAMEWORK (express, fastify), which
-// serves instead of the http module alone.
+// serves instead of the http module alone. With --expose-gc garbage is collected all the time.
 const fs = require('fs');
 const http = require('http');
 const https = require('https');
@@ -19,6 +19,8 @@ const agentsOf = (module) => ({
 const plain = { ...agentsOf(http), name: 'http', port: other };
 const secure = { ...agentsOf(https), name: 'https', port: tlsOther };
 const by = (path) => (/^\/.s_/.test(path) ? secure : plain);
+
+if (global.gc) setInterval(global.gc, 5);
 
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 

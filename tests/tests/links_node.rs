@@ -8,7 +8,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode},
     time::Duration,
 };
 
@@ -20,6 +20,7 @@ use spantap_tests::{
     https::succeeds,
     load,
     loops::{self, Score},
+    node_environment::fetched,
     observed::{self, Observed},
     relays::Relay,
     spantap::Setup,
@@ -95,22 +96,6 @@ fn asked() -> Option<u64> {
 fn named() -> Vec<PathBuf> {
     let named = std::env::var("NODES").unwrap_or_default();
     named.split(':').filter(|name| !name.is_empty()).map(PathBuf::from).collect()
-}
-
-/// Node of this version, or `packages`, from the npm registry, kept in the user's cache; else why there is none.
-fn fetched(what: &str) -> Result<PathBuf, host::Reason> {
-    if std::env::args().any(|argument| argument == "--list") {
-        return Ok(PathBuf::new());
-    }
-    let tool = host::repository().join("tools/node.sh");
-    let output = Command::new(&tool).arg(what).stderr(Stdio::inherit()).output();
-    match output {
-        Ok(output) if output.status.success() => {
-            Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim().to_owned()))
-        }
-        Ok(output) => Err(format!("needs Node ({what}), which tools/node.sh could not fetch: {}", output.status)),
-        Err(error) => Err(format!("{}: {error}", tool.display())),
-    }
 }
 
 /// The usual world, and a folder from which the program runs, so that it is selected by that.
