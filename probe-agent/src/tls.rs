@@ -44,7 +44,7 @@ pub use attacher::{Programs, run as attach};
 pub use go::Results;
 pub use helper::Helper;
 pub(crate) use linked::{Linkable, linkable};
-pub use order::{LINKS_RUNTIMES, NODE_PROGRAMS, PROGRAMS, TOKIO_PROGRAMS};
+pub use order::{PROGRAMS, Part};
 pub use python::Table as PythonTable;
 use spantap_proto::v1;
 
@@ -82,6 +82,14 @@ pub(crate) fn reads_go(file: &std::fs::File) -> bool {
 pub struct Links {
     /// Of tokio as well.
     pub tokio: bool,
+}
+
+impl Links {
+    /// What is to be linked.
+    pub(crate) fn parts(wanted: Option<Self>) -> impl Iterator<Item = Part> {
+        let is_wanted = move |part| wanted.is_some_and(|links| links.tokio || part != Part::Tokio);
+        Part::LINKS.into_iter().filter(move |part| is_wanted(*part))
+    }
 }
 
 /// The running thread; without one nothing is read and nothing told.
