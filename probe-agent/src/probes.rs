@@ -240,11 +240,11 @@ impl Probes {
         mapped(&self.programs, "tls_go_results", tls::Results::PLACES).ok().map(tls::Results::new)
     }
 
-    /// The maps in which the kernel side finds programs of CPython; `None` if TLS cannot be read. To be called once.
-    pub fn python_table(&self) -> Option<tls::PythonTable> {
-        let (programs, gate) = tls::PythonTable::SIZES;
+    /// The maps in which the kernel side finds programs of CPython and tokio; `None` if TLS cannot be read. To be called once.
+    pub fn linked_table(&self) -> Option<tls::LinkedTable> {
+        let (programs, gate) = tls::LinkedTable::SIZES;
         let map = |name, words| mapped(&self.programs, name, words).ok();
-        Some(tls::PythonTable::new(map("python_programs", programs)?, map("python_gate", gate)?))
+        Some(tls::LinkedTable::new(map("linked_programs", programs)?, map("linked_gate", gate)?))
     }
 
     /// From now on sockets that speak TLS are told by what TLS libraries are given and give.

@@ -194,8 +194,8 @@ async fn run(
 
     let socket_fd = readiness(&probes.socket_events)?;
     let process_fd = readiness(&probes.process_events)?;
-    let (results, python) = (probes.go_results(), probes.python_table());
-    let tls = helper.map(|helper| Tls::start(ProcFs::default(), (helper, results, python), links_of(config)));
+    let (results, table) = (probes.go_results(), probes.linked_table());
+    let tls = helper.map(|helper| Tls::start(ProcFs::default(), (helper, results, table), links_of(config)));
     let tls = tls.transpose()?.unwrap_or_default();
     let drain = Rc::new(RefCell::new(Drain::new(probes, processes, tls, shared.clone())));
     drain.borrow_mut().scan(Walk::Thorough);

@@ -45,7 +45,7 @@ pub use go::Results;
 pub use helper::Helper;
 pub(crate) use linked::{Linkable, linkable};
 pub use order::{PROGRAMS, Part};
-pub use python::Table as PythonTable;
+pub use python::Table as LinkedTable;
 use spantap_proto::v1;
 
 use crate::discovery::ProcFs;
@@ -107,7 +107,7 @@ impl Tls {
     /// If no thread can be had.
     pub(crate) fn start(
         procfs: ProcFs,
-        (helper, results, python): (Helper, Option<Results>, Option<PythonTable>),
+        (helper, results, table): (Helper, Option<Results>, Option<LinkedTable>),
         links: Option<Links>,
     ) -> io::Result<Self> {
         let (notes, heard) = mpsc::sync_channel(NOTES);
@@ -115,7 +115,7 @@ impl Tls {
         let linked = linked::Linked::default();
         let keeper = keeper::Keeper::new(
             procfs,
-            (helper, results, python),
+            (helper, results, table),
             told.clone(),
             links.map(|links| (linked.clone(), links)),
         );
