@@ -14,14 +14,14 @@ static __noinline int python_copied(__u64 made)
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	struct python_object current = {}, copy = {};
 	struct python_request *found, serves = {};
-	struct python_program *program;
+	struct linked_program *program;
 	struct python_thread *thread;
 
 	copy.pid = pid_tgid >> 32;
 	copy.address = made;
-	if (!copy.address || !python_may_be(copy.pid))
+	if (!copy.address || !linked_may_be(copy.pid))
 		return 0;
-	program = python_program_of(copy.pid);
+	program = linked_program_of(copy.pid);
 	thread = program ? python_thread_of(pid_tgid) : NULL;
 	if (!thread)
 		return 0;
@@ -56,7 +56,7 @@ static __noinline int python_calls(struct pt_regs *regs)
 	__u64 pid_tgid = bpf_get_current_pid_tgid(), fifth;
 	struct python_object current = {}, called = {};
 	struct python_request *found, serves;
-	struct python_program *program;
+	struct linked_program *program;
 	struct python_thread *thread;
 
 	called.pid = pid_tgid >> 32;
@@ -64,7 +64,7 @@ static __noinline int python_calls(struct pt_regs *regs)
 	/* The verifier takes no choice between two places of the registers. */
 	fifth = FUNCTION_ARGUMENT5(regs);
 	asm volatile("" : "+r"(fifth));
-	if (!python_may_be(called.pid))
+	if (!linked_may_be(called.pid))
 		return 0;
 	thread = bpf_map_lookup_elem(&python_threads, &pid_tgid);
 	if (!thread || !thread->receiving)
@@ -73,7 +73,7 @@ static __noinline int python_calls(struct pt_regs *regs)
 	if (bpf_probe_read_user(&current.address, sizeof(current.address), (void *)thread->current) ||
 	    current.address != thread->receiving)
 		return 0;
-	program = python_program_of(called.pid);
+	program = linked_program_of(called.pid);
 	if (!program)
 		return 0;
 	if (program->calls_with_state)
@@ -107,7 +107,7 @@ int py_enters(struct pt_regs *regs)
 	STACK_OF_THE_THREAD(regs);
 	entered.pid = pid_tgid >> 32;
 	entered.address = FUNCTION_ARGUMENT1(regs);
-	if (!python_may_be(entered.pid))
+	if (!linked_may_be(entered.pid))
 		return 0;
 	thread = bpf_map_lookup_elem(&python_threads, &pid_tgid);
 	if (!thread)
@@ -131,14 +131,14 @@ static __noinline int python_buffers(struct pt_regs *regs)
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	struct python_object current = {}, stream = {};
 	struct python_request *found, serves;
-	struct python_program *program;
+	struct linked_program *program;
 	struct python_thread *thread;
 
 	stream.pid = pid_tgid >> 32;
 	stream.address = FUNCTION_ARGUMENT1(regs);
-	if (!python_may_be(stream.pid))
+	if (!linked_may_be(stream.pid))
 		return 0;
-	program = python_program_of(stream.pid);
+	program = linked_program_of(stream.pid);
 	thread = program ? python_thread_of(pid_tgid) : NULL;
 	if (!thread)
 		return 0;
@@ -171,7 +171,7 @@ int py_writes(struct pt_regs *regs)
 	STACK_OF_THE_THREAD(regs);
 	stream.pid = pid_tgid >> 32;
 	stream.address = FUNCTION_ARGUMENT1(regs);
-	if (!python_may_be(stream.pid))
+	if (!linked_may_be(stream.pid))
 		return 0;
 	thread = python_thread_of(pid_tgid);
 	if (!thread)

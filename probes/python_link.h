@@ -11,7 +11,7 @@
  * makes one at the same address begins its entry anew. Nothing is taken away when a request is answered: the forwarder knows when
  * that was, and takes no request that is not open.
  *
- * Fields lie where the agent says (struct python_program). What is read proves itself: the thread's state names the thread, its
+ * Fields lie where the agent says (struct linked_program). What is read proves itself: the thread's state names the thread, its
  * context is an object of the type PyContext_Type; or it is not taken.
  */
 #ifndef SPANTAP_PYTHON_LINK_H
@@ -38,12 +38,12 @@ struct python_context {
 /* The states are looked through from the first again after so long, ns. */
 #define PYTHON_AGAIN 100000000
 
-#define PYTHON_PROGRAMS 1024
-#define PYTHON_TRIES 8
+#define LINKED_PROGRAMS 1024
+#define LINKED_TRIES 8
 #define PYTHON_UVLOOP (1ULL << 32)
 
-/* Written by the agent (probe-agent/src/tls/python/table.rs). */
-struct python_program {
+/* A program of CPython, or of tokio (tokio_link.h). Written by the agent (probe-agent/src/tls/python/table.rs). */
+struct linked_program {
 	__u64 pid;               /* and flags; 0: nobody's. The place of a program is that of its pid, or one of the next */
 	__u64 main;              /* address of the pointer to the main interpreter */
 	__u64 context_type;      /* address of PyContext_Type */
@@ -56,10 +56,10 @@ struct python_program {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, PYTHON_PROGRAMS);
+	__uint(max_entries, LINKED_PROGRAMS);
 	__type(key, __u32);
-	__type(value, struct python_program);
-} python_programs SEC(".maps");
+	__type(value, struct linked_program);
+} linked_programs SEC(".maps");
 
 /* One bit for the lower 16 bits of each pid: others need not be looked for above. 8 KiB. */
 struct {
@@ -68,7 +68,7 @@ struct {
 	__uint(max_entries, 1024);
 	__type(key, __u32);
 	__type(value, __u64);
-} python_gate SEC(".maps");
+} linked_gate SEC(".maps");
 
 struct python_object {
 	__u64 address;
@@ -124,19 +124,19 @@ struct {
 	__type(value, struct python_thread);
 } python_no_thread SEC(".maps");
 
-static __always_inline bool python_may_be(__u32 pid)
+static __always_inline bool linked_may_be(__u32 pid)
 {
 	__u32 word = pid >> 6 & 1023;
-	__u64 *bits = bpf_map_lookup_elem(&python_gate, &word);
+	__u64 *bits = bpf_map_lookup_elem(&linked_gate, &word);
 
 	return bits && (*bits >> (pid & 63)) & 1;
 }
 
-static __always_inline struct python_program *python_program_of(__u32 pid)
+static __always_inline struct linked_program *linked_program_of(__u32 pid)
 {
-	for (__u32 i = 0; i < PYTHON_TRIES; i++) {
-		__u32 place = (pid + i) % PYTHON_PROGRAMS;
-		struct python_program *program = bpf_map_lookup_elem(&python_programs, &place);
+	for (__u32 i = 0; i < LINKED_TRIES; i++) {
+		__u32 place = (pid + i) % LINKED_PROGRAMS;
+		struct linked_program *program = bpf_map_lookup_elem(&linked_programs, &place);
 
 		if (program && (__u32)program->pid == pid)
 			return program;
@@ -167,7 +167,7 @@ static __always_inline __u64 python_word(__u64 address)
 }
 
 /* Looks for the state of the thread with this address of its own (pthread_self): PyThreadState.thread_id. */
-static __always_inline bool python_look(struct python_program *program, struct python_thread *thread, __u64 self)
+static __always_inline bool python_look(struct linked_program *program, struct python_thread *thread, __u64 self)
 {
 	__u64 now = bpf_ktime_get_ns(), state = thread->next, named = program->thread;
 
@@ -193,7 +193,7 @@ static __always_inline bool python_look(struct python_program *program, struct p
  * Address of the context that the current thread runs in; 0: none, or not known. The one that it has outside of all callbacks counts as
  * none: it was not made where that is seen, and a library is at work of which nobody knows what it does next.
  */
-SHARED __u64 python_context(struct python_program *program, struct python_thread *thread)
+SHARED __u64 python_context(struct linked_program *program, struct python_thread *thread)
 {
 	__u64 self = THREAD_POINTER(bpf_get_current_task_btf()), context;
 	struct python_context read;
@@ -209,7 +209,7 @@ SHARED __u64 python_context(struct python_program *program, struct python_thread
 }
 
 /* The request that the current context belongs to. */
-static __always_inline struct python_request *python_serves(struct python_program *program, struct python_thread *thread,
+static __always_inline struct python_request *python_serves(struct linked_program *program, struct python_thread *thread,
 							    __u32 pid, struct python_object *current)
 {
 	struct python_request *found;
@@ -239,7 +239,7 @@ static __always_inline bool python_is_request(struct socket_state *state, struct
 }
 
 /* uvloop moves bytes of sockets outside of contexts, but plaintext of TLS inside. */
-static __always_inline bool python_in_turn(struct python_program *program, struct socket_event *event)
+static __always_inline bool python_in_turn(struct linked_program *program, struct socket_event *event)
 {
 	return program->pid & PYTHON_UVLOOP && !(event->flags & FLAG_TLS);
 }
@@ -248,9 +248,9 @@ static __always_inline bool python_in_turn(struct python_program *program, struc
 
 /* The current thread of CPython, and its program; NULL: there is none, or tokio's task has been seen to in its place. */
 static __always_inline struct python_thread *python_thread_here(struct socket_state *state, struct scratch *scratch,
-								 struct python_program **program)
+								 struct linked_program **program)
 {
-	*program = python_program_of(scratch->event.pid);
+	*program = linked_program_of(scratch->event.pid);
 	if (!*program)
 		return NULL;
 	if ((*program)->pid & PROGRAM_OF_TOKIO) {
@@ -264,7 +264,7 @@ static __always_inline struct python_thread *python_thread_here(struct socket_st
 SHARED int python_received(struct socket_state *state, struct scratch *scratch)
 {
 	struct python_object current = {};
-	struct python_program *program;
+	struct linked_program *program;
 	struct python_thread *thread;
 	struct socket_event *event;
 
@@ -323,7 +323,7 @@ static __always_inline void python_tell(struct socket_state *state, struct scrat
 SHARED int python_sent(struct socket_state *state, struct scratch *scratch)
 {
 	struct python_object current = {};
-	struct python_program *program;
+	struct linked_program *program;
 	struct python_request *serves;
 	struct python_thread *thread;
 	__u64 socket, received;
@@ -352,7 +352,7 @@ SHARED int python_sent(struct socket_state *state, struct scratch *scratch)
 /* What begins a turn is received or sent (`kind`) by this process: it stands in `scratch`, and was not told yet. */
 static __always_inline void python_turn(struct socket_state *state, struct scratch *scratch, __u32 pid, __u8 kind)
 {
-	if (!python_may_be(pid))
+	if (!linked_may_be(pid))
 		return;
 	if (kind == RECORD_SEND)
 		python_sent(state, scratch);

@@ -11,12 +11,12 @@
 /* The task that runs here, in `key`; NULL: nothing is known of it. */
 static __always_inline struct tokio_task *tokio_running(struct tokio_key *key)
 {
-	struct python_program *program;
+	struct linked_program *program;
 
 	key->pid = bpf_get_current_pid_tgid() >> 32;
-	if (!python_may_be(key->pid))
+	if (!linked_may_be(key->pid))
 		return NULL;
-	program = python_program_of(key->pid);
+	program = linked_program_of(key->pid);
 	if (!program || !(program->pid & PROGRAM_OF_TOKIO))
 		return NULL;
 	key->id = tokio_current(program->main);

@@ -17,7 +17,7 @@
 #ifndef SPANTAP_TOKIO_LINK_H
 #define SPANTAP_TOKIO_LINK_H
 
-/* With the number of a program in python_programs: it is one of tokio, and `main` is where a thread has the number of its task, bytes
+/* With the number of a program in linked_programs: it is one of tokio, and `main` is where a thread has the number of its task, bytes
  * from its thread pointer on. */
 #define PROGRAM_OF_TOKIO (1ULL << 33)
 

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# The end-to-end tests on stock kernels of Debian, each booted under QEMU; a table of kernels, hook sets and cases.
+# The end-to-end tests on stock kernels of Debian, each booted under QEMU; tables of kernels, hook sets, cases and features.
+# Which features are on is asked of the agent's doctor, which loads all programs as a start does; which have to be on and which off
+# stands in docs/kernels.md ("Features by kernel"): anything else is a failure.
 #   tools/kernels.sh [KERNEL[:HOOKS[:PARAMETER]] …]   such as 6.1, 6.12:tracepoint, 7.2:fentry,kprobe, 6.12-arm64, 6.12:fentry:preempt=full
 #                                                      (of the kernel's command line); without any: all of x86-64
 # Environment: CASES (names of cases, with commas), FILTER (part of their names), SUITES (hard_traffic; differential, which takes all
@@ -8,7 +10,7 @@
 # TOTAL (seconds for all of them, no bound without), APPEND (added to the kernels' command lines), KEEP=1 (leaves the logs),
 # SPANTAP_SKIPS (file for what is skipped).
 # What runs on kernels for arm64 is built here, by tools/arm64.sh: BIN_DIR and TESTS are those of x86-64.
-# Exit code: 0 all passed · 1 a case failed, or a kernel did not boot · 3 cannot be had here (said on standard error) ·
+# Exit code: 0 all passed · 1 a case failed, a feature is not what docs/kernels.md says, or a kernel did not boot · 3 cannot be had here (said on standard error) ·
 # 4 nothing failed, and time was too short for some of it (a SKIP for each).
 # No disk, no modules, no network: kernel and initramfs alone. Kernels are kept in ~/.cache/spantap/kernels.
 set -euo pipefail
@@ -201,6 +203,35 @@ join_verdicts() {
         END { if (name != "") print name }'
 }
 
+# Names with commas between them, one to a line, sorted.
+sorted() {
+    tr -d ' \140' <<<"$1" | tr , '\n' | { grep -E '^[a-z]' || true; } | sort
+}
+
+# The features of one kind that docs/kernels.md has for a kernel and a hook set; code 1: it does not have the two.
+expected() { # kernel, hook set, column of the table: 4 (on) or 5 (off)
+    local row
+    row=$(sed -n '/^## Features by kernel/,/^## /p' "$root/docs/kernels.md" |
+        awk -F'|' -v kernel="$1" -v set="$2" -v column="$3" '
+            { gsub(/[ \140]/, "", $2); gsub(/[ \140]/, "", $3) }
+            index("," $2 ",", "," kernel ",") && index("," $3 ",", "," set ",") { print "row" $column }')
+    [[ $row ]] || return 1
+    sorted "${row#row}"
+}
+
+# What is wrong with the features that the agent told; nothing if they are as expected.
+judge_features() { # kernel, hook set, what it told: "on: a, b; off: c"
+    local kind column wanted told wrong=
+    for kind in on:4 off:5; do
+        column=${kind#*:} kind=${kind%:*}
+        wanted=$(expected "$1" "$2" "$column") || { echo "docs/kernels.md does not say which features $1 has with $2"; return; }
+        told=$(sorted "$(tr ';' '\n' <<<"$3" | sed -nE "s/^ *$kind: (.*)/\1/p")")
+        wrong+=$(comm -13 <(echo "$wanted") <(echo "$told") | sed "/./s/.*/ & is $kind;/" | tr -d '\n')
+        wrong+=$(comm -23 <(echo "$wanted") <(echo "$told") | sed "/./s/.*/ & is not $kind;/" | tr -d '\n')
+    done
+    [[ ! $wrong ]] || echo "features:${wrong%;}"
+}
+
 # What the kernel said first when it died.
 oops() {
     grep -aE -m 1 'BUG|Oops|panic' "$work/console-$kernel" | tr -d '\r' || echo "its console says nothing"
@@ -219,7 +250,7 @@ done
 for processor in $processors; do make_guest "$processor"; done
 
 status=0 rows=() columns=() SECONDS=0
-declare -A outcome=() verified=()
+declare -A outcome=() verified=() features=()
 for entry in "${wanted[@]}"; do
     IFS=: read -r kernel hooks parameter <<<"$entry"
     hooks=${hooks:-${sets[$kernel]}}
@@ -257,11 +288,23 @@ for entry in "${wanted[@]}"; do
             verified["$name|$column"]=$instructions
             sum=$((sum + instructions))
         done < <(sed -nE 's/.* programs\.([a-z0-9_]+) .*; ([0-9]+) instructions verified.*/\1 \2/p' <<<"$part")
-        left=$(sed -n 's/^== left //p' <<<"$part")
+        told=$(sed -nE 's/^ +[a-zA-Z]+ +programs\.features +(on|off): /\1: /p' <<<"$part" | head -n 1)
+        for kind in on off; do
+            for name in $(sorted "$(tr ';' '\n' <<<"$told" | sed -nE "s/^ *$kind: (.*)/\1/p")"); do
+                features["$name|$column"]=$kind
+            done
+        done
         code=$(sed -nE "s/^== end $set ([0-9]+) after .*/\1/p" <<<"$part")
+        # Known before the first case, also where the time was too short for the others.
+        wrong=
+        [[ -z $told && $code != 0 ]] || wrong=$(judge_features "$kernel" "${taken:-$set}" "$told")
+        left=$(sed -n 's/^== left //p' <<<"$part")
         repeated=$(grep -ac '^again: ' <<<"$part" || true)
         verdict=ok short=
         if [[ -n $failed ]]; then verdict="FAILED: $failed"
+        elif [[ $wrong ]]; then
+            verdict="FAILED: $wrong"
+            grep -aA 8 'degraded *programs\.' <<<"$part" >&2 || true
         elif [[ $code == 0 ]]; then
             [[ ${left:-0} == 0 ]] || verdict="$left programs left in the kernel"
         elif [[ -n $code ]]; then verdict="ended with code $code"
@@ -301,6 +344,7 @@ table() { # title, name of an array by name and column
 }
 table case outcome
 table 'instructions verified' verified
+table feature features
 printf '%-6s %-28s %-15s %6s %13s %8s  %s\n' kernel release hooks passed instructions seconds verdict
 for row in "${rows[@]}"; do
     IFS='|' read -r a b c d e f g <<<"$row"

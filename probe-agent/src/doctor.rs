@@ -7,6 +7,7 @@
 //! and only then files of other processes are read.
 
 mod executables;
+mod features;
 mod kernel;
 mod links;
 mod place;
@@ -65,7 +66,7 @@ fn look(config: &Config, exclude: &[u32]) -> Vec<Check> {
     checks.extend(place::look(&procfs));
     checks.push(privileges::judge(rustix::process::geteuid().as_raw(), &effective));
     checks.extend(programs::judge(trials.as_ref()));
-    checks.extend(propagation::look(&config.agent, &effective, complete));
+    checks.extend(features::look(config, &effective, complete));
     checks.push(socket::look(&config.socket, &config.agent.forwarder_uids, &effective));
     checks.push(confine(config.agent.tls && privilege::may_attach_to_functions()));
     checks.extend(processes::look(&procfs, config, exclude, &effective));

@@ -46,7 +46,7 @@ use crate::{
     mapped::MappedWords,
     record::{Control, HEAD_MAX, LOSSES},
     selected::SelectedProcesses,
-    tls,
+    tls::{self, Part},
 };
 
 /// The agent is woken when the ring buffer is full to one part of this many. Each burst of work takes a processor from
@@ -58,10 +58,8 @@ const ASK_BYTES: u32 = 32 * 1024;
 /// Words of the array `ports`: a bit for each port.
 const PORT_WORDS: usize = 1024;
 
-/// Name of the feature that reads TLS.
-pub const TLS: &str = "tls";
-/// Name of the feature that links requests of Node.
-pub const NODE_LINKS: &str = "node-links";
+/// Why CPython, Node and tokio are not linked elsewhere.
+const ON_X86_64_ONLY: &str = "requests of CPython, Node and tokio are linked on x86-64 only";
 
 /// The kernel side, loaded and attached; detaches when dropped.
 pub struct Probes {
@@ -78,6 +76,8 @@ pub struct Probes {
     programs: Ebpf,
     set: HookSet,
     passed_over: Vec<String>,
+    /// Features that the verifier refused, with its last words.
+    words: Vec<(&'static str, Vec<String>)>,
     propagation: Option<propagation::Propagation>,
 }
 
@@ -154,6 +154,7 @@ impl Probes {
             programs,
             set,
             passed_over,
+            words: Vec::new(),
             propagation: None,
         })
     }
@@ -177,51 +178,50 @@ impl Probes {
     }
 
     /// Loads the programs for TLS libraries; gives their numbers, by which another process finds them. Takes what
-    /// [`Probes::start`] takes. With `links` also those for Node (and tokio, if it is to be linked): a feature of
-    /// its own, which is off on a kernel that does not take them.
+    /// [`Probes::start`] takes. With `links` also those that link: each runtime is a feature of its own, which is off on a kernel that does
+    /// not take one of its programs.
     ///
     /// # Errors
-    /// What the kernel said of the others.
+    /// What the kernel said of those that read TLS.
     pub fn load_tls(&mut self, links: Option<tls::Links>) -> Result<tls::Programs, ProbeError> {
         if let Some(why) = self.set.without_tls() {
             return Err(ProbeError::Other(why.to_owned()));
         }
-        let mut numbers = Vec::new();
-        let mut refusal = None;
-        for (place, name) in tls::PROGRAMS.iter().copied().enumerate() {
-            if tls::TOKIO_PROGRAMS.contains(&place) {
-                numbers.push(if links.is_some_and(|links| links.tokio) { self.load_of_tokio(name) } else { 0 });
-                continue;
-            }
-            let is_of_node = tls::NODE_PROGRAMS.contains(&place);
-            let number = match is_of_node && (links.is_none() || refusal.is_some()) {
-                true => Ok(0),
-                false => self.load_entry(name),
+        let mut numbers = vec![0; tls::PROGRAMS.len()];
+        self.load_part(Part::Tls, &mut numbers)?;
+        for part in tls::Links::parts(links) {
+            let outcome = match part.is_possible() {
+                true => self.load_part(part, &mut numbers).map_err(|error| error.to_string()),
+                false => Err(ON_X86_64_ONLY.to_owned()),
             };
-            numbers.push(match number {
-                Err(error) if is_of_node => {
-                    refusal = Some(error);
-                    0
-                }
-                number => number?,
-            });
-        }
-        if links.is_some() {
-            let reason = match tls::LINKS_RUNTIMES {
-                true => refusal.map(|error| error.to_string()).unwrap_or_default(),
-                false => "requests of Node and CPython are linked on x86-64 only".to_owned(),
-            };
-            self.features.push(v1::Feature { name: NODE_LINKS.to_owned(), on: reason.is_empty(), reason });
+            self.tell(part, outcome.err().unwrap_or_default());
         }
         Ok(tls::Programs(numbers))
     }
 
-    /// 0: the kernel does not take it.
-    fn load_of_tokio(&mut self, name: &'static str) -> u32 {
-        self.load_entry(name).unwrap_or_else(|error| {
-            tracing::warn!(%error, "programs of tokio are not linked");
-            0
-        })
+    /// Loads the programs of a part, and notes the kernel's numbers of them.
+    fn load_part(&mut self, part: Part, numbers: &mut [u32]) -> Result<(), ProbeError> {
+        let mut programs = tls::PROGRAMS.iter().zip(numbers).filter(|(name, _)| Part::of(name) == part);
+        let outcome: Result<(), ProbeError> = programs.try_for_each(|(name, number)| {
+            *number = self.load_entry(name)?;
+            Ok(())
+        });
+        if let Err(error) = &outcome {
+            self.words.push((part.feature(), error.last_words()));
+        }
+        outcome
+    }
+
+    /// Whether a part is on: why not, or nothing.
+    fn tell(&mut self, part: Part, reason: String) {
+        let name = part.feature().to_owned();
+        self.features.retain(|known| known.name != name);
+        self.features.push(v1::Feature { name, on: reason.is_empty(), reason });
+    }
+
+    /// The last words of the verifier about what it did not take of a feature.
+    pub(crate) fn words_of(&self, feature: &str) -> &[String] {
+        self.words.iter().find(|(name, _)| *name == feature).map(|(_, words)| &words[..]).unwrap_or_default()
     }
 
     /// Gives the kernel's number of it.
@@ -240,23 +240,25 @@ impl Probes {
         mapped(&self.programs, "tls_go_results", tls::Results::PLACES).ok().map(tls::Results::new)
     }
 
-    /// The maps in which the kernel side finds programs of CPython; `None` if TLS cannot be read. To be called once.
-    pub fn python_table(&self) -> Option<tls::PythonTable> {
-        let (programs, gate) = tls::PythonTable::SIZES;
+    /// The maps in which the kernel side finds programs of CPython and tokio; `None` if TLS cannot be read. To be called once.
+    pub fn linked_table(&self) -> Option<tls::LinkedTable> {
+        let (programs, gate) = tls::LinkedTable::SIZES;
         let map = |name, words| mapped(&self.programs, name, words).ok();
-        Some(tls::PythonTable::new(map("python_programs", programs)?, map("python_gate", gate)?))
+        Some(tls::LinkedTable::new(map("linked_programs", programs)?, map("linked_gate", gate)?))
     }
 
     /// From now on sockets that speak TLS are told by what TLS libraries are given and give.
     pub fn read_tls(&mut self) {
         self.control.now.tls = 1;
         self.control.write();
-        self.features.push(v1::Feature { name: TLS.to_owned(), on: true, reason: String::new() });
+        self.tell(Part::Tls, String::new());
     }
 
-    /// TLS is not read, for this reason.
-    pub fn without_tls(&mut self, reason: String) {
-        self.features.push(v1::Feature { name: TLS.to_owned(), on: false, reason });
+    /// TLS is not read, for this reason, nor linked what is asked for, which takes the same.
+    pub fn without_tls(&mut self, reason: &str, links: Option<tls::Links>) {
+        for part in [Part::Tls].into_iter().chain(tls::Links::parts(links)) {
+            self.tell(part, reason.to_owned());
+        }
     }
 
     /// From now on watches every new program until it is judged, if `provisional_exec`, and who begins to listen on one of

@@ -53,7 +53,7 @@ const FORSAKEN: Duration = Duration::from_secs(1);
 const TLS_READY: Duration = Duration::from_secs(3);
 
 /// Reason of a feature that nobody wants.
-const TURNED_OFF: &str = "turned off by spantap.tls";
+pub(crate) const TURNED_OFF: &str = "turned off by spantap.tls";
 
 /// Configuration, build, run, drain.
 pub fn main() -> Result<(), Failure> {
@@ -104,15 +104,14 @@ fn attach(config: &Config, exclude: &[u32]) -> Result<(Probes, Processes, Option
     let mut probes = Probes::start(Setup {
         provisional_exec: provisional_exec(&config.discovery),
         ports: interesting_ports(&config.discovery).words(),
-        // They take what reading TLS takes.
-        links: links_of(config).filter(|_| config.agent.tls && privilege::may_attach_to_functions()),
+        links: links_with_room(config),
         ..Setup::of(&config.agent)
     })?;
     // Before the agent is confined: it takes CAP_NET_ADMIN, and tries itself over the loopback.
     if config.agent.propagation.headers {
         probes.propagate(config.agent.propagation);
     }
-    let helper = attach_tls(config, &mut probes)?;
+    let helper = attach_tls(config, &mut probes);
     if let Some(helper) = &helper {
         processes.ignore(helper.pid);
     }
@@ -126,12 +125,17 @@ fn attach(config: &Config, exclude: &[u32]) -> Result<(Probes, Processes, Option
 }
 
 /// What is to be linked inside of programs.
-fn links_of(config: &Config) -> Option<tls::Links> {
+pub(crate) fn links_of(config: &Config) -> Option<tls::Links> {
     config.links.then(|| tls::Links { tokio: config.links_experimental.contains(&ExperimentalLinks::Tokio) })
 }
 
+/// The same, if it can be: it takes what reading TLS takes.
+pub(crate) fn links_with_room(config: &Config) -> Option<tls::Links> {
+    links_of(config).filter(|_| config.agent.tls && privilege::may_attach_to_functions())
+}
+
 /// Loads what reads TLS, and starts the process that attaches it, if that is wanted and can be had.
-fn attach_tls(config: &Config, probes: &mut Probes) -> Result<Option<Helper>, Failure> {
+pub(crate) fn attach_tls(config: &Config, probes: &mut Probes) -> Option<Helper> {
     let reason = if !config.agent.tls {
         TURNED_OFF.to_owned()
     } else if !privilege::may_attach_to_functions() {
@@ -141,14 +145,14 @@ fn attach_tls(config: &Config, probes: &mut Probes) -> Result<Option<Helper>, Fa
         match probes.load_tls(links_of(config)).map(Helper::start) {
             Ok(Ok(helper)) => {
                 probes.read_tls();
-                return Ok(Some(helper));
+                return Some(helper);
             }
             Ok(Err(error)) => format!("the process that attaches to TLS libraries cannot be started: {error}"),
             Err(error) => error.to_string(),
         }
     };
-    probes.without_tls(reason);
-    Ok(None)
+    probes.without_tls(&reason, links_of(config));
+    None
 }
 
 fn announce(probes: &Probes, kept: &[String]) {
@@ -190,8 +194,8 @@ async fn run(
 
     let socket_fd = readiness(&probes.socket_events)?;
     let process_fd = readiness(&probes.process_events)?;
-    let (results, python) = (probes.go_results(), probes.python_table());
-    let tls = helper.map(|helper| Tls::start(ProcFs::default(), (helper, results, python), links_of(config)));
+    let (results, table) = (probes.go_results(), probes.linked_table());
+    let tls = helper.map(|helper| Tls::start(ProcFs::default(), (helper, results, table), links_of(config)));
     let tls = tls.transpose()?.unwrap_or_default();
     let drain = Rc::new(RefCell::new(Drain::new(probes, processes, tls, shared.clone())));
     drain.borrow_mut().scan(Walk::Thorough);

@@ -44,8 +44,8 @@ pub use attacher::{Programs, run as attach};
 pub use go::Results;
 pub use helper::Helper;
 pub(crate) use linked::{Linkable, linkable};
-pub use order::{LINKS_RUNTIMES, NODE_PROGRAMS, PROGRAMS, TOKIO_PROGRAMS};
-pub use python::Table as PythonTable;
+pub use order::{PROGRAMS, Part};
+pub use python::Table as LinkedTable;
 use spantap_proto::v1;
 
 use crate::discovery::ProcFs;
@@ -84,6 +84,14 @@ pub struct Links {
     pub tokio: bool,
 }
 
+impl Links {
+    /// What is to be linked.
+    pub(crate) fn parts(wanted: Option<Self>) -> impl Iterator<Item = Part> {
+        let is_wanted = move |part| wanted.is_some_and(|links| links.tokio || part != Part::Tokio);
+        Part::LINKS.into_iter().filter(move |part| is_wanted(*part))
+    }
+}
+
 /// The running thread; without one nothing is read and nothing told.
 #[derive(Debug, Default)]
 pub struct Tls {
@@ -99,7 +107,7 @@ impl Tls {
     /// If no thread can be had.
     pub(crate) fn start(
         procfs: ProcFs,
-        (helper, results, python): (Helper, Option<Results>, Option<PythonTable>),
+        (helper, results, table): (Helper, Option<Results>, Option<LinkedTable>),
         links: Option<Links>,
     ) -> io::Result<Self> {
         let (notes, heard) = mpsc::sync_channel(NOTES);
@@ -107,7 +115,7 @@ impl Tls {
         let linked = linked::Linked::default();
         let keeper = keeper::Keeper::new(
             procfs,
-            (helper, results, python),
+            (helper, results, table),
             told.clone(),
             links.map(|links| (linked.clone(), links)),
         );

@@ -46,6 +46,11 @@ fn main() -> ExitCode {
         .case_unless(needs_root(), "user_without_privilege_is_77", |()| unprivileged())
         .case_unless(probes(), "selected_processes_and_listeners_are_named", |()| processes())
         .case_unless(probes().or_else(|| host::lacks("go")), "programs_that_are_linked_are_named", |()| linked::go())
+        .case_unless(
+            probes().or_else(|| host::lacks("cargo")).or_else(|| host::lacks("strip")),
+            "tokio_is_named_if_asked_for",
+            |()| linked::tokio(),
+        )
         .case_unless(probes(), "spantap_that_runs_is_recognised", |()| running())
         .case("credentials_that_are_refused_stay_secret", |()| refused())
         .case("destination_that_is_away_is_69_in_time", |()| away())
@@ -53,6 +58,9 @@ fn main() -> ExitCode {
         .case("address_that_is_taken_is_69", |()| taken())
         .case("socket_that_is_no_socket_is_69", |()| no_socket())
         .case_unless(needs_root(), "folder_that_a_start_refuses_is_69", |()| as_a_start::unsafe_folder())
+        .case_unless(probes().or_else(|| host::lacks("setpriv")), "features_of_a_start_are_told", |()| {
+            as_a_start::features()
+        })
         .case_unless(probes().or_else(|| host::lacks("setpriv")), "what_changes_requests_is_tried", |()| {
             as_a_start::propagation()
         })
@@ -81,7 +89,7 @@ fn can_run() -> Result<()> {
         said.check(id, "ok", &["took an empty export", "authorization"])?;
     }
     let programs = said.ids().filter(|id| id.starts_with("programs.")).count();
-    ensure!(programs == 10, "{programs} checks of programs: {}", said.out);
+    ensure!(programs == 11, "{programs} checks of programs: {}", said.out);
     for id in said.ids().filter(|id| id.starts_with("programs.") || id.starts_with("privilege.")) {
         said.check(id, "ok", &[])?;
     }

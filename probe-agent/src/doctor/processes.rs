@@ -11,6 +11,7 @@ use spantap_doctor::{Check, Group};
 
 use super::{links, tls};
 use crate::discovery::{Change, Counts, Limits, Listeners, PortSet, ProcFs, Process, Processes, ReadError, Walk};
+use crate::run::links_of;
 
 /// Names of programs that are shown.
 const MAX_NAMES: usize = 12;
@@ -60,7 +61,7 @@ pub(super) fn look(procfs: &ProcFs, config: &Config, exclude: &[u32], effective:
             (true, true) => tls::Reading::On,
         };
         checks.push(tls::look(procfs, &selected, reading));
-        checks.push(links::look(procfs, &selected, config.links, reading));
+        checks.push(links::look(procfs, &selected, links_of(config), reading));
     }
     checks
 }

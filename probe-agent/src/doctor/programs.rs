@@ -13,9 +13,6 @@ use crate::probes::{
     HookSet, KernelTypes, Need, Object, ProbeError, Program, attach, instructions, kernel_types, load, open, unload,
 };
 
-/// Lines of the verifier that are shown: the last ones tell the reason.
-const MAX_WORDS: usize = 6;
-
 /// The hook sets that were tried.
 #[derive(Debug)]
 pub(super) struct Trials {
@@ -133,18 +130,14 @@ fn try_one(object: &mut Ebpf, program: &Program, btf: &Btf) -> Outcome {
 }
 
 fn refused(step: &'static str, error: ProbeError) -> Outcome {
-    let (privilege, reason, words) = match error {
-        ProbeError::LockedDown => (false, LOCKED_DOWN.to_owned(), String::new()),
-        ProbeError::NoPermission { reason, words, .. } => (true, reason, words),
-        ProbeError::Unsupported { reason, words, .. } => (false, reason, words),
-        other => (false, other.to_string(), String::new()),
+    let words = error.last_words();
+    let (privilege, reason) = match error {
+        ProbeError::LockedDown => (false, LOCKED_DOWN.to_owned()),
+        ProbeError::NoPermission { reason, .. } => (true, reason),
+        ProbeError::Unsupported { reason, .. } => (false, reason),
+        other => (false, other.to_string()),
     };
-    Outcome::Refused { step, privilege, reason, words: last_words(&words) }
-}
-
-fn last_words(log: &str) -> Vec<String> {
-    let lines: Vec<&str> = log.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    lines.iter().skip(lines.len().saturating_sub(MAX_WORDS)).map(|line| (*line).to_owned()).collect()
+    Outcome::Refused { step, privilege, reason, words }
 }
 
 /// One check for the hook set, and one for each program that was tried; `None`: this process may not try.
@@ -281,8 +274,15 @@ mod tests {
     }
 
     fn refusal(privilege: bool) -> Outcome {
-        let words = last_words("0: (85) call\n\nR0 invalid mem access 'scalar'\nprocessed 9 insns\n");
-        Outcome::Refused { step: "loaded", privilege, reason: "Invalid argument (os error 22)".to_owned(), words }
+        let words = "0: (85) call\n\nR0 invalid mem access 'scalar'\nprocessed 9 insns\n".to_owned();
+        let (program, reason) = ("some_program", "Invalid argument (os error 22)".to_owned());
+        refused(
+            "loaded",
+            match privilege {
+                true => ProbeError::NoPermission { program, reason, words },
+                false => ProbeError::Unsupported { program, reason, words },
+            },
+        )
     }
 
     const OPTIONAL: Need = Need::Optional { feature: "extra", without: "less is seen" };
@@ -315,13 +315,5 @@ mod tests {
         assert_eq!(judge(None).iter().map(|check| check.state).collect::<Vec<_>>(), [State::Unknown]);
         let no_types = judge(Some(&Err(ProbeError::NoBtf("none".to_owned()))));
         assert_eq!(no_types.first().and_then(|check| check.exit_code), Some(Lack::Thing));
-    }
-
-    #[test]
-    fn a_long_log_is_cut_to_its_end() {
-        let log: String = (0..1000).map(|n| format!("line {n}\n")).collect();
-        assert_eq!(last_words(&log).len(), MAX_WORDS);
-        assert_eq!(last_words(&log).last().map(String::as_str), Some("line 999"));
-        assert!(last_words("").is_empty());
     }
 }

@@ -1,38 +1,18 @@
 //! Whether requests can be given a `traceparent`, where that is asked for.
 //!
-//! In: the configuration, held capabilities. Out: one check, after the probes were started and a trial was made as the agent does it.
-//! When this returns all of it is gone from the kernel.
+//! In: the features that a start would have (`features`), after a trial as the agent makes it. Out: one check.
 
-use caps::{Capability, CapsHashSet};
-use spantap_config::{Agent, Propagation};
 use spantap_doctor::{Check, Group};
 use spantap_proto::v1::Feature;
 
-use super::privileges::holds;
-use crate::probes::{PROPAGATION, ProbeError, Probes, Setup};
+use crate::probes::{PROPAGATION, ProbeError};
 
 const ID: &str = "programs.context_propagation";
 
-/// Tries it; `None`: nobody asks for it. `ready`: the probes, without which there is none of it, run here.
-pub(super) fn look(agent: &Agent, effective: &CapsHashSet, ready: bool) -> Option<Check> {
-    let wanted = agent.propagation;
-    if !wanted.headers {
-        return None;
-    }
-    let tried = ready.then(|| attempt(agent, wanted));
-    Some(judge(tried.as_ref(), holds(effective, Capability::CAP_NET_ADMIN)))
-}
-
-fn attempt(agent: &Agent, wanted: Propagation) -> Result<Feature, ProbeError> {
-    let mut probes = Probes::start(Setup::of(agent))?;
-    probes.propagate(wanted);
-    let told = probes.features().iter().find(|feature| feature.name == PROPAGATION);
-    told.cloned().ok_or_else(|| ProbeError::Other("nothing was told of it".to_owned()))
-}
-
-/// `tried`: what became of it, `None` if that takes more than this process has; `allowed`: whether the capability for it is held.
-fn judge(tried: Option<&Result<Feature, ProbeError>>, allowed: bool) -> Check {
-    let reason = match tried {
+/// `tried`: features, `None` if they take more than this process has; `allowed`: whether the capability for it is held.
+pub(super) fn judge(tried: Option<Result<&[Feature], &ProbeError>>, allowed: bool) -> Check {
+    let found = tried.map(|tried| tried.map(|features| features.iter().find(|feature| feature.name == PROPAGATION)));
+    let reason = match found {
         None => {
             return Check::unknown(
                 Group::Programs,
@@ -41,7 +21,7 @@ fn judge(tried: Option<&Result<Feature, ProbeError>>, allowed: bool) -> Check {
                 "see programs.hook_set",
             );
         }
-        Some(Ok(Feature { on: true, reason, .. })) => {
+        Some(Ok(Some(Feature { on: true, reason, .. }))) => {
             let reason = if reason.is_empty() { String::new() } else { format!("; {reason}") };
             return Check::ok(
                 Group::Programs,
@@ -49,7 +29,8 @@ fn judge(tried: Option<&Result<Feature, ProbeError>>, allowed: bool) -> Check {
                 format!("requests of observed programs get a traceparent; tried here, as at a start{reason}"),
             );
         }
-        Some(Ok(feature)) => feature.reason.clone(),
+        Some(Ok(Some(feature))) => feature.reason.clone(),
+        Some(Ok(None)) => "nothing was told of it".to_owned(),
         Some(Err(error)) => error.to_string(),
     };
     let fix = if allowed {
@@ -67,21 +48,23 @@ mod tests {
 
     use super::*;
 
-    fn told(on: bool, reason: &str) -> Result<Feature, ProbeError> {
-        Ok(Feature { name: PROPAGATION.to_owned(), on, reason: reason.to_owned() })
+    fn told(on: bool, reason: &str) -> Check {
+        let feature = Feature { name: PROPAGATION.to_owned(), on, reason: reason.to_owned() };
+        judge(Some(Ok(&[feature])), true)
     }
 
     #[test]
     fn what_stands_in_the_way_is_told_with_its_way_out() {
-        let works = judge(Some(&told(true, "")), true);
+        let works = told(true, "");
         assert_eq!((works.state, works.fix), (State::Ok, None));
-        assert!(judge(Some(&told(true, "as was accepted")), true).finding.ends_with("; as was accepted"));
-        let kernel = judge(Some(&told(false, "this kernel cannot")), true);
+        assert!(told(true, "as was accepted").finding.ends_with("; as was accepted"));
+        let kernel = told(false, "this kernel cannot");
         assert_eq!((kernel.state, kernel.exit_code), (State::Degraded, None));
         assert!(kernel.finding.contains("this kernel cannot"), "{kernel:?}");
         assert!(kernel.fix.is_some_and(|fix| !fix.contains("CAP_NET_ADMIN")));
-        let refused = judge(Some(&Err(ProbeError::Other("refused".to_owned()))), false);
+        let refused = judge(Some(Err(&ProbeError::Other("refused".to_owned()))), false);
         assert!(refused.fix.is_some_and(|fix| fix.contains("CAP_NET_ADMIN")));
+        assert_eq!(judge(Some(Ok(&[])), true).state, State::Degraded);
         assert_eq!(judge(None, false).state, State::Unknown);
     }
 }

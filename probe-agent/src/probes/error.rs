@@ -73,7 +73,18 @@ pub enum ProbeError {
     Other(String),
 }
 
+/// Lines of the verifier that are shown: the last ones tell the reason.
+const MAX_WORDS: usize = 6;
+
 impl ProbeError {
+    /// The verifier's last lines, if it said anything.
+    pub(crate) fn last_words(&self) -> Vec<String> {
+        match self {
+            Self::Unsupported { words, .. } | Self::NoPermission { words, .. } => last_words(words),
+            _ => Vec::new(),
+        }
+    }
+
     /// The same where another hook set was taken by the same process: then it is not that it may not. A kernel without BPF
     /// trampolines refuses fentry programs with EPERM, too.
     pub fn of_a_set_passed_over(&self) -> String {
@@ -123,6 +134,11 @@ pub fn classify(program: &'static str, error: &(dyn std::error::Error + 'static)
     ProbeError::Unsupported { program, reason: error.to_string(), words: String::new() }
 }
 
+fn last_words(log: &str) -> Vec<String> {
+    let lines: Vec<&str> = log.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    lines.iter().skip(lines.len().saturating_sub(MAX_WORDS)).map(|line| (*line).to_owned()).collect()
+}
+
 /// Whether the verifier refuses what reads the kernel's memory: then the function is not there for anybody.
 fn keeps_its_memory(words: &str) -> bool {
     let refusals = ["unknown func bpf_probe_read", "cannot use helper bpf_probe_read"];
@@ -132,6 +148,14 @@ fn keeps_its_memory(words: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_log_is_cut_to_its_end() {
+        let log: String = (0..1000).map(|n| format!("line {n}\n\n")).collect();
+        assert_eq!(last_words(&log).len(), MAX_WORDS);
+        assert_eq!(last_words(&log).last().map(String::as_str), Some("line 999"));
+        assert!(last_words("").is_empty());
+    }
 
     #[test]
     fn lockdown_is_known_by_the_verifiers_words() {

@@ -18,14 +18,18 @@ fn the_verifier_takes_every_program() {
 fn keeps_its_stack(probes: &Probes) {
     let Some(Map::ProgramArray(none)) = probes.programs.map("no_programs") else { panic!("no map no_programs") };
     let none = none.info().unwrap().id();
-    for (place, name) in tls::PROGRAMS.iter().copied().enumerate() {
+    for name in tls::PROGRAMS.iter().copied() {
         let info = probes.programs.program(name).unwrap().info();
-        if info.is_err() && tls::NODE_PROGRAMS.contains(&place) {
+        if info.is_err() && is_off(probes, Part::of(name)) {
             continue;
         }
         let maps = info.unwrap().map_ids().unwrap();
         assert!(maps.is_none_or(|maps| maps.contains(&none)), "{name} has no STACK_OF_THE_THREAD");
     }
+}
+
+fn is_off(probes: &Probes, part: Part) -> bool {
+    probes.features().iter().any(|feature| feature.name == part.feature() && !feature.on)
 }
 
 fn verify(hooks: Hooks) {
@@ -49,11 +53,13 @@ fn verify(hooks: Hooks) {
     };
     if probes.set.without_tls().is_none() {
         probes.load_tls(links).unwrap();
-        // Where the kernel does not take those for Node, nothing else is lost.
-        match probes.features().iter().find(|feature| feature.name == NODE_LINKS) {
-            Some(v1::Feature { on: false, reason, .. }) => eprintln!("SKIP: programs for Node: {reason}"),
-            Some(_) => {}
-            None => panic!("no feature {NODE_LINKS}"),
+        // Where the kernel does not take those of one runtime, nothing else is lost.
+        for part in Part::LINKS {
+            match probes.features().iter().find(|feature| feature.name == part.feature()) {
+                Some(v1::Feature { on: false, reason, name }) => eprintln!("SKIP: {name}: {reason}"),
+                Some(_) => {}
+                None => panic!("no feature {}", part.feature()),
+            }
         }
         keeps_its_stack(&probes);
     }

@@ -13,7 +13,6 @@ use std::{
     io::{self, IoSliceMut},
     mem::MaybeUninit,
     num::NonZeroU32,
-    ops::Range,
     os::fd::{AsRawFd, OwnedFd},
     sync::mpsc,
     thread,
@@ -28,31 +27,22 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlag
 
 use super::{
     filter,
-    order::{Function, LINKS_RUNTIMES, MAX_BYTES, NODE_PROGRAMS, Order, PROGRAMS, READY, Stop, TOKIO_PROGRAMS, When},
+    order::{Function, MAX_BYTES, Order, PROGRAMS, Part, READY, Stop, When},
 };
 use crate::failure::Failure;
 
 /// Place in [`PROGRAMS`] of what is attached where functions are left.
 const LEAVE: usize = 0;
 
-/// Numbers that the kernel gave to [`PROGRAMS`]; 0: it did not take that one, or was not asked to, which belongs to
-/// [`NODE_PROGRAMS`] or [`TOKIO_PROGRAMS`].
+/// Numbers that the kernel gave to [`PROGRAMS`]; 0: it did not take that one, or was not asked to. All of [`Part::Tls`] have one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Programs(pub Vec<u32>);
 
 impl Programs {
-    /// Whether those that link requests of Node are among them.
-    pub(super) fn link_node(&self) -> bool {
-        self.have(NODE_PROGRAMS)
-    }
-
-    /// Whether those that link requests of tokio are among them.
-    pub(super) fn link_tokio(&self) -> bool {
-        self.have(TOKIO_PROGRAMS)
-    }
-
-    fn have(&self, places: Range<usize>) -> bool {
-        self.0.get(places).is_some_and(|numbers| !numbers.contains(&0))
+    /// Whether the kernel has all of this part.
+    pub(super) fn have(&self, part: Part) -> bool {
+        let mut of = PROGRAMS.iter().zip(&self.0).filter(|(name, _)| Part::of(name) == part).peekable();
+        of.peek().is_some() && of.all(|(_, number)| *number != 0)
     }
 }
 
@@ -80,7 +70,7 @@ struct Attacher {
     leave: UProbe,
     /// The same, where the kernel catches their return.
     returned: UProbe,
-    /// CPython's copy of a context, where the kernel catches its return; `None`: it is not linked on this processor.
+    /// CPython's copy of a context, where the kernel catches its return; `None`: it is not linked.
     copied: Option<UProbe>,
     links: HashMap<u32, Vec<UProbeLink>>,
     /// To the thread that detaches.
@@ -96,15 +86,16 @@ pub fn run(programs: &Programs) -> Result<(), Failure> {
         let (name, number) = (PROGRAMS.get(place).copied(), programs.0.get(place).copied());
         program(number.unwrap_or_default(), name.unwrap_or_default(), kind)
     };
+    let parts = Part::LINKS.map(|part| (part, programs.have(part)));
     let is_lacking = |place: usize| {
-        place == LEAVE
-            || NODE_PROGRAMS.contains(&place) && !programs.link_node()
-            || TOKIO_PROGRAMS.contains(&place) && !programs.link_tokio()
+        let part = PROGRAMS.get(place).map(|name| Part::of(name));
+        place == LEAVE || parts.iter().any(|(of, is_there)| Some(*of) == part && !is_there)
     };
     let entry = |place| if is_lacking(place) { Ok(None) } else { get(place, ProbeKind::Entry).map(Some) };
     let enter: Result<Vec<_>, Failure> = (0..PROGRAMS.len()).map(entry).collect();
     let (enter, leave, returned) = (enter?, get(LEAVE, ProbeKind::Entry)?, get(LEAVE, ProbeKind::Return)?);
-    let copied = LINKS_RUNTIMES.then(|| get(Function::PyCopied.program(), ProbeKind::Return)).transpose()?;
+    let links_python = programs.have(Part::Python);
+    let copied = links_python.then(|| get(Function::PyCopied.program(), ProbeKind::Return)).transpose()?;
     // Finds out what the kernel can do, which takes more than is left below.
     tracing::trace!(features = ?aya::features());
     give_up().map_err(|error| Failure::Privilege(error.to_string()))?;

@@ -21,7 +21,7 @@ use rustix::net::{
 
 use super::{
     Programs,
-    order::{MAX_BYTES, Order, READY, Stop},
+    order::{MAX_BYTES, Order, Part, READY, Stop},
 };
 
 /// Longest wait for an answer.
@@ -33,10 +33,7 @@ pub struct Helper {
     socket: OwnedFd,
     /// Its process id.
     pub pid: u32,
-    /// It has the programs that link requests of Node.
-    pub(super) links_node: bool,
-    /// It has the programs that link requests of tokio.
-    pub(super) links_tokio: bool,
+    programs: Programs,
 }
 
 /// Why probes are not attached.
@@ -67,13 +64,18 @@ impl Helper {
             .spawn()?;
         let mut answer = [0; 1];
         match recv(&socket, &mut answer, RecvFlags::empty()) {
-            Ok((_, 1)) if answer == *READY => {
-                let (links_node, links_tokio) = (programs.link_node(), programs.link_tokio());
-                Ok(Self { socket, pid: child.id(), links_node, links_tokio })
-            }
+            Ok((_, 1)) if answer == *READY => Ok(Self { socket, pid: child.id(), programs }),
             Ok(_) => Err(io::Error::other("it ended before it began")),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether it has the programs of this part; if not, why not stands among the features that the log tells at the start.
+    pub(super) fn can(&self, part: Part) -> Result<(), Refusal> {
+        let refused = || {
+            format!("this kernel does not take what it needs: see the feature {}, told at the start", part.feature())
+        };
+        if self.programs.have(part) { Ok(()) } else { Err(Refusal::Kernel(refused())) }
     }
 
     /// Attaches to places of `file`.

@@ -10,7 +10,7 @@ use std::{
 
 use spantap_proto::v1;
 
-use super::{go, node, python};
+use super::{Links, go, node, python, tokio};
 use crate::discovery::{ProcFs, ReadError};
 
 /// Entries that are kept; what more programs have come to stands in the log only.
@@ -72,11 +72,11 @@ pub(crate) struct Linkable {
     pub but: Option<String>,
 }
 
-/// What a process runs; `None`: it is of no runtime whose requests are linked here.
+/// What a process runs; `None`: it is of no runtime whose requests are linked here, with `links`.
 ///
 /// # Errors
 /// When it may not be looked at, or is gone.
-pub(crate) fn linkable(procfs: &ProcFs, pid: u32) -> Result<Option<Linkable>, ReadError> {
+pub(crate) fn linkable(procfs: &ProcFs, pid: u32, links: Links) -> Result<Option<Linkable>, ReadError> {
     let file = File::open(procfs.path(pid, "exe"))?;
     let of = |runtime, but: Option<String>| Ok(Some(Linkable { runtime, but }));
     if let Some(found) = go::links::find(&file) {
@@ -87,6 +87,10 @@ pub(crate) fn linkable(procfs: &ProcFs, pid: u32) -> Result<Option<Linkable>, Re
     }
     match python::linkable(procfs, pid)? {
         Some(found) => of(python::RUNTIME, found.err()),
+        None if links.tokio => match tokio::linkable(&file) {
+            Some(found) => of(tokio::RUNTIME, found.err()),
+            None => Ok(None),
+        },
         None => Ok(None),
     }
 }

@@ -2,8 +2,6 @@
 //!
 //! In: orders. Out: the messages between the two (a Unix socket that keeps their bounds), read with bounds on both sides.
 
-use std::ops::Range;
-
 /// What the attaching process says first. No message is empty: that is the end.
 pub(super) const READY: &[u8] = b".";
 /// Stops in one library at most.
@@ -14,10 +12,10 @@ pub(super) const MAX_GO_PLACES: usize = 48;
 pub(super) const MAX_BYTES: usize = 1024;
 
 /// Whether requests of Node, CPython and tokio are linked: `LINKS_OF_RUNTIMES` in `probes/arch.h`.
-pub const LINKS_RUNTIMES: bool = cfg!(target_arch = "x86_64");
+pub(super) const LINKS_RUNTIMES: bool = cfg!(target_arch = "x86_64");
 
 /// Programs of the kernel side that are attached to functions: one where they are left, then one for each [`Function`] in their
-/// order, where it is entered; those that link requests of Node, CPython and tokio are the last.
+/// order, where it is entered; those that link requests of Node, CPython and tokio are the last. Each belongs to a [`Part`].
 pub const PROGRAMS: &[&str] = match LINKS_RUNTIMES {
     true => &ALL,
     false => ALL.split_at(Function::PyCopied as usize).0,
@@ -73,11 +71,53 @@ const ALL: [&str; 46] = [
     "tokio_spawn",
 ];
 
-/// Those of [`PROGRAMS`] that link requests of Node: they take what Linux 5.13 brought (`bpf_for_each_map_elem`).
-pub const NODE_PROGRAMS: Range<usize> = Function::NodeScopeA as usize..Function::NodeCollected as usize + 1;
+/// What is done at functions of programs and libraries: a feature each. Links take what reading TLS takes; beside that a kernel that does
+/// not take one of their programs does without that part alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Reading TLS, Go's as well.
+    Tls,
+    /// Linking requests of Go's net/http.
+    Go,
+    /// Linking requests of CPython's asyncio.
+    Python,
+    /// Linking requests of Node; takes what Linux 5.13 brought (`bpf_for_each_map_elem`).
+    Node,
+    /// Linking requests of tokio, where that is asked for.
+    Tokio,
+}
 
-/// Those of [`PROGRAMS`] that link requests of tokio, loaded where that is asked for.
-pub const TOKIO_PROGRAMS: Range<usize> = Function::TokioWake as usize..Function::TokioSpawn as usize + 1;
+impl Part {
+    /// Those that link.
+    pub const LINKS: [Self; 4] = [Self::Go, Self::Python, Self::Node, Self::Tokio];
+
+    /// The part that one of [`PROGRAMS`] belongs to, by the beginning of its name.
+    pub fn of(program: &str) -> Self {
+        match program.split_once('_').map(|(begin, _)| begin) {
+            Some("go") => Self::Go,
+            Some("py") => Self::Python,
+            Some("node") => Self::Node,
+            Some("tokio") => Self::Tokio,
+            _ => Self::Tls,
+        }
+    }
+
+    /// Name of the feature.
+    pub fn feature(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Go => "go-links",
+            Self::Python => "python-links",
+            Self::Node => "node-links",
+            Self::Tokio => "tokio-links",
+        }
+    }
+
+    /// Whether this processor has it.
+    pub fn is_possible(self) -> bool {
+        LINKS_RUNTIMES || matches!(self, Self::Tls | Self::Go)
+    }
+}
 
 /// What a function does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -343,6 +383,14 @@ mod tests {
             assert!(bytes.len() <= MAX_BYTES);
             assert_eq!(Order::decode(&bytes), Some(order));
         }
+    }
+
+    /// Each program of a part that is possible here is in the list.
+    #[test]
+    fn each_program_has_its_part() {
+        let of = |part| PROGRAMS.iter().filter(|name| Part::of(name) == part).count();
+        assert_eq!([Part::Tls, Part::Go].map(of), [15, 9]);
+        assert!(Part::LINKS.into_iter().all(|part| (of(part) > 0) == part.is_possible()));
     }
 
     /// The kernel cuts longer ones off, and programs are found by them.

@@ -20,7 +20,7 @@ use super::{
     library,
     linked::{Linked, State},
     mapped::{self, Key, Mapped},
-    order::{Function, Stop},
+    order::{Function, Part, Stop},
     stops, symbols,
     users::Users,
 };
@@ -230,7 +230,7 @@ impl Pythons {
         let number = FIRST | self.next;
         self.next = self.next.wrapping_add(1) & (FIRST - 1);
         tracing::debug!(pid, file = %String::from_utf8_lossy(&mapped.path), ?stops, "stops for links of CPython");
-        match helper.attach(number, stops, file) {
+        match helper.can(Part::Python).and_then(|()| helper.attach(number, stops, file)) {
             Ok(()) => {
                 let mut users = Users::default();
                 users.add(pid);

@@ -11,6 +11,7 @@ use self::code::Found;
 use super::{
     helper::Helper,
     linked::{Linked, State},
+    order::Part,
     python::Pythons,
     users::Users,
 };
@@ -22,7 +23,17 @@ pub(super) const RUNTIME: &str = "tokio";
 const MAX_FILES: usize = 1024;
 /// Attachments are numbered apart from those of libraries, of single processes and of CPython.
 const FIRST: u32 = 3 << 29;
-const NO_SPAWN: &str = "where its runtime makes tasks is not seen: what spawned tasks ask for is not linked";
+const NO_SPAWN: &str =
+    "where its runtime makes tasks is not seen, as in one of a single thread: what spawned tasks ask for is not linked";
+
+/// Whether requests of this program would be linked, or why not, or not all. `None`: it is no program of tokio.
+pub(super) fn linkable(file: &File) -> Option<Result<(), String>> {
+    Some(match code::find(file)? {
+        Ok(Found { spawns: true, .. }) => Ok(()),
+        Ok(_) => Err(format!("linked in part: {NO_SPAWN}")),
+        Err(why) => Err(why.to_string()),
+    })
+}
 
 struct Attached {
     found: Found,
@@ -85,11 +96,7 @@ impl Tokios {
         self.files.insert(key, None);
         let refuse = |reason: &str| self.noted.refuse(pid, executable, RUNTIME, reason);
         let found = match code::find(file)? {
-            Ok(found) if helper.links_tokio => found,
-            Ok(_) => {
-                refuse("this kernel does not take what links tokio: the log of the start says why");
-                return None;
-            }
+            Ok(found) => found,
             Err(why) => {
                 refuse(&why.to_string());
                 return None;
@@ -97,7 +104,7 @@ impl Tokios {
         };
         let number = FIRST | self.next;
         tracing::debug!(pid, stops = ?found.stops, place = found.place.cast_signed(), "stops for links of tokio");
-        if let Err(refusal) = helper.attach(number, found.stops.clone(), file) {
+        if let Err(refusal) = helper.can(Part::Tokio).and_then(|()| helper.attach(number, found.stops.clone(), file)) {
             refuse(&refusal.to_string());
             return None;
         }

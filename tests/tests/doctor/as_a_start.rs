@@ -35,6 +35,25 @@ pub(super) fn unsafe_folder() -> Result<()> {
     Ok(())
 }
 
+/// With each configuration, what a start logs of its features is what the doctor says of them.
+pub(super) fn features() -> Result<()> {
+    const ID: &str = "programs.features";
+    let said = Doctor::new()?.json()?;
+    said.check(ID, "ok", &["on: ", "tls", "go-links", "python-links", "node-links"])?;
+    ensure!(said.check(ID, "ok", &["tokio-links"]).is_err(), "nobody asked for tokio: {}", said.out);
+    let tokio = Doctor::new()?.yaml("spantap: {links_experimental: [tokio]}\n");
+    tokio.json()?.check(ID, "ok", &["tokio-links"])?;
+    let off = Doctor::new()?.yaml("spantap: {tls: 'off'}\n").json()?;
+    off.check(ID, "ok", &["turned off: tls, go-links"])?;
+    ensure!(!off.ids().any(|id| id == "programs.tls"), "{}", off.out);
+    let said = tokio.under(&["setpriv", "--bounding-set", "-sys_admin"]).json()?;
+    said.check(ID, "ok", &["off: tls, go-links, python-links, node-links, tokio-links"])?;
+    said.check("programs.tls", "degraded", &["TLS is not read, and runtimes are not linked", "CAP_SYS_ADMIN"])?;
+    ensure!(said.fix("programs.tls")?.contains("CAP_SYS_ADMIN"), "{}", said.out);
+    ensure!(!said.ids().any(|id| id == "programs.go-links"), "one reason is said once: {}", said.out);
+    Ok(())
+}
+
 /// Some kernels do it only if a flaw of theirs is accepted (docs/decisions/propagation.md); then the doctor names the key.
 pub(super) fn propagation() -> Result<()> {
     const ID: &str = "programs.context_propagation";

@@ -1,9 +1,9 @@
 //! Programs whose requests are linked, and why not those of others, before a start.
 
-use std::{os::unix::fs::PermissionsExt, process::Command};
+use std::{os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use anyhow::{Result, ensure};
-use spantap_tests::{compiled, host, relays::Relay};
+use spantap_tests::{compiled, host, https::succeeds, relays::Relay};
 
 use crate::asked::Doctor;
 
@@ -44,5 +44,38 @@ pub(crate) fn go() -> Result<()> {
     ensure!(named.contains("unknown: Go, its version of Go is not known: go1.99"), "{named}");
     let off = format!("{selected}spantap:\n  links: 'off'\n");
     Doctor::new()?.yaml(&off).json()?.check("processes.links", "ok", &["links is off"])?;
+    Ok(())
+}
+
+/// Only where links of tokio are asked for.
+pub(crate) fn tokio() -> Result<()> {
+    let folder = host::folder()?;
+    let built = compiled::rust_program("tokiorelay")?;
+    let (whole, stripped) = (folder.path().join("whole"), folder.path().join("stripped"));
+    std::fs::copy(&built, &whole)?;
+    succeeds(Command::new("strip").arg("-o").arg(&stripped).arg(&built))?;
+    let start = |name: &str, program: &Path| {
+        Relay::start(name, |port| {
+            let mut command = Command::new(program);
+            command.args([&port.to_string(), "1", "several"]);
+            Ok(command)
+        })
+    };
+    let selected = format!("discovery:\n  instrument:\n    - exe_path: \"{}/*\"\n", folder.path().display());
+    let asked = format!("{selected}spantap:\n  links_experimental: [tokio]\n");
+    let _whole = start("whole", &whole)?;
+    let said = Doctor::new()?.yaml(&asked).json()?;
+    said.check("processes.links", "ok", &["CPython's asyncio and tokio are linked; programs: 1"])?;
+    ensure!(said.details("processes.links")? == ["whole: tokio, linked"], "{}", said.out);
+    let said = Doctor::new()?.yaml(&selected).json()?;
+    said.check("processes.links", "ok", &["no selected program is one of Go's net/http, Node or CPython's asyncio"])?;
+    let _stripped = start("stripped", &stripped)?;
+    let said = Doctor::new()?.yaml(&asked).json()?;
+    said.check("processes.links", "degraded", &["1 of 2"])?;
+    ensure!(
+        said.details("processes.links")? == ["stripped: tokio, its file has no symbols: it is stripped"],
+        "{}",
+        said.out
+    );
     Ok(())
 }

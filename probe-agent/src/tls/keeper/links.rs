@@ -13,7 +13,7 @@ use crate::{
     tls::{
         linked::{Linked, State},
         node,
-        order::Stop,
+        order::{Part, Stop},
         python::{Pythons, Table},
         tokio::Tokios,
     },
@@ -69,8 +69,9 @@ impl Links {
     /// Sees to which request of this program others are made for, if it is one of Go or Node. `number`: of the attachment.
     pub(super) fn attach(&mut self, helper: &Helper, number: u32, (pid, name): (u32, &str), key: &Key, file: &File) {
         let Some(noted) = &self.noted else { return };
-        let Some((runtime, stops)) = find(helper, file) else { return };
-        match stops.map(|stops| helper.attach(number, stops, file)) {
+        let Some((part, stops)) = find(file) else { return };
+        let runtime = if part == Part::Go { "Go" } else { "Node" };
+        match stops.map(|stops| helper.can(part).and_then(|()| helper.attach(number, stops, file))) {
             Ok(Ok(())) => {
                 tracing::info!(pid, executable = name, "linking requests of {runtime}");
                 noted.note(name, runtime, State::Linked);
@@ -120,12 +121,10 @@ impl Links {
 }
 
 /// The runtime of a program, and its stops, or why there are none. `None`: it is of no runtime whose requests are linked here.
-fn find(helper: &Helper, file: &File) -> Option<(&'static str, Result<Vec<Stop>, String>)> {
+fn find(file: &File) -> Option<(Part, Result<Vec<Stop>, String>)> {
     if let Some(found) = go::links::find(file) {
-        return Some(("Go", found.map_err(|reason| reason.to_string())));
+        return Some((Part::Go, found.map_err(|reason| reason.to_string())));
     }
     let found = node::find(file)?.map_err(|reason| reason.to_string());
-    let without =
-        || "this kernel does not take what links Node: see the feature node-links, told at the start".to_owned();
-    Some(("Node", found.and_then(|stops| helper.links_node.then_some(stops).ok_or_else(without))))
+    Some((Part::Node, found))
 }

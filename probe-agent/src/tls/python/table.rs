@@ -1,6 +1,6 @@
 //! Where the kernel side finds what it has to know of each program of CPython or tokio.
 //!
-//! In: programs. Out: their entries in the arrays `python_programs` and `python_gate` (`probes/python_link.h`), which are read at
+//! In: programs. Out: their entries in the arrays `linked_programs` and `linked_gate` (`probes/python_link.h`), which are read at
 //! the same time.
 
 use std::{collections::BTreeMap, sync::atomic::Ordering};
@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::atomic::Ordering};
 use super::core::Core;
 use crate::mapped::MappedWords;
 
-/// Words of an entry (`struct python_program`).
+/// Words of an entry (`struct linked_program`).
 const WORDS: usize = 4;
 /// Entries that a program may have, from that of its number on.
 const TRIES: u32 = 8;
