@@ -98,7 +98,7 @@ struct socket_state {
 	__u32 captured_sent;
 	__u8 direction;          /* RECORD_SEND or RECORD_RECEIVE; 0 before the first */
 	__u8 mode;
-	__u8 strange_turns;      /* turns in a row that did not begin like HTTP */
+	__s8 strange_turns;      /* turns in a row that did not begin like HTTP; HTTP/2 begins below 0 */
 	__u8 tcp;
 	__u8 send_begins_turn;   /* the send under way began its turn */
 	__u8 tls_tied;           /* enum tied: a call of a TLS library has moved bytes of this socket */

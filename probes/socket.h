@@ -27,6 +27,7 @@
 /* Turns in a row that do not begin like HTTP, after which a socket is given up. */
 #define STRANGE_TURNS_FIRST 6    /* on a socket that never spoke HTTP */
 #define STRANGE_TURNS_LATER 24   /* after HTTP: an upgrade, a tunnel */
+#define STRANGE_TURNS_HTTP2 24   /* from its preface on: telemetry that is exported by gRPC shows in the first calls, with their ends */
 
 static __always_inline struct control *the_control(void)
 {
@@ -112,6 +113,8 @@ static __always_inline bool turn_to(struct socket_state *state, __u8 direction)
 	return true;
 }
 
+#define FOUR(a, b, c, d) ((__u32)(a) | (__u32)(b) << 8 | (__u32)(c) << 16 | (__u32)(d) << 24)
+
 /*
  * Whether bytes begin like an HTTP/1 message. Only decides whether a socket goes on being watched: a client's
  * unusual method is covered by its server's "HTTP/1.x".
@@ -123,14 +126,12 @@ static __always_inline bool begins_like_http(const __u8 *head, __u32 length)
 	if (length < 4)
 		return false;
 	first = *(const __u32 *)head;
-#define FOUR(a, b, c, d) ((__u32)(a) | (__u32)(b) << 8 | (__u32)(c) << 16 | (__u32)(d) << 24)
 	return first == FOUR('H', 'T', 'T', 'P') || first == FOUR('G', 'E', 'T', ' ') ||
 	       first == FOUR('P', 'O', 'S', 'T') || first == FOUR('P', 'U', 'T', ' ') ||
 	       first == FOUR('H', 'E', 'A', 'D') || first == FOUR('D', 'E', 'L', 'E') ||
 	       first == FOUR('P', 'A', 'T', 'C') || first == FOUR('O', 'P', 'T', 'I') ||
 	       first == FOUR('C', 'O', 'N', 'N') || first == FOUR('T', 'R', 'A', 'C') ||
 	       first == FOUR('Q', 'U', 'E', 'R');
-#undef FOUR
 }
 
 /* Decides at the start of a turn whether the socket speaks HTTP; marks the record that is its last. */
@@ -141,6 +142,8 @@ static __always_inline void judge(struct socket_state *state, struct scratch *sc
 		state->strange_turns = 0;
 		return;
 	}
+	if (scratch->event.head_length >= 4 && *(const __u32 *)scratch->head == FOUR('P', 'R', 'I', ' '))
+		state->strange_turns = STRANGE_TURNS_FIRST - STRANGE_TURNS_HTTP2;
 	if (++state->strange_turns >= (state->mode == MODE_HTTP ? STRANGE_TURNS_LATER : STRANGE_TURNS_FIRST)) {
 		state->mode = MODE_OPAQUE;
 		scratch->event.flags |= FLAG_OPAQUE;

@@ -7,7 +7,7 @@
 //! `stream` one direction · `data` reads bytes in their place · `message` begins messages · `line`, `fields`, `head`
 //! read heads, `capture` keeps fields of them · `framing`, `chunked` find ends · `opening` opens requests, `requests` keeps them · `pairing` finds the
 //! request of a response · `hole` deals with bytes nobody saw · `close` with the end of a connection ·
-//! `handover` tells the requests that two runs of the agent saw.
+//! `handover` tells the requests that two runs of the agent saw · `http2` finds exports of telemetry in what else is not read.
 
 mod capture;
 mod chunked;
@@ -20,6 +20,7 @@ mod handover;
 mod head;
 mod hold;
 mod hole;
+mod http2;
 mod line;
 mod message;
 mod opening;

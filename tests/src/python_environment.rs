@@ -1,7 +1,7 @@
 //! Interpreters of Python with packages from PyPI, kept in the user's cache.
 //!
-//! In: an interpreter, the list `tests/subjects/asyncio_requirements.txt`. Out: its packages, installed once for each version and
-//! list, or what is missing.
+//! In: an interpreter, a list such as `tests/subjects/asyncio_requirements.txt`. Out: its packages, installed once for each version
+//! and list, or what is missing.
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -11,7 +11,11 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{compiled, host, https::succeeds};
+use crate::{
+    compiled,
+    host::{self, Reason},
+    https::succeeds,
+};
 
 /// An interpreter, and where its packages are.
 #[derive(Debug, Clone)]
@@ -23,12 +27,20 @@ pub struct Python {
 }
 
 impl Python {
-    /// With packages; one of the same version that was made before has the same.
+    /// With the packages for asyncio.
     ///
     /// # Errors
     /// When they cannot be installed.
     pub fn of(program: PathBuf) -> Result<Self> {
-        let requirements = compiled::subjects().join("asyncio_requirements.txt");
+        Self::with(program, "asyncio_requirements.txt")
+    }
+
+    /// With the packages on a list in `tests/subjects`; one of the same version that was made before has the same.
+    ///
+    /// # Errors
+    /// When they cannot be installed.
+    pub fn with(program: PathBuf, list: &str) -> Result<Self> {
+        let requirements = compiled::subjects().join(list);
         let mut hasher = DefaultHasher::new();
         std::fs::read(&requirements).with_context(|| requirements.display().to_string())?.hash(&mut hasher);
         let version = printed(&program, "import sys; print('%d.%d' % sys.version_info[:2])")?;
@@ -51,6 +63,13 @@ impl Python {
             }
         }
         Ok(Self { program, packages })
+    }
+
+    /// What is missing where packages could not be installed.
+    pub fn lacks(error: &anyhow::Error) -> Reason {
+        let text = format!("{error:#}");
+        let line = text.lines().find(|line| line.starts_with("ERROR")).or_else(|| text.lines().next());
+        format!("packages of Python: {}", line.unwrap_or_default())
     }
 
     /// Whether its `_asyncio` has its symbols still.

@@ -11,10 +11,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use spantap_tests::{
-    collector, compiled, host, load,
+    collector, compiled, host, http, load,
     loops::{Score, by_path, method},
     observed::{self, Observed},
     pair::Pair,
+    python_environment::Python,
     relays::{self, Relay},
     script::{At, CONN, How, Step, connect, connect_at, read_bytes, read_head, send, send_how, serve, serve_at},
     servers,
@@ -28,7 +29,11 @@ const TRAFFIC: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     let lacks = [host::lacks_root_and_btf(), collector::lacks_collector()];
-    let python = servers::python().err().map(|_| "no python3".to_owned());
+    let python = servers::python().map_err(|_| "no python3".to_owned());
+    let exporting = python
+        .clone()
+        .and_then(|program| Python::with(program, "otlp_grpc_requirements.txt").map_err(|error| Python::lacks(&error)));
+    let python = python.err();
     let mut suite = Suite::new("links", lacks, world);
     for connections in [1, 20, 100] {
         suite = suite.case_unless(python.clone(), format!("python_threads_{connections}"), move |world| {
@@ -41,6 +46,9 @@ fn main() -> ExitCode {
         .case("pipelined_requests", pipelined)
         .case("a_header_wins", header)
         .case("who_exports_its_own_is_left_out", own_telemetry)
+        .case_unless(exporting.as_ref().err().cloned(), "who_exports_its_own_by_grpc_is_left_out", move |world| {
+            own_telemetry_by_grpc(world, exporting)
+        })
         .run()
 }
 
@@ -200,6 +208,7 @@ fn header(world: &mut Observed) -> Result<()> {
 /// A program that exports spans itself has none of Spantap's from then on, and nothing descends from those that it would have.
 fn own_telemetry(world: &mut Observed) -> Result<()> {
     let name = "links-own";
+    let before = left_out(world)?;
     let export = "POST /v1/traces HTTP/1.1\r\nHost: links.test\r\nContent-Length: 2\r\n\r\n{}";
     let asks = |path: &str| vec![send(get(&format!("/{name}/{path}"))), read_head(), read_bytes(5)];
     let exports = vec![send(export), read_head(), read_bytes(5)];
@@ -229,9 +238,57 @@ fn own_telemetry(world: &mut Observed) -> Result<()> {
     let spans = world.collector.telemetry()?.spans_of(&format!("{name}-client"));
     let paths: Vec<_> = spans.iter().map(|span| span.path()).collect();
     ensure!(paths == [format!("/{name}/before")], "{paths:?}");
-    let own = world.spantap()?.own_metrics()?;
-    let left =
-        own.lines().find(|line| line.starts_with("spantap_excluded_instrumented_total") && line.contains("traces"));
-    ensure!(left.is_some_and(|line| line.ends_with(" 3")), "{left:?}");
+    let left = left_out(world)? - before;
+    ensure!(left == 3, "{left} were left out");
     Ok(())
+}
+
+/// Spans that were left out so far because their program exports its own.
+fn left_out(world: &mut Observed) -> Result<u64> {
+    let own = world.spantap()?.own_metrics()?;
+    let counter = |line: &&str| line.starts_with("spantap_excluded_instrumented_total") && line.contains("traces");
+    let line = own.lines().find(counter).context("nothing says how many were left out")?;
+    Ok(line.rsplit(' ').next().unwrap_or_default().parse()?)
+}
+
+/// The same where the SDK exports by gRPC: of the connection it goes over nothing else is read.
+fn own_telemetry_by_grpc(world: &mut Observed, python: Result<Python, String>) -> Result<()> {
+    let (name, sdk) = ("links-own-grpc", "links-own-grpc-sdk");
+    let python = python.map_err(anyhow::Error::msg)?;
+    let endpoint = format!("http://127.0.0.1:{}", world.collector.grpc);
+    let program = Relay::start(name, |port| {
+        let mut command = Command::new(python.program);
+        command.arg(compiled::subjects().join("otlp_grpc.py")).args([&port.to_string(), sdk]);
+        command.env("PYTHONPATH", python.packages).env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
+        command.env("OTEL_EXPORTER_OTLP_INSECURE", "true").env("no_grpc_proxy", "127.0.0.1");
+        Ok(command)
+    })?;
+    world.wait_observing()?;
+    let before = left_out(world)?;
+    let ask = |path: &str| -> Result<()> {
+        let status = http::get(program.port, &format!("/{name}/{path}"))?.status;
+        ensure!(status == 200, "{path}: {status}");
+        Ok(())
+    };
+    let paths = |telemetry: &Telemetry| -> Vec<String> {
+        let spans = telemetry.spans_of(name);
+        spans.iter().map(|span| span.path().to_owned()).filter(|path| path != "/ready").collect()
+    };
+    ask("before")?;
+    world.collector.wait_until(ARRIVAL, |telemetry| {
+        ensure!(paths(telemetry) == [format!("/{name}/before")], "{:?}", paths(telemetry));
+        Ok(())
+    })?;
+    // The export is over when this is answered.
+    ask("export")?;
+    ask("after")?;
+    host::wait_for("spans to be left out", ARRIVAL, || left_out(world).ok().filter(|left| left - before == 2))?;
+    world.collector.wait_until(ARRIVAL, |telemetry| {
+        let own = telemetry.spans_of(sdk).iter().any(|span| span.name.ends_with("/before"));
+        ensure!(own, "its own span did not arrive: it did not export");
+        let measured = telemetry.count("http.server.request.duration", name);
+        ensure!(measured >= 3, "{measured} requests were measured");
+        ensure!(paths(telemetry) == [format!("/{name}/before")], "{:?}", paths(telemetry));
+        Ok(())
+    })
 }

@@ -55,13 +55,7 @@ fn main() -> ExitCode {
     let (requests, connections): (u64, &[u64]) = requests.map_or((200, &[20]), |number| (number, &[1, 20, 100]));
     let python = Python::of_pyenv("3.11").map_or_else(servers::python, Ok);
     // What cannot be installed is missing.
-    let with_packages = |program: PathBuf| {
-        Python::of(program).map_err(|error| {
-            let text = format!("{error:#}");
-            let line = text.lines().find(|line| line.starts_with("ERROR")).or_else(|| text.lines().next());
-            format!("packages of Python: {}", line.unwrap_or_default())
-        })
-    };
+    let with_packages = |program: PathBuf| Python::of(program).map_err(|error| Python::lacks(&error));
     let python = python.map_err(|_| "no python3".to_owned()).and_then(with_packages);
     let lacks = [host::lacks_root_and_btf(), collector::lacks_collector(), python.as_ref().err().cloned()];
     // Without symbols not all is linked: the cases below say of what.

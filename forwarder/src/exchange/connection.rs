@@ -8,8 +8,9 @@ use super::{
     Capture, ClosedBy, Exchange, Outcome, Sink,
     close::Close,
     hold::Held,
+    http2::Http2,
     requests::{Open, Queue, Requests},
-    stream::{Boundary, Direction, Mode, Stream},
+    stream::{Boundary, Direction, Mode, Piece, Stream},
     table::{Limits, Stats},
 };
 use crate::{
@@ -102,6 +103,8 @@ pub(super) struct Connection {
     pub(super) number: u32,
     /// Process that last moved bytes on it.
     pub(super) process: ProcessId,
+    /// It speaks HTTP/2, of which nothing is read but exports of telemetry.
+    pub(super) http2: Option<Box<Http2>>,
 }
 
 impl Connection {
@@ -132,6 +135,7 @@ impl Connection {
             turn_direction: Direction::Received,
             number: 0,
             process: ProcessId(0),
+            http2: None,
         }
     }
 
@@ -151,7 +155,10 @@ impl Connection {
 
     /// Bytes kept beside its open requests: heads that are not whole, events that wait.
     pub(super) fn bytes(&self) -> usize {
-        self.received.bytes() + self.sent.bytes() + self.held.as_ref().map_or(0, |held| held.bytes())
+        self.received.bytes()
+            + self.sent.bytes()
+            + self.held.as_ref().map_or(0, |held| held.bytes())
+            + self.http2.as_ref().map_or(0, |http2| http2.bytes())
     }
 
     /// Whether a head is not whole yet.
@@ -175,7 +182,10 @@ impl Connection {
     pub(super) fn event<S: Sink>(&mut self, event: SocketEvent, process: &ProcessRef, ctx: &mut Context<'_, S>) {
         let opaque = event.opaque;
         match Direction::of(event.kind) {
-            Some(_) if event.length == 0 || self.phase == Phase::Ignored => {}
+            Some(_) if event.length == 0 => {}
+            Some(direction) if self.phase == Phase::Ignored => {
+                self.read_http2(direction, &Piece::of(&event), process, ctx);
+            }
             Some(direction) => {
                 self.process = process.id;
                 self.data(direction, event, process, ctx);

@@ -34,7 +34,7 @@ impl Connection {
         ctx: &mut Context<'_, S>,
     ) {
         if self.phase == Phase::Ignored {
-            return;
+            return self.read_http2(direction, &Piece::of(event), process, ctx);
         }
         if missing > 0 {
             self.note_missing(missing, direction.other(), ctx);

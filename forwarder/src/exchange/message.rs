@@ -138,6 +138,9 @@ impl Connection {
                     return true;
                 }
                 Preface::Refused(reason) => {
+                    if reason == Reason::Http2 {
+                        self.begin_http2(direction, piece, beginning.process, ctx);
+                    }
                     self.refuse(reason, ctx);
                     return true;
                 }

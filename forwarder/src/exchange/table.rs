@@ -9,9 +9,10 @@ use std::collections::HashMap;
 
 use rustc_hash::FxBuildHasher;
 use slab::Slab;
+use spantap_config::Signal;
 
 use super::{
-    Capture, Exchange, Handover, Opened,
+    Capture, Exchange, Handover, Opened, Side,
     connection::{Connection, Context},
     requests::Requests,
 };
@@ -32,6 +33,8 @@ pub trait Sink {
     fn abandoned(&mut self, _serial: u64) {}
     /// The response to a request that had begun may have been missed. It may still be reported, or not.
     fn doubted(&mut self, _serial: u64) {}
+    /// By gRPC, `process` has exported telemetry of this kind (client), or was asked to take it from another (server).
+    fn exported(&mut self, _side: Side, _signal: Signal, _process: &ProcessRef) {}
 }
 
 /// Bounds of a [`Table`].
@@ -203,6 +206,10 @@ impl Table {
             return self.remove(at, None, sink);
         }
         if entry.bytes > 0 && self.requests.bytes() + self.stats.bytes > self.limits.bytes {
+            // What is counted as not read already is not given up a second time.
+            if entry.connection.http2.take().is_some() {
+                return count_bytes(entry, &mut self.stats);
+            }
             return self.remove(at, Some(Reason::ConnectionLimit), sink);
         }
         if entry.connection.needs_tick() && !entry.waiting {

@@ -4,6 +4,7 @@
 mod ends;
 mod handover;
 mod holes;
+mod http2;
 mod kit;
 mod odd;
 mod plan;

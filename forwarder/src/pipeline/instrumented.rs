@@ -1,9 +1,11 @@
 //! Programs that export telemetry of their own: an SDK in them makes spans of the same requests.
 //!
-//! In: the exchanges of a process. Out: which signals it exports itself. What counts is what it was seen to do, a POST to
-//! the path of OTLP/HTTP that was taken with 2xx (OTLP specification, "OTLP/HTTP Request"), not its variables: an SDK
-//! that is switched off exports nothing. Who is asked on such a path as well passes on what others export (a gateway) and
-//! has no spans of its own. gRPC is not read, so an export by it is not seen.
+//! In: the exchanges of a process, and its exports by gRPC. Out: which signals it exports itself. What counts is what it was seen
+//! to do, a POST to the path of OTLP/HTTP that was taken with 2xx (OTLP specification, "OTLP/HTTP Request") or a call of
+//! OTLP/gRPC that ended with status 0, not its variables: an SDK that is switched off exports nothing. Who is asked for such an
+//! export as well passes on what others export (a gateway) and has no spans of its own.
+
+use spantap_config::Signal;
 
 use crate::{exchange::Side, observation::Observation};
 
@@ -39,18 +41,30 @@ impl Own {
     pub(super) fn learn(&mut self, seen: &Observation<'_>) -> Option<News> {
         let path = seen.raw_path;
         let (traces, metrics) = (path.ends_with(b"/v1/traces"), path.ends_with(b"/v1/metrics"));
-        if !(traces || metrics) || self.gateway || &*seen.exchange.request.method != b"POST" {
+        if !(traces || metrics) || &*seen.exchange.request.method != b"POST" {
             return None;
         }
-        if seen.exchange.side == Side::Server {
+        let taken = seen.status.is_some_and(|status| (200..300).contains(&status));
+        if seen.exchange.side == Side::Client && !taken {
+            return None;
+        }
+        self.exports(seen.exchange.side, if traces { Signal::Traces } else { Signal::Metrics })
+    }
+
+    /// It has exported what `signal` says, or as a server was asked to take it.
+    pub(super) fn exports(&mut self, side: Side, signal: Signal) -> Option<News> {
+        if self.gateway {
+            return None;
+        }
+        if side == Side::Server {
             let was = self.traces || self.metrics;
             *self = Self { gateway: true, ..Self::default() };
             return was.then_some(News::Gateway);
         }
-        if !seen.status.is_some_and(|status| (200..300).contains(&status)) {
-            return None;
-        }
-        let (known, news) = if traces { (&mut self.traces, News::Traces) } else { (&mut self.metrics, News::Metrics) };
+        let (known, news) = match signal {
+            Signal::Traces => (&mut self.traces, News::Traces),
+            Signal::Metrics => (&mut self.metrics, News::Metrics),
+        };
         (!std::mem::replace(known, true)).then_some(news)
     }
 }
@@ -98,5 +112,12 @@ mod tests {
         assert_eq!(learn(&mut own, Side::Server, "POST", "/v1/traces", 200), Some(News::Gateway));
         assert_eq!(learn(&mut own, Side::Client, "POST", "/v1/traces", 200), None);
         assert!(!own.traces);
+        // In whichever way it is asked and exports.
+        assert_eq!(own.exports(Side::Client, Signal::Metrics), None);
+        let mut own = Own::default();
+        assert_eq!(own.exports(Side::Client, Signal::Metrics), Some(News::Metrics));
+        assert_eq!(learn(&mut own, Side::Client, "POST", "/v1/metrics", 200), None, "known already");
+        assert_eq!(own.exports(Side::Server, Signal::Traces), Some(News::Gateway));
+        assert_eq!(own, Own { gateway: true, ..Own::default() });
     }
 }

@@ -3,11 +3,11 @@
 //! In: an exchange, and what it is linked to. Out: spans that wait in the batcher, measurements in the registries, a line; for each
 //! signal what is not sent is counted by why.
 
-use spantap_config::ExcludeInstrumented;
+use spantap_config::{ExcludeInstrumented, Signal};
 
 use super::{Pipeline, instrumented::News, linked, lock};
 use crate::{
-    exchange::Exchange,
+    exchange::{Exchange, Side},
     link::node::NodeRef,
     model::{ClockAnchor, ProcessRef},
     observation::Observation,
@@ -20,6 +20,18 @@ impl Pipeline {
         self.report(exchange, clock, None);
     }
 
+    /// By gRPC, which is no exchange, `process` has exported what `signal` says; or, as a server, was asked to take it.
+    pub fn exported(&mut self, side: Side, signal: Signal, process: &ProcessRef) {
+        let replaced = self.processes.is_replaced(process);
+        if replaced {
+            self.flush_spans();
+        }
+        let known = self.processes.get(process, replaced, &self.registries);
+        if let Some(news) = known.own.exports(side, signal) {
+            tell(news, process, self.exclude);
+        }
+    }
+
     pub(super) fn report(&mut self, exchange: &Exchange, clock: &ClockAnchor, node: Option<&NodeRef>) {
         let mut seen = Observation::new(exchange, *clock, &self.rules);
         self.telemetry.exchange(exchange.side);
@@ -30,7 +42,7 @@ impl Pipeline {
         let keeps_any = self.processes.keeps_any();
         let known = self.processes.get(&exchange.process, replaced, &self.registries);
         seen.route = known.service.route(&seen);
-        if let Some(news) = known.own.learn(&seen).filter(|_| self.exclude.spans) {
+        if let Some(news) = known.own.learn(&seen) {
             tell(news, &exchange.process, self.exclude);
         }
         let left = ExcludeInstrumented {
@@ -104,6 +116,9 @@ impl Pipeline {
 
 /// Says, once for each process and signal, what is left out.
 fn tell(news: News, process: &ProcessRef, exclude: ExcludeInstrumented) {
+    if !exclude.spans {
+        return;
+    }
     let (pid, executable) = (process.pid, &process.executable);
     match news {
         News::Traces => tracing::info!(

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
+use spantap_config::Signal;
 
 use crate::{
-    exchange::{Exchange, Limits, Outcome, Sink, Stats, Table},
+    exchange::{Exchange, Limits, Outcome, Side, Sink, Stats, Table},
     loss::Reason,
     model::*,
     sample,
@@ -136,6 +137,7 @@ impl Socket {
 pub(super) struct Seen {
     pub(super) exchanges: Vec<Exchange>,
     pub(super) losses: BTreeMap<&'static str, u64>,
+    pub(super) exports: Vec<(Side, Signal)>,
 }
 
 impl Sink for Seen {
@@ -147,6 +149,9 @@ impl Sink for Seen {
     }
     fn loss(&mut self, reason: Reason, n: u64) {
         *self.losses.entry(reason.name()).or_default() += n;
+    }
+    fn exported(&mut self, side: Side, signal: Signal, _process: &ProcessRef) {
+        self.exports.push((side, signal));
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! In: exchanges, requests that begin, losses. Out: the same to the pipeline and to the counters, but for what the agent before has told.
 
+use spantap_config::Signal;
+
 use super::handover::Takeover;
 use crate::{
-    exchange::{Exchange, Opened, Sink},
+    exchange::{Exchange, Opened, Side, Sink},
     loss::{Losses, Reason},
-    model::ClockAnchor,
+    model::{ClockAnchor, ProcessRef},
     pipeline::Pipeline,
 };
 
@@ -54,6 +56,10 @@ impl Sink for Out<'_> {
         if !self.takeover.has_left_out(serial) {
             self.pipeline.doubted(serial);
         }
+    }
+
+    fn exported(&mut self, side: Side, signal: Signal, process: &ProcessRef) {
+        self.pipeline.exported(side, signal, process);
     }
 
     fn loss(&mut self, reason: Reason, n: u64) {
