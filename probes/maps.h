@@ -223,13 +223,14 @@ struct tls_call {
 	__u64 length_at;         /* where the call leaves the number of bytes; 0: it returns it */
 	__u64 socket;            /* cookie of the socket whose bytes it moved; 0: none so far */
 	__u64 began;             /* ns of CLOCK_MONOTONIC */
-	__u64 moved;             /* when it began to move these bytes */
+	__u64 moved;             /* when it began to move these bytes; of a read, what came after it sent last */
 	__u64 queued;
 	__u8 direction;          /* RECORD_SEND or RECORD_RECEIVE; 0: no plaintext (a handshake) */
 	__u8 ambiguous;          /* it moved bytes of two sockets that speak TLS */
 	__u8 flushes;            /* what it sends was told when the library took it */
 	__u8 within;             /* calls on the same session that it is in itself */
-	__u8 pad[4];
+	__u8 sent;               /* it has sent since it received last: it makes the handshake */
+	__u8 pad[3];
 	struct scratch scratch;
 };
 /* The kernel puts some 100 bytes of its own before it. */

@@ -49,6 +49,7 @@ static __always_inline int tls_entered(struct pt_regs *regs, enum tls_function f
 	call->direction = function >= TLS_OTHER ? 0 : function <= TLS_READ_EX ? RECORD_RECEIVE : RECORD_SEND;
 	call->ambiguous = 0;
 	call->socket = 0;
+	call->sent = 0;
 	call->queued = 0;
 	call->began = bpf_ktime_get_ns();
 	call->session = FUNCTION_ARGUMENT1(regs);

@@ -84,13 +84,18 @@ static __always_inline void tls_moved(struct sock *sk, struct socket_state *stat
 	struct tls_call *call = bpf_task_storage_get(&tls_calls, task, NULL, 0);
 
 	if (call && call->session) {
-		if (!call->socket) {
-			call->socket = state->cookie;
+		bool receives = scratch->event.kind == RECORD_RECEIVE;
+
+		/* A read that makes the handshake first sends in it: what it received before that was no plaintext. */
+		if (!call->socket || (call->sent && receives && call->direction == RECORD_RECEIVE)) {
 			call->moved = scratch->event.time;
 			call->queued = scratch->event.queued;
-		} else if (call->socket != state->cookie) {
-			call->ambiguous = 1;
 		}
+		call->sent = !receives;
+		if (!call->socket)
+			call->socket = state->cookie;
+		else if (call->socket != state->cookie)
+			call->ambiguous = 1;
 		/* Told before, it was forgotten. */
 		if (!state->tls_tied || state->announced != control->announce)
 			state->announced = announce(sk, state, scratch, control) ? control->announce : control->announce - 1;

@@ -37,6 +37,9 @@ const STRIPPED: &str =
     "its _asyncio has no symbol call_soon: servers with a task for each connection (aiohttp) are not linked";
 const BUFFERS: &str = "__pyx_f_6uvloop_4loop_8UVStream__buffer_write";
 const WRITES: &str = "__pyx_f_6uvloop_4loop_8UVStream__exec_write";
+/// Since 0.23 a stream writes at once what it is given, in the context of who gives it: what is sent is seen to be sent there. Before
+/// that it wrote at the end of the loop's turn, in none.
+const WRITES_AT_ONCE: &str = "__pyx_f_6uvloop_4loop_8UVStream_write";
 
 /// What a file is.
 #[derive(Debug, Clone)]
@@ -50,7 +53,8 @@ enum Kind {
 
 struct Attached {
     kind: Kind,
-    number: u32,
+    /// `None`: nothing had to be stopped at.
+    number: Option<u32>,
     users: Users,
 }
 
@@ -205,8 +209,11 @@ impl Pythons {
             Kind::Uvloop => &[(BUFFERS, Function::PyBuffers), (WRITES, Function::PyWrites)],
             _ => &[(CALL_SOON, Function::PyCalls)],
         };
-        let names: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = wanted.iter().map(|(name, _)| *name).chain([WRITES_AT_ONCE]).collect();
         let found = symbols::find(&file, &names).unwrap_or_default();
+        if matches!(kind, Kind::Uvloop) && found.contains_key(WRITES_AT_ONCE) {
+            return self.attached(mapped, pid, kind, None);
+        }
         let places: Vec<_> = wanted.iter().filter_map(|(name, of)| Some((*of, *found.get(name)?))).collect();
         if places.len() < wanted.len() {
             if matches!(kind, Kind::Asyncio) {
@@ -231,17 +238,19 @@ impl Pythons {
         self.next = self.next.wrapping_add(1) & (FIRST - 1);
         tracing::debug!(pid, file = %String::from_utf8_lossy(&mapped.path), ?stops, "stops for links of CPython");
         match helper.can(Part::Python).and_then(|()| helper.attach(number, stops, file)) {
-            Ok(()) => {
-                let mut users = Users::default();
-                users.add(pid);
-                self.remember(mapped, Some(Attached { kind, number, users }))
-            }
+            Ok(()) => self.attached(mapped, pid, kind, Some(number)),
             Err(refusal) => {
                 self.noted.refuse(pid, executable, RUNTIME, &refusal.to_string());
                 self.remember(mapped, None);
                 false
             }
         }
+    }
+
+    fn attached(&mut self, mapped: &Mapped, pid: u32, kind: Kind, number: Option<u32>) -> bool {
+        let mut users = Users::default();
+        users.add(pid);
+        self.remember(mapped, Some(Attached { kind, number, users }))
     }
 
     /// Always `true`: for what is attached.
@@ -270,8 +279,8 @@ impl Pythons {
             if !attached.users.are_gone() {
                 return true;
             }
-            if let Some(helper) = helper {
-                helper.detach(attached.number);
+            if let (Some(helper), Some(number)) = (helper, attached.number) {
+                helper.detach(number);
             }
             false
         });
