@@ -31,23 +31,35 @@
 #define GO_CONN_RWC 16
 /* Contexts that are made of another begin with it: so many are looked through. */
 #define GO_CONTEXTS 9
+/* Both numbers of a goroutine lie within so many bytes, all versions: they are read at once. */
+#define GO_NUMBERS 136
 
-/* An object of a program: a goroutine's, or a context. */
+/* An object of a program: a goroutine's, or a connection's context. */
 struct go_object {
 	__u64 address;
 	__u32 pid;
 	__u32 pad;
 };
 
-/* The request that is served. */
+/* The request that a goroutine serves. */
 struct go_request {
-	__u64 id;                /* of the goroutine, which is not given again in its process; of a context: its address */
+	__u64 id;                /* of the goroutine, which is not given again in its process */
 	__u64 socket;            /* cookie of the connection that it came over */
 	__u64 began;             /* when its handler did, ns of CLOCK_MONOTONIC */
 	__u32 inherited;         /* from the goroutine that made this one */
 	__u32 asked;             /* requests sent for it by this goroutine */
 	__u64 connection;        /* address of the net/http.conn */
-	__u64 parent;            /* address of the context that the request's was made of: that of its connection */
+	__u64 context;           /* address of the request's; 0: not known */
+	__u64 parent;            /* address of the context that it was made of: that of the connection, all requests of which have the same */
+};
+
+/* The request that is served of those of a connection. */
+struct go_serving {
+	__u64 context;           /* address of the request's */
+	__u64 socket;
+	__u64 began;
+	/* Of the three: who reads while the next request is noted sees that it has parts of both, in whatever order they are written. */
+	__u64 seal;
 };
 
 /*
@@ -64,31 +76,28 @@ struct {
 	__type(value, struct go_request);
 } go_goroutines SEC(".maps");
 
-/* The same by the address of the request's context. */
+/*
+ * By the address of the connection's context, of which net/http makes that of each request. By the request's own one each request took a
+ * place from the oldest, for good.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
 	__type(key, struct go_object);
-	__type(value, struct go_request);
+	__type(value, struct go_serving);
 } go_contexts SEC(".maps");
 
-/* What is known of an object under this number; NULL: nothing, or of another that had its place before. */
-static __always_inline struct go_request *go_known(void *map, const struct go_object *object, __u64 id)
+/* What is known of a goroutine with this number; NULL: nothing, or of another whose object this was before. */
+static __always_inline struct go_request *go_known(const struct go_object *object, __u64 id)
 {
-	struct go_request *found = bpf_map_lookup_elem(map, object);
+	struct go_request *found = bpf_map_lookup_elem(&go_goroutines, object);
 
 	return found && found->id == id ? found : NULL;
 }
 
-/* In place where there is one: an LRU table takes the node unused for longest for each update, which is in no cache. */
-static __always_inline void go_keep(void *map, const struct go_object *object, const struct go_request *request)
+static __always_inline bool go_is_id(__u64 id)
 {
-	struct go_request *found = bpf_map_lookup_elem(map, object);
-
-	if (found)
-		*found = *request;
-	else
-		bpf_map_update_elem(map, object, request, BPF_ANY);
+	return id && id < 1ULL << 48;
 }
 
 /* Number of the goroutine whose object this is; 0: it is none. */
@@ -98,15 +107,33 @@ static __always_inline __u64 go_id_of(__u64 object, __u64 layout)
 
 	if (bpf_probe_read_user(&id, sizeof(id), (void *)(object + GO_LAYOUT_ID(layout))))
 		return 0;
-	return id < 1ULL << 48 ? id : 0;
+	return go_is_id(id) ? id : 0;
+}
+
+/* A connection's context leads to this request from now on, and no longer to the one before. */
+static __always_inline void go_leads(__u32 pid, const struct go_request *serves)
+{
+	struct go_object parent = { .address = serves->parent, .pid = pid };
+	struct go_serving now = {
+		.context = serves->context,
+		.socket = serves->socket,
+		.began = serves->began,
+		.seal = serves->context ^ serves->socket ^ serves->began,
+	};
+	struct go_serving *before = bpf_map_lookup_elem(&go_contexts, &parent);
+
+	if (before)
+		*before = now;
+	else
+		bpf_map_update_elem(&go_contexts, &parent, &now, BPF_ANY);
 }
 
 /* func (sh serverHandler) ServeHTTP(rw ResponseWriter, req *Request): four words and the goroutine. */
 static __noinline int go_serves(struct pt_regs *regs, __u64 layout)
 {
-	__u64 answer = GO_ARGUMENT3(regs), request = GO_ARGUMENT4(regs);
-	struct go_object goroutine = { .address = GO_GOROUTINE(regs) }, context = {};
-	struct go_request serves = {}, *before;
+	__u64 answer = GO_ARGUMENT3(regs), request = GO_ARGUMENT4(regs), id, context = 0;
+	struct go_object goroutine = { .address = GO_GOROUTINE(regs) };
+	struct go_request fresh = {}, *serves;
 	struct {
 		__u64 connection;
 		__u64 request;
@@ -115,29 +142,33 @@ static __noinline int go_serves(struct pt_regs *regs, __u64 layout)
 	goroutine.pid = bpf_get_current_pid_tgid() >> 32;
 	if (!is_selected(goroutine.pid))
 		return 0;
-	serves.id = go_id_of(goroutine.address, layout);
-	if (!serves.id)
+	id = go_id_of(goroutine.address, layout);
+	if (!id)
 		return 0;
 	/* Of HTTP/2 the answer is another type: it has to name this request. */
-	if (bpf_probe_read_user(&response, sizeof(response), (void *)answer) || response.request != request)
+	if (bpf_probe_read_user(&response, sizeof(response), (void *)answer) || response.request != request ||
+	    bpf_probe_read_user(&context, sizeof(context), (void *)(request + GO_LAYOUT_CONTEXT(layout) + 8)))
 		goto unknown;
 	/* A goroutine of HTTP/1 serves one connection, and as long as it does no other one is where that is. */
-	before = go_known(&go_goroutines, &goroutine, serves.id);
-	if (before && before->connection == response.connection)
-		serves.socket = before->socket;
-	else if (!go_sock_of(bpf_get_current_task_btf(), response.connection + GO_CONN_RWC, &serves.socket))
-		goto unknown;
-	serves.connection = response.connection;
-	serves.began = bpf_ktime_get_ns();
-	go_keep(&go_goroutines, &goroutine, &serves);
-	context.pid = goroutine.pid;
-	if (!bpf_probe_read_user(&context.address, sizeof(context.address),
-				 (void *)(request + GO_LAYOUT_CONTEXT(layout) + 8)) &&
-	    context.address &&
-	    !bpf_probe_read_user(&serves.parent, sizeof(serves.parent), (void *)(context.address + 8))) {
-		serves.id = context.address;
-		go_keep(&go_contexts, &context, &serves);
+	serves = go_known(&goroutine, id);
+	if (serves && serves->connection == response.connection && !serves->inherited) {
+		serves->began = bpf_ktime_get_ns();
+		serves->asked = 0;
+		serves->context = context;
+		if (context)
+			go_leads(goroutine.pid, serves);
+		return 0;
 	}
+	if (!go_sock_of(bpf_get_current_task_btf(), response.connection + GO_CONN_RWC, &fresh.socket, NULL))
+		goto unknown;
+	fresh.id = id;
+	fresh.connection = response.connection;
+	fresh.began = bpf_ktime_get_ns();
+	if (context && !bpf_probe_read_user(&fresh.parent, sizeof(fresh.parent), (void *)(context + 8))) {
+		fresh.context = context;
+		go_leads(goroutine.pid, &fresh);
+	}
+	bpf_map_update_elem(&go_goroutines, &goroutine, &fresh, BPF_ANY);
 	return 0;
 unknown:
 	bpf_map_delete_elem(&go_goroutines, &goroutine);
@@ -150,65 +181,87 @@ unknown:
  */
 static __noinline int go_spawns(struct pt_regs *regs, __u64 layout)
 {
-	__u64 object = GO_ARGUMENT2(regs), thread, made_by = 0, current[2];
-	struct go_object parent = {}, child = { .address = object };
-	struct go_request serves, *found;
+	__u64 thread, made_by, current[2], numbers[GO_NUMBERS / 8];
+	struct go_object parent = {}, child = { .address = GO_ARGUMENT2(regs) };
+	struct go_request serves, *found, *place;
 
 	parent.pid = child.pid = bpf_get_current_pid_tgid() >> 32;
 	if (!is_selected(parent.pid))
 		return 0;
-	if (bpf_probe_read_user(&made_by, sizeof(made_by), (void *)(object + GO_LAYOUT_PARENT(layout))) || !made_by ||
-	    bpf_probe_read_user(&thread, sizeof(thread), (void *)(GO_GOROUTINE(regs) + GO_THREAD)) ||
+	if (bpf_probe_read_user(&thread, sizeof(thread), (void *)(GO_GOROUTINE(regs) + GO_THREAD)) ||
 	    bpf_probe_read_user(current, sizeof(current), (void *)(thread + GO_CURRENT)))
 		return 0;
-	if (go_id_of(current[0], layout) == made_by)
-		parent.address = current[0];
-	else if (go_id_of(current[1], layout) == made_by)
+	/* Most makers serve nothing: then nothing else is read. */
+	parent.address = current[0];
+	found = bpf_map_lookup_elem(&go_goroutines, &parent);
+	if (!found) {
 		parent.address = current[1];
-	else
-		return 0;
-	found = go_known(&go_goroutines, &parent, made_by);
-	if (!found)
+		found = bpf_map_lookup_elem(&go_goroutines, &parent);
+	}
+	if (!found || bpf_probe_read_user(numbers, sizeof(numbers), (void *)(child.address + GO_LAYOUT_ID(layout))))
 		return 0;
 	serves = *found;
-	serves.id = go_id_of(object, layout);
-	if (!serves.id)
+	/* 128 bytes behind the one that it has itself, or 120. */
+	made_by = GO_LAYOUT_PARENT(layout) - GO_LAYOUT_ID(layout) == 128 ? numbers[16] : numbers[15];
+	/* No two have one number: what runs there is the goroutine that the new one names as its maker. */
+	if (serves.id != made_by || !go_is_id(numbers[0]))
 		return 0;
+	serves.id = numbers[0];
 	serves.inherited = 1;
 	serves.asked = 0;
-	go_keep(&go_goroutines, &child, &serves);
+	/* In place where there is one: an LRU table takes the node unused for longest for each update, which is in no cache. */
+	place = bpf_map_lookup_elem(&go_goroutines, &child);
+	if (place)
+		*place = serves;
+	else
+		bpf_map_update_elem(&go_goroutines, &child, &serves, BPF_ANY);
 	return 0;
 }
 
-/* The request that a *Request's context leads to. */
-static __always_inline struct go_request *go_of_context(__u64 request, __u64 layout, __u32 pid)
+/* The request that a *Request's context leads to, which this goroutine may serve itself. */
+static __always_inline bool go_of_context(__u64 request, __u64 layout, __u32 pid, const struct go_request *own,
+					  struct go_serving *serves)
 {
-	struct go_object context = { .pid = pid };
-	struct go_request *found;
-	__u64 parent;
+	struct go_object connection = { .pid = pid };
+	struct go_serving *found;
+	__u64 context;
 
-	if (bpf_probe_read_user(&context.address, sizeof(context.address),
-				(void *)(request + GO_LAYOUT_CONTEXT(layout) + 8)))
-		return NULL;
-	for (int i = 0; i < GO_CONTEXTS && context.address; i++) {
-		if (bpf_probe_read_user(&parent, sizeof(parent), (void *)(context.address + 8)))
-			return NULL;
-		found = go_known(&go_contexts, &context, context.address);
-		/* Another context may have been put where that of a request had been: its parent is not that connection's. */
-		if (found && found->parent == parent)
-			return found;
-		context.address = parent;
+	if (bpf_probe_read_user(&context, sizeof(context), (void *)(request + GO_LAYOUT_CONTEXT(layout) + 8)))
+		return false;
+	for (int i = 0; i < GO_CONTEXTS && context; i++) {
+		/* Another context may have been put where that of a request had been: what it was made of is not that connection's. */
+		if (bpf_probe_read_user(&connection.address, sizeof(connection.address), (void *)(context + 8)))
+			return false;
+		/* What has no context to be made of, as context.Background(), has something else behind it. */
+		if (!connection.address || connection.address & 7)
+			return false;
+		if (own && !own->inherited && own->context == context && own->parent == connection.address) {
+			serves->socket = own->socket;
+			serves->began = own->began;
+			return true;
+		}
+		found = bpf_map_lookup_elem(&go_contexts, &connection);
+		if (found && found->context == context) {
+			*serves = *found;
+			/* What follows is of what was read here. */
+			asm volatile("" ::: "memory");
+			return serves->context == context &&
+			       (serves->context ^ serves->socket ^ serves->began) == serves->seal;
+		}
+		context = connection.address;
 	}
-	return NULL;
+	return false;
 }
 
 /* func (pc *persistConn) roundTrip(req *transportRequest) */
 static __noinline int go_asks(struct pt_regs *regs, __u64 layout)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid(), cookie = 0, request = 0, id;
-	struct go_request *by_goroutine, *by_context = NULL, *serves;
+	struct go_request *by_goroutine;
+	struct go_serving serves = {};
+	bool bare = false;
 	struct go_object goroutine = { .address = GO_GOROUTINE(regs) };
-	struct socket_state *plain;
+	struct socket_state *state;
 	struct socket_event *event;
 	struct task_struct *task;
 	struct sock *sk;
@@ -219,16 +272,18 @@ static __noinline int go_asks(struct pt_regs *regs, __u64 layout)
 	id = go_id_of(goroutine.address, layout);
 	if (!id)
 		return 0;
-	by_goroutine = go_known(&go_goroutines, &goroutine, id);
+	by_goroutine = go_known(&goroutine, id);
 	/* transportRequest begins with its *Request. */
-	if (!bpf_probe_read_user(&request, sizeof(request), (void *)GO_ARGUMENT2(regs)))
-		by_context = go_of_context(request, layout, goroutine.pid);
-	/* What the program says itself counts more than who says it: it may be a goroutine that works for many. */
-	serves = by_context ? by_context : by_goroutine;
-	if (!serves)
-		return 0;
+	if (bpf_probe_read_user(&request, sizeof(request), (void *)GO_ARGUMENT2(regs)) ||
+	    !go_of_context(request, layout, goroutine.pid, by_goroutine, &serves)) {
+		/* What the program says itself counts more than who says it: it may be a goroutine that works for many. */
+		if (!by_goroutine)
+			return 0;
+		serves.socket = by_goroutine->socket;
+		serves.began = by_goroutine->began;
+	}
 	task = bpf_get_current_task_btf();
-	sk = go_sock_of(task, GO_ARGUMENT1(regs) + GO_PERSIST_CONN, &cookie);
+	sk = go_sock_of(task, GO_ARGUMENT1(regs) + GO_PERSIST_CONN, &cookie, &bare);
 	if (!sk)
 		return 0;
 	event = bpf_ringbuf_reserve(&socket_events, sizeof(*event), 0);
@@ -243,9 +298,9 @@ static __noinline int go_asks(struct pt_regs *regs, __u64 layout)
 	event->process_start = task->group_leader->start_boottime;
 	event->socket = cookie;
 	event->time = bpf_ktime_get_ns();
-	event->opposite_offset = serves->socket;
-	event->queued = serves->began;
-	if (by_goroutine && by_goroutine->socket == serves->socket && by_goroutine->began == serves->began) {
+	event->opposite_offset = serves.socket;
+	event->queued = serves.began;
+	if (by_goroutine && by_goroutine->socket == serves.socket && by_goroutine->began == serves.began) {
 		event->turn = LINK_GOROUTINE;
 		if (by_goroutine->inherited)
 			event->turn = by_goroutine->asked ? LINK_INHERITED_AGAIN : LINK_INHERITED;
@@ -254,10 +309,10 @@ static __noinline int go_asks(struct pt_regs *regs, __u64 layout)
 	} else {
 		event->turn = LINK_CONTEXT;
 	}
-	plain = bpf_map_lookup_elem(&tls_sockets, &cookie);
-	if (plain) {
+	state = bare ? NULL : bpf_map_lookup_elem(&tls_sockets, &cookie);
+	if (state) {
 		event->flags = FLAG_TLS;
-		event->offset = plain->sent;
+		event->offset = state->sent;
 	} else {
 		event->offset = BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
 	}

@@ -60,13 +60,13 @@ static __always_inline bool tls_go_key_of(struct pt_regs *regs, __u64 at, __u32 
 /* The stream socket that a descriptor of this process is; NULL: it is none. */
 static __always_inline struct sock *go_sock(struct task_struct *task, __u64 number)
 {
-	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
-	struct file **files = BPF_CORE_READ(table, fd);
+	struct fdtable *table = task->files->fdt;
+	struct file **files = table->fd;
 	struct file *file = NULL;
 	struct socket *socket;
 	struct sock *sk;
 
-	if (number >= BPF_CORE_READ(table, max_fds) || bpf_probe_read_kernel(&file, sizeof(file), files + number) || !file)
+	if (number >= table->max_fds || bpf_probe_read_kernel(&file, sizeof(file), files + number) || !file)
 		return NULL;
 	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
 		return NULL;
@@ -77,9 +77,10 @@ static __always_inline struct sock *go_sock(struct task_struct *task, __u64 numb
 
 /*
  * The socket under a net.Conn that stands at this address, such as a *tls.Conn begins with, and its cookie; NULL: it is not known, or no
- * hook has seen it. What is read proves itself, or is not taken.
+ * hook has seen it. What is read proves itself, or is not taken. `bare`, if it is not NULL: it is a connection of package net itself, which no
+ * other one stands before: what goes over it is what its owner says.
  */
-static __always_inline struct sock *go_sock_of(struct task_struct *task, __u64 address, __u64 *cookie)
+static __always_inline struct sock *go_sock_of(struct task_struct *task, __u64 address, __u64 *cookie, bool *bare)
 {
 	struct go_descriptor descriptor;
 	struct go_interface inner;
@@ -97,6 +98,8 @@ static __always_inline struct sock *go_sock_of(struct task_struct *task, __u64 a
 			*cookie = sk ? BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) : 0;
 			if (bpf_probe_read_user(&state, sizeof(state), (void *)place) || state & GO_CLOSED)
 				return NULL;
+			if (bare)
+				*bare = wrapped == 0;
 			return *cookie ? sk : NULL;
 		}
 		address = inner.data;
@@ -109,7 +112,7 @@ static __always_inline __u64 tls_go_socket_of(struct task_struct *task, __u64 se
 {
 	__u64 cookie = 0;
 
-	return go_sock_of(task, session, &cookie) ? cookie : 0;
+	return go_sock_of(task, session, &cookie, NULL) ? cookie : 0;
 }
 
 /* The state of the plaintext of a connection, if its socket is known and speaks TLS, and nobody else's. */

@@ -81,7 +81,7 @@ impl Told {
 #[derive(Debug, Default)]
 struct Served {
     open: Vec<NodeRef>,
-    /// Those that were answered since [`GRACE`], and when.
+    /// Those that were answered since [`GRACE`], and when: in the order of that, for hundreds stand here and few are looked at.
     answered: VecDeque<(NodeRef, MonotonicNs)>,
     /// The socket is closed.
     gone: bool,
@@ -108,7 +108,8 @@ impl Served {
             return self.at_node(told);
         }
         let method = if told.by == CONTEXT { Method::GoContext } else { Method::GoGoroutine };
-        let before = self.answered.iter().find(|(node, answered)| *answered >= told.handler && known(node));
+        let since = self.answered.partition_point(|(_, answered)| *answered < told.handler);
+        let before = self.answered.range(since..).find(|(node, _)| known(node));
         match before {
             Some((server, answered)) if *answered >= told.time => Some((server.clone(), method)),
             Some((server, answered)) => {
@@ -238,7 +239,8 @@ impl Runtimes {
         let Some(served) = self.served.get_mut(&of.socket) else { return };
         served.open.retain(|request| !request.is(node));
         if let Some(at) = answered {
-            served.answered.push_back((node.clone(), at));
+            let behind = served.answered.partition_point(|(_, before)| *before <= at);
+            served.answered.insert(behind, (node.clone(), at));
             self.recent.push_back((of.socket, at));
             self.forget(at);
         }

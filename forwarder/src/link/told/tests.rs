@@ -163,6 +163,17 @@ fn after_the_answer_only_for_a_while_and_the_first_of_a_goroutine() {
 }
 
 #[test]
+fn the_order_in_which_answers_are_heard_of_does_not_matter() {
+    let mut go = Program::go();
+    let (first, second) = (go.asked(1, 10), go.asked(1, 11));
+    go.answered(second, 1, 90);
+    go.answered(first, 1, 50);
+    go.tell(95, (11, 0), (1, 60), HANDLER);
+    let asks = go.open(Side::Client, 11, 0, 96);
+    assert_eq!(go.parent(asks), Ok(Method::GoLate));
+}
+
+#[test]
 fn goroutines_that_go_on_are_not_trusted() {
     let mut go = Program::go();
     let asked = go.asked(1, 10);
