@@ -258,26 +258,28 @@ SHARED int node_give_all(struct node_thread *thread, __u64 first, __u64 creator,
 	return 0;
 }
 
+/* `now` does not follow from these numbers. One condition, so that the verifier goes on once. */
+static __always_inline bool node_is_news(const struct node_thread *thread, const __u64 bits[4])
+{
+	return (thread->changed | (bits[0] ^ thread->seen[0]) | (bits[1] ^ thread->seen[1]) | (bits[2] ^ thread->seen[2])) != 0;
+}
+
 /*
- * Looks at what is executed. False: nothing is known. What is done here stands in functions and loops in steps, so that the verifier
+ * Looks at the numbers in `read`. False: nothing is known. What is done here stands in functions and loops in steps, so that the verifier
  * looks at little: it is in three programs of sockets.
  */
-SHARED int node_look(struct node_thread *thread)
+SHARED int node_looked(struct node_thread *thread)
 {
 	struct node_request before;
 	struct node_fields fields;
-	__u64 last, first, creator, changed;
+	__u64 last, first, creator;
 	__u64 *bits;
 
 	if (!thread)
 		return 0;
 	bits = thread->read;
-	if (bpf_probe_read_user(bits, sizeof(thread->read), (void *)thread->fields))
-		goto unknown;
-	/* Where nothing has changed, which is most often, no more is to be done; one condition, so that the verifier goes on once. */
-	changed = thread->changed | (bits[0] ^ thread->seen[0]) | (bits[1] ^ thread->seen[1]) |
-		  (bits[2] ^ thread->seen[2]);
-	if (!changed)
+	/* Where nothing has changed, which is most often, no more is to be done. */
+	if (!node_is_news(thread, bits))
 		return 1;
 	if (!node_numbers(bits, &fields))
 		goto unknown;
@@ -313,6 +315,34 @@ unknown:
 	thread->now.socket = 0;
 	thread->now.began = 0;
 	return 0;
+}
+
+/* Looks at what is executed. False: nothing is known. */
+SHARED int node_look(struct node_thread *thread)
+{
+	if (!thread)
+		return 0;
+	/* Numbers that are none, if they cannot be read. */
+	if (bpf_probe_read_user(thread->read, sizeof(thread->read), (void *)thread->fields))
+		thread->changed = 1;
+	return node_looked(thread);
+}
+
+/*
+ * The same where functions of the program are stopped at, often: with the numbers on the stack, of which there is enough here. The
+ * kernel takes longer to see that a map's memory may be written to.
+ */
+static __always_inline int node_look_here(struct node_thread *thread)
+{
+	__u64 bits[4];
+
+	if (bpf_probe_read_user(bits, sizeof(bits), (void *)thread->fields))
+		thread->changed = 1;
+	else if (!node_is_news(thread, bits))
+		return 1;
+	for (int i = 0; i < 4; i++)
+		thread->read[i] = bits[i];
+	return node_looked(thread);
 }
 
 #endif

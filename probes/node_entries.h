@@ -29,8 +29,11 @@ static __always_inline void node_executes(struct node_thread *thread, __u64 addr
 	if (wrong || !executed || executed > thread->counter)
 		return;
 	thread->executed = executed;
-	thread->changed = 1;
 	node_serves(thread, executed, trigger);
+	/* As they will stand in memory: unless they do not, or others are given, the next look has nothing to do. */
+	thread->seen[0] = context.executed;
+	thread->seen[1] = context.trigger;
+	thread->changed = 0;
 }
 
 /*
@@ -52,7 +55,7 @@ static __noinline int node_enters(struct pt_regs *regs, __u64 offset, __u64 cont
 		return 0;
 	thread = node_this();
 	if (thread && thread->fields == fields) {
-		if (node_look(thread))
+		if (node_look_here(thread))
 			node_executes(thread, context);
 		return 0;
 	}
@@ -99,7 +102,7 @@ static __noinline int node_enters_of(struct pt_regs *regs, __u64 offset)
 {
 	struct node_thread *thread = node_this();
 
-	if (thread && node_look(thread))
+	if (thread && node_look_here(thread))
 		node_executes(thread, FUNCTION_ARGUMENT2(regs) + offset);
 	return 0;
 }
@@ -126,7 +129,7 @@ int node_event(struct pt_regs *regs)
 
 	STACK_OF_THE_THREAD(regs);
 	thread = node_this();
-	if (thread && node_look(thread))
+	if (thread && node_look_here(thread))
 		node_begins(thread, NODE_FLOW_CLIENT);
 	return 0;
 }
@@ -139,7 +142,7 @@ int node_turn(struct pt_regs *regs)
 
 	STACK_OF_THE_THREAD(regs);
 	thread = node_this();
-	if (thread && node_look(thread))
+	if (thread && node_look_here(thread))
 		node_begins(thread, NODE_FLOW_NONE);
 	return 0;
 }
@@ -152,7 +155,7 @@ int node_made(struct pt_regs *regs)
 
 	STACK_OF_THE_THREAD(regs);
 	thread = node_this();
-	if (thread && node_look(thread)) {
+	if (thread && node_look_here(thread)) {
 		node_give(thread->place, thread->counter + 1, thread->executed, 1, &thread->now);
 		thread->counter++;
 		thread->changed = 1;
@@ -166,7 +169,7 @@ static __always_inline void node_waits(__u64 fulfilled, __u64 rejected)
 
 	if (!thread)
 		return;
-	node_look(thread);
+	node_look_here(thread);
 	thread->waits++;
 	node_keep_both(fulfilled, rejected, &thread->now);
 }
@@ -198,7 +201,7 @@ static __always_inline void node_reacts_with(__u64 address)
 
 	if (!thread)
 		return;
-	node_look(thread);
+	node_look_here(thread);
 	thread->reacts = 1;
 	thread->reaction_executed = thread->executed;
 	thread->reaction.socket = 0;
@@ -236,7 +239,7 @@ int node_idle(struct pt_regs *regs)
 	STACK_OF_THE_THREAD(regs);
 	thread = node_this();
 	if (thread) {
-		node_look(thread);
+		node_look_here(thread);
 		thread->reacts = 0;
 		thread->now.socket = 0;
 		thread->now.began = 0;
