@@ -6,8 +6,6 @@
 //!
 //! Where Node keeps the numbers of what it executes is read from its own code, which raises the last one given.
 
-mod idle;
-
 use std::collections::BTreeMap;
 
 use super::{
@@ -30,7 +28,7 @@ const MADE: [&str; 2] = [
     "_ZN4node9AsyncWrap10AsyncResetEN2v85LocalINS1_6ObjectEEEd",
 ];
 /// All others; each has to be there, and those registers that the kernel side reads have to be as the caller left them.
-const OTHERS: [(&[&str], Function, u16); 13] = [
+const OTHERS: [(&[&str], Function, u16); 14] = [
     (&["uv__stream_io"], Function::NodeEvent, 0),
     (&["uv__server_io"], Function::NodeEvent, 0),
     (&["uv__async_io"], Function::NodeEvent, 0),
@@ -43,15 +41,13 @@ const OTHERS: [(&[&str], Function, u16); 13] = [
     (&["Builtins_PromiseFulfillReactionJob"], Function::NodeReact, RBX),
     (&["Builtins_PromiseRejectReactionJob"], Function::NodeReact, RBX),
     (&["Builtins_PromiseResolveThenableJob"], Function::NodeAdopt, 0),
+    (&IDLE, Function::NodeIdle, 0),
     (&["_ZN2v88internal8GCTracer15StopAtomicPauseEv"], Function::NodeCollected, 0),
 ];
-/// Called when the queue of reactions is empty: before Node 24, and since.
 const IDLE: [&str; 2] = [
     "_ZNK2v88internal14MicrotaskQueue11OnCompletedEPNS0_7IsolateE",
     "_ZN2v88internal14MicrotaskQueue11OnCompletedEPNS0_7IsolateE",
 ];
-/// Empties the queue of reactions, if something is in it, and calls that.
-const RUNS: [&str; 1] = ["_ZN2v88internal14MicrotaskQueue13RunMicrotasksEPNS0_7IsolateE"];
 const RBX: u16 = 1 << 3;
 /// The stack has to be as it was: only the first instruction will do.
 const RSP: u16 = 1 << 4;
@@ -81,9 +77,8 @@ pub(super) enum Unlinkable {
 
 /// The places; `None`: it is not Node.
 pub(super) fn find(file: &impl ReadAt) -> Option<Result<Vec<Stop>, Unlinkable>> {
-    let others = OTHERS.iter().map(|(names, ..)| *names);
     let names: Vec<&str> =
-        [&SCOPES[..], &WRAPS, &MADE, &IDLE, &RUNS].into_iter().chain(others).flatten().copied().collect();
+        SCOPES.iter().chain(&WRAPS).chain(&MADE).chain(OTHERS.iter().flat_map(|(names, ..)| *names)).copied().collect();
     let found = symbols::find(file, &names)?;
     let scope = first(&found, &SCOPES).ok()?;
     Some(if LINKS_RUNTIMES { places(file, scope, &found) } else { Err(Unlinkable::Processor) })
@@ -120,22 +115,7 @@ fn places(file: &impl ReadAt, scope: Found, found: &BTreeMap<&str, u64>) -> Resu
     for (names, function, keeps) in OTHERS {
         stops.push(stop(first(found, names)?, function, keeps)?);
     }
-    let done = first(found, &IDLE)?;
-    match idle(file, done.1, found) {
-        Some(places) => {
-            stops.extend(places.map(|offset| Stop { function: Function::NodeIdle, when: When::Enter, offset }))
-        }
-        None => stops.push(stop(done, Function::NodeIdle, 0)?),
-    }
     Ok(stops)
-}
-
-/// Where `done` is called after reactions have run; `None`: that is not certain.
-fn idle(file: &impl ReadAt, done: u64, found: &BTreeMap<&str, u64>) -> Option<impl Iterator<Item = u64>> {
-    let (_, runs) = first(found, &RUNS).ok()?;
-    let distance = done.checked_signed_diff(runs)?;
-    let calls = idle::calls(&read_at::read(file, runs, idle::MAX_CODE), distance)?;
-    Some(calls.into_iter().map(move |call| runs + call))
 }
 
 /// The first place that every call passes, where the kernel need not step over the instruction; else the beginning. `None` if the
