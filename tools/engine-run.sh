@@ -4,6 +4,8 @@
 #   tools/engine-run.sh start FOLDER   prints the socket's address, for DOCKER_HOST
 #   tools/engine-run.sh stop FOLDER    ends it and every container of it; images stay for the next start
 #   tools/engine-run.sh run FOLDER COMMAND...   start, COMMAND with DOCKER_HOST and its compose in PATH, stop
+# ENGINE_PROXY=true or false in the environment, in a network namespace of its own: as Docker is by default, with rules that
+# publish ports, and docker-proxy beside them or not.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 usage() { sed -n '4,6s/^# */usage: /p' "${BASH_SOURCE[0]}" >&2; exit 64; }
@@ -27,11 +29,15 @@ start() {
     clean_up
     # No firewall rule, no forwarding, no docker0: containers reach each other and nothing else; a published port is
     # served by docker-proxy.
+    local network='"bridge": "none", "iptables": false, "ip-forward": false, "ip-masq": false'
+    if [[ ${ENGINE_PROXY:-} ]]; then
+        [[ $(readlink /proc/self/ns/net) != $(readlink /proc/1/ns/net) ]] || { say "not in the host's own network"; exit 64; }
+        network='"userland-proxy": '$ENGINE_PROXY
+    fi
     cat >"$folder/daemon.json" <<END
 {
   "hosts": ["unix://$socket"], "data-root": "$folder/data", "exec-root": "$folder/exec", "pidfile": "$folder/docker.pid",
-  "userland-proxy-path": "$programs/docker-proxy", "bridge": "none", "iptables": false, "ip6tables": false,
-  "ip-forward": false, "ip-masq": false, "shutdown-timeout": 20
+  "userland-proxy-path": "$programs/docker-proxy", $network, "ip6tables": false, "shutdown-timeout": 20
 }
 END
     PATH=$programs:$PATH setsid "$programs/dockerd" --config-file "$folder/daemon.json" \

@@ -13,7 +13,7 @@ use std::{fs, process::Command, time::Duration};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-pub use engine::{Engine, lacks_engine};
+pub use engine::{Engine, lacks_engine, lacks_own_engine};
 
 use crate::{host, process::Process, spantap};
 

@@ -8,9 +8,12 @@ use std::{
     sync::OnceLock,
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use crate::host::{self, Reason};
+use crate::{
+    host::{self, Reason},
+    namespaces::Host,
+};
 
 /// The first release of Docker whose list of capabilities has BPF and PERFMON.
 const KNOWS_BPF: u32 = 23;
@@ -30,6 +33,8 @@ pub enum Engine {
         folder: PathBuf,
         /// Value of `DOCKER_HOST`.
         address: String,
+        /// Words that bring a program to where it runs.
+        enter: Vec<String>,
     },
 }
 
@@ -38,6 +43,21 @@ pub enum Engine {
 pub fn lacks_engine() -> Option<Reason> {
     if std::env::args().any(|argument| argument == "--list") || runs_here() {
         return None;
+    }
+    programs().as_ref().err().cloned()
+}
+
+/// The same for an engine of our own; where another one runs, it is not built for that alone.
+pub fn lacks_own_engine() -> Option<Reason> {
+    if std::env::args().any(|argument| argument == "--list") {
+        return None;
+    }
+    let is_built = || {
+        let path = Command::new(host::repository().join("tools/engine.sh")).arg("--path").output().ok()?;
+        Path::new(String::from_utf8_lossy(&path.stdout).trim()).join("dockerd").is_file().then_some(())
+    };
+    if runs_here() && is_built().is_none() {
+        return Some("needs an engine of its own, which tools/engine.sh builds".to_owned());
     }
     programs().as_ref().err().cloned()
 }
@@ -80,11 +100,42 @@ impl Engine {
         let programs = programs().as_ref().map_err(|reason| anyhow!("{reason}"))?.clone();
         let folder = programs.parent().context("the engine has no folder")?.join("engine-of-tests");
         if size(&folder.join("data")) > FOLDER_LIMIT {
-            tool("stop", &folder)?;
+            tool(&[], "stop", &folder)?;
             std::fs::remove_dir_all(&folder)?;
         }
-        let address = tool("start", &folder)?;
-        Ok(Self::Own { programs, folder, address })
+        let address = tool(&[], "start", &folder)?;
+        Ok(Self::Own { programs, folder, address, enter: Vec::new() })
+    }
+
+    /// Starts ours on a host that is a network of its own, with an empty folder: there it publishes ports as Docker does by
+    /// default, by rules, with docker-proxy beside them or without.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_on(host: &Host, with_proxy: bool) -> Result<Self> {
+        let programs = programs().as_ref().map_err(|reason| anyhow!("{reason}"))?.clone();
+        let folder = host.folder().join("engine");
+        let mut enter = host.enter();
+        enter.extend(["env".to_owned(), format!("ENGINE_PROXY={with_proxy}")]);
+        let address = tool(&enter, "start", &folder)?;
+        Ok(Self::Own { programs, folder, address, enter })
+    }
+
+    /// Makes the image `empty`: programs have to be mounted from this host.
+    ///
+    /// # Errors
+    /// When the engine does not take it, or is not ours.
+    pub fn empty_image(&self) -> Result<()> {
+        let Self::Own { folder, .. } = self else { bail!("an engine of somebody else's") };
+        let (tar, url) = (folder.join("empty.tar"), "http://engine/images/create?fromSrc=-&repo=empty");
+        std::fs::write(&tar, [0; 10240])?;
+        let mut command = Command::new("curl");
+        command.args(["-sSf", "-X", "POST", "-H", "Content-Type: application/x-tar", "--unix-socket"]);
+        let output =
+            command.arg(folder.join("docker.sock")).arg("-T").arg(&tar).arg(url).stderr(Stdio::inherit()).output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.success() && !said.contains("\"error\""), "no empty image: {said}");
+        Ok(())
     }
 
     /// A command that takes compose's words.
@@ -119,15 +170,17 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if let Self::Own { folder, .. } = self {
-            let _ = tool("stop", folder);
+        if let Self::Own { folder, enter, .. } = self {
+            let _ = tool(enter, "stop", folder);
         }
     }
 }
 
-fn tool(action: &str, folder: &Path) -> Result<String> {
-    let tool = host::repository().join("tools/engine-run.sh");
-    let output = Command::new(tool).arg(action).arg(folder).stderr(Stdio::inherit()).output()?;
+fn tool(enter: &[String], action: &str, folder: &Path) -> Result<String> {
+    let script = host::repository().join("tools/engine-run.sh").display().to_string();
+    let mut words = enter.iter().map(String::as_str).chain([&*script, action]);
+    let mut command = Command::new(words.next().unwrap_or_default());
+    let output = command.args(words).arg(folder).stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "tools/engine-run.sh {action} ended with {}", output.status);
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -68,7 +68,7 @@ pub(crate) fn tokio() -> Result<()> {
     said.check("processes.links", "ok", &["CPython's asyncio and tokio are linked; programs: 1"])?;
     ensure!(said.details("processes.links")? == ["whole: tokio, linked"], "{}", said.out);
     let said = Doctor::new()?.yaml(&selected).json()?;
-    said.check("processes.links", "ok", &["no selected program is one of Go's net/http, Node or CPython's asyncio"])?;
+    said.check("processes.links", "ok", &["no selected program is one of Go, Node or CPython's asyncio"])?;
     let _stripped = start("stripped", &stripped)?;
     let said = Doctor::new()?.yaml(&asked).json()?;
     said.check("processes.links", "degraded", &["1 of 2"])?;
