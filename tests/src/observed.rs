@@ -74,11 +74,12 @@ impl Observed {
         let request = format!("GET /{name} HTTP/1.1\r\nHost: probe\r\n\r\n");
         let response = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
         // It asks again until a request was seen: a subject that started a moment ago may not be found yet.
-        let until = |steps| vec![Step::Until("enough".to_owned(), steps)];
+        let asks = vec![send(request), read_head(), Step::Pause(30)];
         let folder = self.collector.folder().to_path_buf();
         pair.begin(
-            &serve(until(vec![read_head(), send(response)])),
-            &connect(until(vec![send(request), read_head(), Step::Pause(30)])),
+            // As long as it is asked: only one of the two may decide when that ends.
+            &serve(vec![Step::Repeat(u32::MAX, vec![read_head(), send(response)])]),
+            &connect(vec![Step::Until("enough".to_owned(), asks)]),
             &folder,
         )?;
         let (server, client) = (format!("{name}-server"), format!("{name}-client"));
@@ -91,7 +92,7 @@ impl Observed {
             Ok(())
         });
         seen.context("no span of a subject that was started as a probe")?;
-        // It leaves between two requests, so that nothing of it is lost; its server may be waiting for another one.
+        // It leaves between two requests, so that nothing of it is lost; its server waits for another one.
         pair.signal("enough")?;
         pair.client.finish(Duration::from_secs(10))?;
         self.collector.settle(Duration::from_millis(300), ARRIVAL)
