@@ -282,10 +282,10 @@ fn good(
 }
 
 /// uvloop looks for requests between an answer and the step of the task that will wait for the next one: what has come by then wakes
-/// nobody, and is not linked.
+/// nobody, and is not linked. That may be all of them.
 fn none_wrong(world: &mut Asyncio, subject: Result<Subject, String>, mode: &'static str, requests: u64) -> Result<()> {
     let score = run(world, subject, mode, (requests, 20))?;
-    ensure!(score.1 == 0 && score.0 > 0, "{score:?}");
+    ensure!(score.1 == 0, "{score:?}");
     Ok(())
 }
 
