@@ -53,7 +53,7 @@ test: ## everything: unit tests, end to end with a real Collector, some of that 
 	$(CARGO) build --workspace --bins
 	@tools/collector.sh >/dev/null || [ $$? = 3 ]
 	@tools/kubernetes.sh >/dev/null || [ $$? = 3 ]
-	@for version in 20 22 24; do tools/node.sh $$version >/dev/null || [ $$? = 3 ]; done
+	@for what in 20 22 24 packages; do tools/node.sh $$what >/dev/null || [ $$? = 3 ]; done
 	@skips=$$(mktemp); trap 'rm -f "$$skips"' EXIT; status=0; \
 	$(CARGO) test --workspace --exclude spantap-tests --no-fail-fast || status=$$?; \
 	SPANTAP_SKIPS=$$skips $(if $(AS_ROOT),CARGO_TARGET_$(HOST)_RUNNER='$(AS_ROOT)') \
