@@ -1,4 +1,4 @@
-//! Links inside of one program, judged by the paths of what it was asked for and what it asked for.
+//! Links inside of one program, judged by the paths of what it was asked for and what it asked for; and between two by the same path.
 //!
 //! In: spans. Out: how many links are right, wrong, missing.
 
@@ -81,4 +81,24 @@ pub fn of_all(telemetry: &Telemetry, service: &str, by: &[&str]) -> Score {
         }
     }
     score
+}
+
+/// Links between both ends of the same requests, of which `near` sent and `far` received one for each path.
+///
+/// # Errors
+/// If not all spans are there.
+pub fn of_ends(
+    telemetry: &Telemetry,
+    (near, far): (&str, &str),
+    paths: impl IntoIterator<Item = String>,
+) -> Result<Score> {
+    let (near, far) = (telemetry.spans_of(near), telemetry.spans_of(far));
+    let (sent, arrived) = (by_path(&near, Kind::Client), by_path(&far, Kind::Server));
+    let mut score = Score::default();
+    for path in paths {
+        let client = sent.get(&*path).with_context(|| format!("{path} not sent"))?;
+        let server = arrived.get(&*path).with_context(|| format!("{path} not arrived"))?;
+        score.judge(server, client, &["connection"]);
+    }
+    Ok(score)
 }

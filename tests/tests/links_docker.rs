@@ -5,19 +5,18 @@
 
 use std::{fs, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use spantap_tests::{
     admin, collector, compiled,
     containers::{self, Engine},
     host,
-    loops::{Score, by_path},
+    loops::{self, Score},
     namespaces::Host,
     observed::{self, Observed},
     process::Process,
     relays, servers,
     spantap::Setup,
     suite::Suite,
-    telemetry::Kind,
 };
 
 const ARRIVAL: Duration = Duration::from_secs(40);
@@ -131,21 +130,11 @@ fn published(world: &mut Observed, proxy: bool) -> Result<()> {
 }
 
 fn judge(world: &mut Observed, way: &Way, proxy: bool) -> Result<Score> {
-    world.collector.wait_until(ARRIVAL, |telemetry| {
-        let near = telemetry.spans_of(&service(way.name, proxy));
-        let far = telemetry.spans_of(&service("far", proxy));
-        let (sent, arrived) = (by_path(&near, Kind::Client), by_path(&far, Kind::Server));
-        let mut score = Score::default();
-        for how in ["one", "many"] {
-            for number in 1..=REQUESTS {
-                let path = format!("/{}-{how}/out/{number}", way.name);
-                let client = sent.get(&*path).with_context(|| format!("{path} not sent"))?;
-                let server = arrived.get(&*path).with_context(|| format!("{path} not arrived"))?;
-                score.judge(server, client, &["connection"]);
-            }
-        }
-        Ok(score)
-    })
+    let (near, far) = (service(way.name, proxy), service("far", proxy));
+    let paths = ["one", "many"]
+        .iter()
+        .flat_map(|how| (1..=REQUESTS).map(move |number| format!("/{}-{how}/out/{number}", way.name)));
+    world.collector.wait_until(ARRIVAL, |telemetry| loops::of_ends(telemetry, (&near, &far), paths.clone()))
 }
 
 fn service(name: &str, proxy: bool) -> String {

@@ -7,15 +7,13 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use spantap_tests::{
-    admin, collector, compiled, host,
-    loops::{Score, by_path},
+    admin, collector, compiled, host, loops,
     namespaces::Host,
     observed::{self, Observed},
     process::Process,
     relays, servers,
     spantap::Setup,
     suite::{Suite, say_skip},
-    telemetry::Kind,
 };
 
 const ARRIVAL: Duration = Duration::from_secs(40);
@@ -105,15 +103,9 @@ fn between(world: &mut Observed, way: &Way) -> Result<()> {
     near.run("curl", &["-sf", "-m", "30", &format!("http://10.99.41.1:8080/one/in/[1-{REQUESTS}]")])?;
     let urls = format!("http://10.99.41.1:8080/many/in/[1-{REQUESTS}]");
     near.run("curl", &["-sf", "-m", "30", "--parallel", "--parallel-max", &AT_ONCE.to_string(), &urls])?;
+    let paths = ["one", "many"].iter().flat_map(|how| (1..=REQUESTS).map(move |n| format!("/{how}/out/{n}")));
     let score = world.collector.wait_until(ARRIVAL, |telemetry| {
-        let (near, far) = (telemetry.spans_of(&service(way, "near")), telemetry.spans_of(&service(way, "far")));
-        let (sent, arrived) = (by_path(&near, Kind::Client), by_path(&far, Kind::Server));
-        let mut score = Score::default();
-        for path in ["one", "many"].iter().flat_map(|how| (1..=REQUESTS).map(move |n| format!("/{how}/out/{n}"))) {
-            let (client, server) = (sent.get(&*path).context("not sent")?, arrived.get(&*path).context("not arrived")?);
-            score.judge(server, client, &["connection"]);
-        }
-        Ok(score)
+        loops::of_ends(telemetry, (&service(way, "near"), &service(way, "far")), paths.clone())
     })?;
     let reasons = admin::lost_between(&before, &admin::unlinked(&world.spantap()?.own_metrics()?));
     println!("{}: right, wrong, unlinked: {score:?}; spans without a parent: {reasons:?}", way.name);

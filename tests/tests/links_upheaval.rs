@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     let collecting = fetched("22")
         .map(|node| Subject::node(node, &["--expose-gc", "--stress-compaction", "--max-semi-space-size=1"]));
     let python = Python::of_pyenv("3.11").map_or_else(servers::python, Ok).and_then(Python::of);
-    let python = python.map(Subject::python).map_err(|error| format!("packages of Python: {error:#}"));
+    let python = python.map(Subject::python).map_err(|error| Python::lacks(&error));
     let both = old.clone().and_then(|old| Ok([old, new?]));
     let killed = "killed_and_started_again";
     Suite::new("links_upheaval", lacks, world)
